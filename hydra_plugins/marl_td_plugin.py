@@ -1,0 +1,1 @@
+"""Lets unchanged BenchMARL programs find marl_td's algorithms, models and tasks."""

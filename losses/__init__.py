@@ -1,0 +1,1 @@
+"""TorchRL loss modules; their mathematics is in `marl_td.losses.functional`."""

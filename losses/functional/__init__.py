@@ -1,0 +1,1 @@
+"""The mathematics of the losses as pure, batched torch functions."""
