@@ -1,0 +1,218 @@
+"""The contract of a batched task: a parameter dataclass and pure functions over tensors.
+
+A task knows nothing of TorchRL: it maps a state, an action and *given* noise to the next state. All
+randomness of a reset and of a step is drawn in one place (``draw_reset``, ``draw_step``), so that the
+same noise gives the same episode alone or in a batch, on CPU or GPU, compiled or not.
+:class:`marl_td.tasks.vector_env.VectorEnv` turns any task into a TorchRL environment.
+
+Shapes: every tensor of a state, of the noise and of the info starts with ``[n_envs, ...]``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+Groups = dict[str, Tensor]
+"""One tensor per agent group, ``{group: [n_envs, n_agents, ...]}``."""
+
+Noise = dict[str, Tensor]
+"""Named random draws of one reset or one step, each ``[n_envs, ...]``."""
+
+Policy = Callable[[TensorDictBase], TensorDictBase]
+"""Reads observations (or the global ``"state"``) and writes ``(group, "action")``: like a learned policy."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Continuous actions of one agent: a vector in ``[low, high]`` (element-wise)."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """Discrete actions of one agent: an integer in ``0 .. n - 1``."""
+
+    n: int
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """What the agents of one group see and do.
+
+    ``masked`` says that :meth:`Task.action_mask` returns this group's available actions;
+    ``mortal`` that :meth:`Task.alive` says which of its agents are alive.
+    """
+
+    n_agents: int
+    d_obs: int
+    action: Box | Discrete
+    masked: bool = False
+    mortal: bool = False
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best value known for a task, in the task's unit, and how it is known.
+
+    ``kind`` is ``"exact"``, or ``"lower"`` / ``"upper"`` where it only bounds the score.
+    """
+
+    value: float
+    kind: Literal["exact", "lower", "upper"]
+    how: str
+
+
+@dataclass
+class TaskParams:
+    """Parameters every task has. Tasks extend it; each field is the only place its default is written."""
+
+    max_steps: int = 100
+    """Time limit in steps; reaching it truncates the episode, it never terminates it."""
+
+    def __post_init__(self) -> None:
+        require(self.max_steps >= 1, f"max_steps must be at least 1; got {self.max_steps}.")
+
+
+P = TypeVar("P", bound=TaskParams)
+S = TypeVar("S", bound=tuple[Tensor, ...])
+
+
+class Step(NamedTuple, Generic[S]):
+    """What :meth:`Task.step` returns.
+
+    ``reward`` is ``{group: [n_envs, n_agents]}``; ``terminated`` ``[n_envs]`` bool marks real ends
+    (never a time limit); ``info`` holds raw quantities ``{name: [n_envs]}`` that add up over an episode.
+    """
+
+    state: S
+    reward: Groups
+    terminated: Tensor
+    info: dict[str, Tensor]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+class Task(ABC, Generic[P, S]):
+    """A batched task. Subclasses are pure: no method changes ``self`` after construction.
+
+    Args:
+        params: the task's parameter dataclass.
+        continuous: continuous actions if true, discrete ones otherwise.
+        device: where the task's constants live; states and noise must be there too.
+
+    Raises:
+        ValueError: if the task has no such action space.
+    """
+
+    name: ClassVar[str]
+    """Registry name without the ``marl_td/`` prefix."""
+    Params: ClassVar[type[TaskParams]]
+    """The parameter dataclass."""
+    has_continuous_actions: ClassVar[bool] = True
+    has_discrete_actions: ClassVar[bool] = True
+    unit: ClassVar[str] = "return"
+    """Unit of :meth:`score`, such as ``"$ per period"``."""
+    higher_is_better: ClassVar[bool] = True
+    info_keys: ClassVar[tuple[str, ...]] = ()
+    """Names of the raw quantities in :attr:`Step.info`."""
+
+    def __init__(
+        self, params: P, continuous: bool = True, device: torch.device | str = "cpu"
+    ) -> None:
+        offered = self.has_continuous_actions if continuous else self.has_discrete_actions
+        kind = "continuous" if continuous else "discrete"
+        require(
+            offered,
+            f"task '{self.name}' has no {kind} actions; choose an algorithm or setting "
+            f"for {'discrete' if continuous else 'continuous'} actions.",
+        )
+        self.params = params
+        self.continuous = continuous
+        self.device = torch.device(device)
+
+    # ------------------------------------------------------------------ shape
+    @property
+    @abstractmethod
+    def groups(self) -> dict[str, GroupSpec]:
+        """The agent groups, in a fixed order."""
+
+    @property
+    def d_state(self) -> int | None:
+        """Width of the global state, or None if the task has none."""
+        return None
+
+    # --------------------------------------------------------------- dynamics
+    def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
+        """All random numbers of one reset of ``n_envs`` environments."""
+        return {}
+
+    def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
+        """All random numbers of one step of ``n_envs`` environments."""
+        return {}
+
+    @abstractmethod
+    def reset(self, n_envs: int, noise: Noise) -> S:
+        """Start state: a NamedTuple of tensors ``[n_envs, ...]``."""
+
+    @abstractmethod
+    def step(self, state: S, action: Groups, noise: Noise) -> Step[S]:
+        """One step. ``action[group]`` is ``[n_envs, n_agents, d_action]`` float or ``[n_envs, n_agents]`` long."""
+
+    @abstractmethod
+    def observe(self, state: S) -> Groups:
+        """What each agent sees: ``{group: [n_envs, n_agents, d_obs]}`` float32."""
+
+    def team_state(self, state: S) -> Tensor:
+        """The global state ``[n_envs, d_state]`` for central critics and mixers (if ``d_state`` is set)."""
+        raise NotImplementedError(f"task '{self.name}' has no global state")
+
+    def action_mask(self, state: S) -> Groups:
+        """Available actions ``{group: [n_envs, n_agents, n_actions]}`` bool of the masked groups.
+
+        Every agent, dead ones included, has at least one available action.
+        """
+        return {}
+
+    def alive(self, state: S) -> Groups:
+        """Alive agents ``{group: [n_envs, n_agents]}`` bool of the mortal groups."""
+        return {}
+
+    # ---------------------------------------------------------------- judging
+    def score(self, totals: dict[str, Tensor]) -> Tensor:
+        """The task's figure of merit per episode, in :attr:`unit`.
+
+        Args:
+            totals: sums over the episode, each ``[*B]``: every name in ``info_keys``, plus ``"return"``
+                (reward averaged over all agents, summed over steps) and ``"steps"``.
+        """
+        return totals["return"]
+
+    def baselines(self) -> dict[str, Policy]:
+        """The domain's classical policies by name (the random policy needs no entry)."""
+        return {}
+
+    def optimum(self) -> Optimum | None:
+        """The optimum or a bound of :meth:`score`'s expectation, or None where none can be computed."""
+        return None
+
+    def episode_series(self, state: S) -> dict[str, Tensor]:
+        """Quantities worth drawing over an episode, ``{label with unit: [n_envs, n_lines]}``."""
+        return {}
+
+    def render(self, state: S, index: int = 0) -> np.ndarray[Any, Any]:
+        """Picture of environment ``index`` as ``uint8 [height, width, 3]``."""
+        raise NotImplementedError(f"task '{self.name}' has no renderer")

@@ -1,0 +1,87 @@
+"""The table of batched tasks, and the two functions that build them by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from marl_td.tasks.base import Task
+from marl_td.tasks.vector_env import VectorEnv
+
+TASKS: dict[str, str] = {
+    "matrix_game": "marl_td.tasks.matrix_game:MatrixGame",
+    "two_step": "marl_td.tasks.two_step:TwoStep",
+    "retail": "marl_td.tasks.retail:Retail",
+    "banking": "marl_td.tasks.banking:Banking",
+}
+"""Task name to ``module:class``; a module is imported only when its task is asked for."""
+
+
+def task_class(name: str) -> type[Task[Any, Any]]:
+    """The class of the task called ``name`` (with or without the ``marl_td/`` prefix).
+
+    Raises:
+        ValueError: if there is no such task; the message names the closest ones.
+    """
+    short = name.removeprefix("marl_td/")
+    if short not in TASKS:
+        raise ValueError(f"unknown task '{name}'. {suggest(short, TASKS)}")
+    module, attribute = TASKS[short].split(":")
+    found: type[Task[Any, Any]] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A sentence that helps after a typo: the closest known names, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3)
+    if close:
+        return f"Did you mean {' or '.join(repr(word) for word in close)}?"
+    return f"Known: {', '.join(known)}."
+
+
+def make_task(
+    name: str,
+    *,
+    continuous: bool | None = None,
+    device: torch.device | str = "cpu",
+    **params: Any,
+) -> Task[Any, Any]:
+    """Build a task by name.
+
+    Args:
+        name: registry name, such as ``"retail"`` or ``"marl_td/retail"``.
+        continuous: continuous or discrete actions; None takes continuous ones where the task has them.
+        device: where the task lives.
+        params: fields of the task's parameter dataclass.
+
+    Raises:
+        ValueError: for an unknown name, an unknown parameter, or a parameter out of range.
+    """
+    cls = task_class(name)
+    known = {field.name for field in dataclasses.fields(cls.Params)}
+    for key in params:
+        if key not in known:
+            raise ValueError(f"task '{cls.name}' has no parameter '{key}'. {suggest(key, known)}")
+    if continuous is None:
+        continuous = cls.has_continuous_actions
+    return cls(cls.Params(**params), continuous=continuous, device=device)
+
+
+def make_env(
+    name: str,
+    n_envs: int,
+    *,
+    seed: int | None = 0,
+    continuous: bool | None = None,
+    device: torch.device | str = "cpu",
+    **params: Any,
+) -> VectorEnv:
+    """Build the TorchRL environment of a task by name; see :func:`make_task` for the arguments."""
+    task = make_task(name, continuous=continuous, device=device, **params)
+    return VectorEnv(task, n_envs, seed=seed)

@@ -1,0 +1,212 @@
+"""The one TorchRL environment that serves every batched task.
+
+It holds what a task must not know: specs, the step counter and time limit, partial resets, the random
+stream, and the layout of keys (``docs/shapes.md``)::
+
+    (group, "observation")  [n_envs, n_agents, d_obs]        float32
+    (group, "action")       [n_envs, n_agents(, d_action)]   float32 or int64
+    (group, "action_mask")  [n_envs, n_agents, n_actions]    bool, masked groups only
+    (group, "mask")         [n_envs, n_agents]               bool, true = alive, mortal groups only
+    (group, "reward")       [n_envs, n_agents, 1]            float32
+    "state"                 [n_envs, d_state]                float32, where the task has one
+    ("info", name)          [n_envs, 1]                      float32, raw units, sums over an episode
+    "terminated" "truncated" "done"  [n_envs, 1]             bool
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from marl_td.tasks.base import Box, GroupSpec, Groups, Noise, Task, require
+
+
+class VectorEnv(EnvBase):
+    """A TorchRL environment over ``n_envs`` copies of a task, all advanced by one tensor program.
+
+    The environment owns its generator: no other environment, evaluation or policy disturbs its random
+    numbers, and it disturbs none.
+
+    Args:
+        task: the task; its device is the environment's.
+        n_envs: number of copies, the batch size.
+        seed: seed of the environment's own random stream.
+
+    Raises:
+        ValueError: if ``n_envs`` is below 1, or an action has a wrong shape.
+    """
+
+    rng: torch.Generator
+
+    def __init__(self, task: Task[Any, Any], n_envs: int, seed: int | None = 0) -> None:
+        require(n_envs >= 1, f"n_envs must be at least 1; got {n_envs}.")
+        super().__init__(device=task.device, batch_size=torch.Size([n_envs]))
+        self.task = task
+        self.n_envs = n_envs
+        self.group_map = {
+            group: [f"{group}_{i}" for i in range(spec.n_agents)]
+            for group, spec in task.groups.items()
+        }
+        self.rng = torch.Generator(device=task.device)
+        self._make_specs()
+        self._set_seed(seed)
+        self.state: Any = None
+        self.step_count = torch.zeros(n_envs, dtype=torch.long, device=task.device)
+        self.next_noise: Noise | None = None
+
+    # ------------------------------------------------------------------ specs
+    def _make_specs(self) -> None:
+        shape = (self.n_envs,)
+        observation: dict[str, Any] = {}
+        action: dict[str, Any] = {}
+        reward: dict[str, Any] = {}
+        for group, spec in self.task.groups.items():
+            observation[group] = self._observation_spec(spec)
+            inner = (*shape, spec.n_agents)
+            action[group] = Composite(action=_action_spec(spec, inner), shape=inner)
+            reward[group] = Composite(reward=Unbounded((*inner, 1)), shape=inner)
+        if self.task.d_state is not None:
+            observation["state"] = Unbounded((*shape, self.task.d_state))
+        if self.task.info_keys:
+            entries = {key: Unbounded((*shape, 1)) for key in self.task.info_keys}
+            observation["info"] = Composite(entries, shape=shape)
+        done = {key: Binary(1, (*shape, 1), dtype=torch.bool) for key in _DONE_KEYS}
+        self.observation_spec = Composite(observation, shape=shape, device=self.device)
+        self.action_spec = Composite(action, shape=shape, device=self.device)
+        self.reward_spec = Composite(reward, shape=shape, device=self.device)
+        self.done_spec = Composite(done, shape=shape, device=self.device)
+
+    def _observation_spec(self, spec: GroupSpec) -> Composite:
+        shape = (self.n_envs, spec.n_agents)
+        entries: dict[str, Any] = {"observation": Unbounded((*shape, spec.d_obs))}
+        if spec.masked:
+            n_actions = _n_actions(spec)
+            entries["action_mask"] = Binary(n_actions, (*shape, n_actions), dtype=torch.bool)
+        if spec.mortal:
+            entries["mask"] = Binary(spec.n_agents, shape, dtype=torch.bool)
+        return Composite(entries, shape=shape)
+
+    # --------------------------------------------------------------- dynamics
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+        fresh = self.task.reset(self.n_envs, self.task.draw_reset(self.n_envs, self.rng))
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        if mask is None or self.state is None:
+            self.state = fresh
+            self.step_count = torch.zeros_like(self.step_count)
+        else:
+            mask = mask.reshape(self.n_envs)
+            self.state = where_state(mask, fresh, self.state)
+            self.step_count = torch.where(mask, 0, self.step_count)
+        never = torch.zeros((self.n_envs, 1), dtype=torch.bool, device=self.device)
+        zero = torch.zeros(self.n_envs, device=self.device)
+        out = self._observation(dict.fromkeys(self.task.info_keys, zero))
+        return out.update({key: never.clone() for key in _DONE_KEYS})
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        action = {group: self._action(tensordict, group) for group in self.group_map}
+        noise = self.next_noise
+        if noise is None:
+            noise = self.task.draw_step(self.n_envs, self.rng)
+        self.next_noise = None
+        step = self.task.step(self.state, action, noise)
+        self.state = step.state
+        self.step_count = self.step_count + 1
+        terminated = step.terminated.unsqueeze(-1)
+        at_limit = (self.step_count >= self.task.params.max_steps).unsqueeze(-1)
+        out = self._observation(step.info)
+        for group, reward in step.reward.items():
+            out.set((group, "reward"), reward.unsqueeze(-1))
+        out.set("terminated", terminated)
+        out.set("truncated", at_limit & ~terminated)
+        out.set("done", at_limit | terminated)
+        return out
+
+    def _observation(self, info: dict[str, Tensor]) -> TensorDict:
+        out = TensorDict({}, batch_size=self.batch_size, device=self.device)
+        entries: list[tuple[str, Groups]] = [("observation", self.task.observe(self.state))]
+        entries.append(("action_mask", self.task.action_mask(self.state)))
+        entries.append(("mask", self.task.alive(self.state)))
+        for group, spec in self.task.groups.items():
+            shape = (self.n_envs, spec.n_agents)
+            out.set(group, TensorDict({}, batch_size=shape, device=self.device))
+        for key, values in entries:
+            for group, value in values.items():
+                out.set((group, key), value)
+        if self.task.d_state is not None:
+            out.set("state", self.task.team_state(self.state))
+        if self.task.info_keys:
+            columns = {key: info[key].unsqueeze(-1) for key in self.task.info_keys}
+            out.set("info", TensorDict(columns, batch_size=self.batch_size, device=self.device))
+        return out
+
+    def _action(self, tensordict: TensorDictBase, group: str) -> Tensor:
+        action = tensordict.get((group, "action"))
+        expected = self.full_action_spec_unbatched[group, "action"].shape
+        require(
+            action.shape[1:] == expected,
+            f"the action of group '{group}' must be [n_envs, *{tuple(expected)}]; "
+            f"got {tuple(action.shape)}. Check the policy's output against env.action_spec.",
+        )
+        return action
+
+    # ---------------------------------------------------------------- helpers
+    def inject_noise(self, noise: Noise) -> None:
+        """Use ``noise`` (as :meth:`Task.draw_step` returns) in the next step in place of a fresh draw."""
+        self.next_noise = noise
+
+    def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        """Write uniformly random actions, drawn among the available ones where there is a mask."""
+        out = super().rand_action(tensordict)
+        for group, spec in self.task.groups.items():
+            if spec.masked:
+                mask = self.task.action_mask(self.state)[group]
+                score = torch.rand(mask.shape, device=self.device)
+                out.set((group, "action"), torch.where(mask, score, -1.0).argmax(-1))
+        return out
+
+    def _set_seed(self, seed: int | None) -> None:
+        if seed is None:
+            self.rng.seed()
+        else:
+            self.rng.manual_seed(seed)
+
+    def render(self, mode: str = "rgb_array", index: int = 0) -> np.ndarray[Any, Any]:
+        """Picture of copy ``index`` as ``uint8 [height, width, 3]``.
+
+        Raises:
+            ValueError: if ``mode`` is not ``"rgb_array"``.
+        """
+        require(mode == "rgb_array", f"render mode must be 'rgb_array'; got '{mode}'.")
+        return self.task.render(self.state, index)
+
+
+_DONE_KEYS = ("done", "terminated", "truncated")
+
+
+def where_state(mask: Tensor, new: Any, old: Any) -> Any:
+    """Rows of ``new`` where ``mask`` ``[n_envs]`` is true, rows of ``old`` elsewhere, field by field."""
+    fields = [
+        torch.where(mask.reshape(-1, *[1] * (o.ndim - 1)), n, o)
+        for n, o in zip(new, old, strict=True)
+    ]
+    return type(new)(*fields)
+
+
+def _n_actions(spec: GroupSpec) -> int:
+    if isinstance(spec.action, Box):
+        raise ValueError("an action mask needs discrete actions; this group has a Box.")
+    return spec.action.n
+
+
+def _action_spec(spec: GroupSpec, shape: tuple[int, int]) -> Any:
+    if isinstance(spec.action, Box):
+        low, high = torch.tensor(spec.action.low), torch.tensor(spec.action.high)
+        full = (*shape, len(spec.action.low))
+        return Bounded(low=low.expand(full), high=high.expand(full), shape=full)
+    return Categorical(spec.action.n, shape=shape, dtype=torch.long)
