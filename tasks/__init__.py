@@ -1,4 +1,4 @@
-"""Batched tasks: pure functions over tensors, one TorchRL environment for all of them, and adapters.
+"""Batched tasks: pure functions over tensors, one TorchRL environment for all, and adapters.
 
 >>> from marl_td.tasks import make_env
 >>> env = make_env("matrix_game", n_envs=4)

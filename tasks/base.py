@@ -1,8 +1,8 @@
 """The contract of a batched task: a parameter dataclass and pure functions over tensors.
 
-A task knows nothing of TorchRL: it maps a state, an action and *given* noise to the next state. All
-randomness of a reset and of a step is drawn in one place (``draw_reset``, ``draw_step``), so that the
-same noise gives the same episode alone or in a batch, on CPU or GPU, compiled or not.
+A task knows nothing of TorchRL: it maps a state, an action and *given* noise to the next state.
+All randomness of a reset and of a step is drawn in one place (``draw_reset``, ``draw_step``), so
+that the same noise gives the same episode alone or in a batch, on CPU or GPU, compiled or not.
 :class:`marl_td.tasks.vector_env.VectorEnv` turns any task into a TorchRL environment.
 
 Shapes: every tensor of a state, of the noise and of the info starts with ``[n_envs, ...]``.
@@ -27,7 +27,7 @@ Noise = dict[str, Tensor]
 """Named random draws of one reset or one step, each ``[n_envs, ...]``."""
 
 Policy = Callable[[TensorDictBase], TensorDictBase]
-"""Reads observations (or the global ``"state"``) and writes ``(group, "action")``: like a learned policy."""
+"""Like a learned policy: reads observations (or the global ``"state"``), writes the actions."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Optimum:
 
 @dataclass
 class TaskParams:
-    """Parameters every task has. Tasks extend it; each field is the only place its default is written."""
+    """Parameters every task has. Tasks extend it; a default is written here and nowhere else."""
 
     max_steps: int = 100
     """Time limit in steps; reaching it truncates the episode, it never terminates it."""
@@ -91,7 +91,8 @@ class Step(NamedTuple, Generic[S]):
     """What :meth:`Task.step` returns.
 
     ``reward`` is ``{group: [n_envs, n_agents]}``; ``terminated`` ``[n_envs]`` bool marks real ends
-    (never a time limit); ``info`` holds raw quantities ``{name: [n_envs]}`` that add up over an episode.
+    (never a time limit); ``info`` holds raw quantities ``{name: [n_envs]}`` that add up over an
+    episode.
     """
 
     state: S
@@ -170,14 +171,17 @@ class Task(ABC, Generic[P, S]):
 
     @abstractmethod
     def step(self, state: S, action: Groups, noise: Noise) -> Step[S]:
-        """One step. ``action[group]`` is ``[n_envs, n_agents, d_action]`` float or ``[n_envs, n_agents]`` long."""
+        """One step.
+
+        ``action[group]`` is ``[n_envs, n_agents, d_action]`` float or ``[n_envs, n_agents]`` long.
+        """
 
     @abstractmethod
     def observe(self, state: S) -> Groups:
         """What each agent sees: ``{group: [n_envs, n_agents, d_obs]}`` float32."""
 
     def team_state(self, state: S) -> Tensor:
-        """The global state ``[n_envs, d_state]`` for central critics and mixers (if ``d_state`` is set)."""
+        """The global state ``[n_envs, d_state]``, for central critics and mixers."""
         raise NotImplementedError(f"task '{self.name}' has no global state")
 
     def action_mask(self, state: S) -> Groups:
@@ -196,8 +200,8 @@ class Task(ABC, Generic[P, S]):
         """The task's figure of merit per episode, in :attr:`unit`.
 
         Args:
-            totals: sums over the episode, each ``[*B]``: every name in ``info_keys``, plus ``"return"``
-                (reward averaged over all agents, summed over steps) and ``"steps"``.
+            totals: sums over the episode, each ``[*B]``: every name in ``info_keys``, plus
+                ``"return"`` (reward averaged over all agents, summed over steps) and ``"steps"``.
         """
         return totals["return"]
 
@@ -206,7 +210,7 @@ class Task(ABC, Generic[P, S]):
         return {}
 
     def optimum(self) -> Optimum | None:
-        """The optimum or a bound of :meth:`score`'s expectation, or None where none can be computed."""
+        """The optimum or a bound of :meth:`score`'s expectation, or None where there is none."""
         return None
 
     def episode_series(self, state: S) -> dict[str, Tensor]:

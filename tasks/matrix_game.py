@@ -1,16 +1,17 @@
 """One-step matrix games: every agent picks an action, the payoff table pays the team.
 
 Description:
-    The smallest cooperative problem. ``payoff`` is nested lists with one dimension per agent; the entry
-    at the joint action is everybody's reward. The default is the game of QTRAN (Son et al. 2019,
-    https://arxiv.org/abs/1905.05408, Table 1), on which additive and monotone value factorisations fail.
+    The smallest cooperative problem. ``payoff`` is nested lists with one dimension per agent; the
+    entry at the joint action is everybody's reward. The default is the game of QTRAN (Son et al.
+    2019, https://arxiv.org/abs/1905.05408, Table 1), on which additive and monotone value
+    factorisations fail.
 
 Action space: discrete, ``payoff.shape[i]`` actions (all agents must have the same number).
 Observation space: a one-hot agent index, ``[n_agents, n_agents]``.
 Global state: the constant 1, ``[1]``.
 Reward: the payoff at the joint action, the same for all agents.
 Start: a single state.
-End: terminates after one step; with ``repeats > 1`` after so many (EPyMARL repeats its games 25 times).
+End: terminates after one step, or after ``repeats`` steps (EPyMARL repeats its games 25 times).
 """
 
 from __future__ import annotations
@@ -21,8 +22,17 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from marl_td.tasks.base import Discrete, Groups, GroupSpec, Noise, Optimum, Step, Task
-from marl_td.tasks.base import TaskParams, require
+from marl_td.tasks.base import (
+    Discrete,
+    Groups,
+    GroupSpec,
+    Noise,
+    Optimum,
+    Step,
+    Task,
+    TaskParams,
+    require,
+)
 
 QTRAN_PAYOFF = [[8.0, -12.0, -12.0], [-12.0, 0.0, 0.0], [-12.0, 0.0, 0.0]]
 
@@ -47,13 +57,15 @@ def payoff_tensor(payoff: list[Any]) -> Tensor:
     """Payoff table as a float tensor ``[n_actions] * n_agents``.
 
     Raises:
-        ValueError: if it is not rectangular, holds a non-finite number, or agents differ in actions.
+        ValueError: if it is not rectangular, holds a non-finite number, or agents differ in their
+            number of actions.
     """
     try:
         table = torch.tensor(payoff, dtype=torch.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"payoff must be nested lists of numbers of equal lengths, one level per agent; {error}."
+            "payoff must be nested lists of numbers of equal lengths, one level per agent; "
+            f"{error}."
         ) from error
     require(
         table.ndim >= 1 and table.numel() > 0 and len(set(table.shape)) == 1,
@@ -90,16 +102,20 @@ class MatrixGame(Task[MatrixGameParams, MatrixGameState]):
 
     @property
     def groups(self) -> dict[str, GroupSpec]:
+        """One group, ``"agents"``."""
         return {"agents": GroupSpec(self.n_agents, self.n_agents, Discrete(self.n_actions))}
 
     @property
     def d_state(self) -> int:
+        """The state is the constant 1."""
         return 1
 
     def reset(self, n_envs: int, noise: Noise) -> MatrixGameState:
+        """No game has been played."""
         return MatrixGameState(torch.zeros(n_envs, dtype=torch.long, device=self.device))
 
     def step(self, state: MatrixGameState, action: Groups, noise: Noise) -> Step[MatrixGameState]:
+        """Play the game once."""
         index = joint_index(action["agents"], self.n_actions)
         reward = self.payoff.flatten()[index]
         played = state.played + 1
@@ -111,13 +127,16 @@ class MatrixGame(Task[MatrixGameParams, MatrixGameState]):
         )
 
     def observe(self, state: MatrixGameState) -> Groups:
+        """Each agent's one-hot index."""
         n_envs = state.played.shape[0]
         return {"agents": self._identity.expand(n_envs, -1, -1)}
 
     def team_state(self, state: MatrixGameState) -> Tensor:
+        """The constant 1."""
         return torch.ones((state.played.shape[0], 1), device=self.device)
 
     def optimum(self) -> Optimum:
+        """The largest payoff, in every game."""
         best = float(self.payoff.max()) * self.params.repeats
         return Optimum(best, "exact", "largest entry of the payoff table, played every time")
 

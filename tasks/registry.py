@@ -56,7 +56,7 @@ def make_task(
 
     Args:
         name: registry name, such as ``"retail"`` or ``"marl_td/retail"``.
-        continuous: continuous or discrete actions; None takes continuous ones where the task has them.
+        continuous: continuous or discrete actions; None takes continuous ones where there are any.
         device: where the task lives.
         params: fields of the task's parameter dataclass.
 

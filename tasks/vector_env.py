@@ -1,7 +1,7 @@
 """The one TorchRL environment that serves every batched task.
 
-It holds what a task must not know: specs, the step counter and time limit, partial resets, the random
-stream, and the layout of keys (``docs/shapes.md``)::
+It holds what a task must not know: specs, the step counter and time limit, partial resets, the
+random stream, and the layout of keys (``docs/shapes.md``)::
 
     (group, "observation")  [n_envs, n_agents, d_obs]        float32
     (group, "action")       [n_envs, n_agents(, d_action)]   float32 or int64
@@ -9,7 +9,7 @@ stream, and the layout of keys (``docs/shapes.md``)::
     (group, "mask")         [n_envs, n_agents]               bool, true = alive, mortal groups only
     (group, "reward")       [n_envs, n_agents, 1]            float32
     "state"                 [n_envs, d_state]                float32, where the task has one
-    ("info", name)          [n_envs, 1]                      float32, raw units, sums over an episode
+    ("info", name)          [n_envs, 1]                      float32, this step's raw quantities
     "terminated" "truncated" "done"  [n_envs, 1]             bool
 """
 
@@ -24,14 +24,14 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from marl_td.tasks.base import Box, GroupSpec, Groups, Noise, Task, require
+from marl_td.tasks.base import Box, Groups, GroupSpec, Noise, Task, require
 
 
-class VectorEnv(EnvBase):
+class VectorEnv(EnvBase):  # type: ignore[misc]  # torchrl has no types
     """A TorchRL environment over ``n_envs`` copies of a task, all advanced by one tensor program.
 
-    The environment owns its generator: no other environment, evaluation or policy disturbs its random
-    numbers, and it disturbs none.
+    The environment owns its generator: no other environment, evaluation or policy disturbs its
+    random numbers, and it disturbs none.
 
     Args:
         task: the task; its device is the environment's.
@@ -146,7 +146,7 @@ class VectorEnv(EnvBase):
         return out
 
     def _action(self, tensordict: TensorDictBase, group: str) -> Tensor:
-        action = tensordict.get((group, "action"))
+        action: Tensor = tensordict.get((group, "action"))
         expected = self.full_action_spec_unbatched[group, "action"].shape
         require(
             action.shape[1:] == expected,
@@ -157,7 +157,7 @@ class VectorEnv(EnvBase):
 
     # ---------------------------------------------------------------- helpers
     def inject_noise(self, noise: Noise) -> None:
-        """Use ``noise`` (as :meth:`Task.draw_step` returns) in the next step in place of a fresh draw."""
+        """Use ``noise``, as :meth:`Task.draw_step` returns it, in the next step."""
         self.next_noise = noise
 
     def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
@@ -190,7 +190,7 @@ _DONE_KEYS = ("done", "terminated", "truncated")
 
 
 def where_state(mask: Tensor, new: Any, old: Any) -> Any:
-    """Rows of ``new`` where ``mask`` ``[n_envs]`` is true, rows of ``old`` elsewhere, field by field."""
+    """Rows of ``new`` where ``mask`` ``[n_envs]`` is true, of ``old`` elsewhere, field by field."""
     fields = [
         torch.where(mask.reshape(-1, *[1] * (o.ndim - 1)), n, o)
         for n, o in zip(new, old, strict=True)
