@@ -1,1 +1,4 @@
-"""TorchRL loss modules; their mathematics is in `marl_td.losses.functional`."""
+"""Loss modules for multi-agent reinforcement learning, and their mathematics as pure functions.
+
+``marl_td.losses.functional`` needs torch alone; the loss modules here need tensordict and torchrl.
+"""

@@ -1,0 +1,95 @@
+"""What every loss shell shares: keys, squeezing, masked reduction, detached metrics."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torchrl.objectives import LossModule
+
+
+class MultiAgentLoss(LossModule):
+    """Base of the loss shells.
+
+    A subclass lists its keys in ``_AcceptedKeys``, its ``out_keys``, and implements :meth:`compute`, which
+    reads a batch and returns named scalars. ``compute`` works on real modules and plain tensors only and is
+    what gets compiled (``torch.compile(loss.compute, fullgraph=True)``); :meth:`forward` only wraps it.
+
+    Losses start with ``loss_`` and carry gradients; every other entry is a detached metric. Two losses
+    never share a graph, so that a trainer may call ``backward`` on each by itself.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys of the batch; nested keys are allowed."""
+
+    out_keys: list[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._in_keys: list[NestedKey] | None = None
+
+    def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
+        """The loss itself: named scalars from a batch ``[*B]``."""
+        raise NotImplementedError
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Losses and metrics as a TensorDict of scalars."""
+        values = self.compute(tensordict)
+        scalars = {
+            key: value if key.startswith("loss_") else value.detach()
+            for key, value in values.items()
+        }
+        return TensorDict(scalars, batch_size=[])
+
+    def target_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """``(source, target)`` networks for :class:`marl_td.losses.targets.TargetUpdater`."""
+        return []
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """The keys of the batch that this loss may read."""
+        return [getattr(self.tensor_keys, field.name) for field in fields(self._AcceptedKeys)]
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        """Value estimates are computed by the loss's own functions; nothing to forward."""
+
+
+def read(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
+    """The entry at ``key`` without its trailing 1: ``[*B, n_agents, 1]`` becomes ``[*B, n_agents]``.
+
+    Raises:
+        KeyError: naming the missing key and how to point the loss elsewhere.
+    """
+    value = tensordict.get(key, None)
+    if value is None:
+        raise KeyError(
+            f"the batch has no entry {key!r}; it holds {sorted(map(str, tensordict.keys(True, True)))}. "
+            "Point the loss at the right entry with `set_keys`."
+        )
+    return value.squeeze(-1)
+
+
+def masked_mean(value: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of ``value`` ``[*B]`` over the entries where ``mask`` ``[*B]`` is true (all if None).
+
+    An all-false mask gives 0, with zero gradient.
+    """
+    if mask is None:
+        return value.mean()
+    weight = mask.to(value.dtype)
+    total = torch.where(mask, value, torch.zeros_like(value)).sum()
+    return total / weight.sum().clamp(min=1.0)
+
+
+def next_key(key: NestedKey) -> NestedKey:
+    """``key`` under ``"next"``."""
+    return ("next", key) if isinstance(key, str) else ("next", *key)
+
+
+def run(module: TensorDictModuleBase, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
+    """Output ``key`` of ``module`` on ``tensordict``, which is left unchanged."""
+    return module(tensordict.copy()).get(key)

@@ -1,0 +1,72 @@
+"""Target networks: deep copies of real modules, updated in place."""
+
+from collections.abc import Iterable
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from marl_td.losses.functional.checks import check_fraction
+
+
+def target_copy(module: nn.Module) -> nn.Module:
+    """A deep copy of ``module`` whose parameters take no gradient: its target network."""
+    return deepcopy(module).requires_grad_(False)
+
+
+class TargetUpdater:
+    """Moves target networks towards their sources, softly at each step or by a copy every few steps.
+
+    Args:
+        pairs: ``(source, target)`` modules of the same structure.
+        tau: soft rate in (0, 1]: ``target <- (1 - tau) target + tau source``; None for hard copies.
+        interval: number of steps between hard copies (used when ``tau`` is None).
+
+    Raises:
+        ValueError: if ``tau`` is outside (0, 1], ``interval`` is below 1, or a pair's structures differ.
+    """
+
+    def __init__(
+        self,
+        pairs: Iterable[tuple[nn.Module, nn.Module]],
+        *,
+        tau: float | None = None,
+        interval: int = 1,
+    ) -> None:
+        if tau is not None:
+            check_fraction("tau", tau)
+            if tau == 0.0:
+                raise ValueError("`tau` must be above 0, or the target never moves; got 0.0.")
+        if interval < 1:
+            raise ValueError(f"`interval` must be at least 1 step; got {interval}.")
+        self.tau = tau
+        self.interval = interval
+        self.n_steps = 0
+        self._sources: list[Tensor] = []
+        self._targets: list[Tensor] = []
+        for source, target in pairs:
+            self._add(source, target)
+
+    def _add(self, source: nn.Module, target: nn.Module) -> None:
+        theirs = _floating_tensors(source)
+        ours = _floating_tensors(target)
+        if [t.shape for t in theirs] != [t.shape for t in ours]:
+            raise ValueError(
+                "a target network must have its source's structure; build it with `target_copy`."
+            )
+        self._sources += theirs
+        self._targets += ours
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Call once after every optimiser step."""
+        self.n_steps += 1
+        if self.tau is not None:
+            torch._foreach_lerp_(self._targets, self._sources, self.tau)
+        elif self.n_steps % self.interval == 0:
+            torch._foreach_copy_(self._targets, self._sources)
+
+
+def _floating_tensors(module: nn.Module) -> list[Tensor]:
+    tensors = [*module.parameters(), *module.buffers()]
+    return [tensor.data for tensor in tensors if tensor.is_floating_point()]
