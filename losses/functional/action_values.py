@@ -1,0 +1,64 @@
+"""Choosing among action values, with unavailable actions handled in one place."""
+
+import torch
+from torch import Tensor
+
+from marl_td.losses.functional.checks import check_shape
+
+
+def mask_unavailable(action_value: Tensor, action_mask: Tensor | None) -> Tensor:
+    """``action_value`` with unavailable actions at the lowest finite number of its type.
+
+    No gradient flows into unavailable entries.
+
+    Args:
+        action_value: ``[*B, n_actions]``, any unit.
+        action_mask: ``[*B, n_actions]`` bool, true = available; None if all are.
+
+    Returns:
+        ``[*B, n_actions]``.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if action_mask is None:
+        return action_value
+    check_shape("action_mask", action_mask, action_value.shape, "[*B, n_actions]")
+    lowest = torch.finfo(action_value.dtype).min
+    return torch.where(action_mask, action_value, lowest)
+
+
+def masked_argmax(action_value: Tensor, action_mask: Tensor | None = None) -> Tensor:
+    """Index ``[*B]`` of the largest available action value; ties go to the first."""
+    return mask_unavailable(action_value, action_mask).argmax(-1)
+
+
+def masked_max(action_value: Tensor, action_mask: Tensor | None = None) -> Tensor:
+    """Largest available action value, ``[*B]``.
+
+    At least one action must be available, or the result is the lowest finite number.
+
+    Example:
+        >>> import torch
+        >>> value = torch.tensor([1.0, 5.0, 3.0])
+        >>> masked_max(value, torch.tensor([True, False, True]))
+        tensor(3.)
+    """
+    return mask_unavailable(action_value, action_mask).amax(-1)
+
+
+def chosen_action_value(action_value: Tensor, action: Tensor) -> Tensor:
+    """Value of the chosen action.
+
+    Args:
+        action_value: ``[*B, n_actions]``.
+        action: ``[*B]`` int64 indices.
+
+    Returns:
+        ``[*B]``.
+
+    Raises:
+        ValueError: if ``action`` is not ``[*B]``.
+    """
+    check_shape("action", action, action_value.shape[:-1], "[*B]")
+    return action_value.gather(-1, action.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,186 @@
+"""What every algorithm shares: the config is handed over whole, specs are checked, batches are clean.
+
+A family base (PPO, DDPG, Q-mixing) stands beside this file; an algorithm is one short file on top of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
+from tensordict import TensorDictBase
+from torchrl.objectives import LossModule
+
+from marl_td.algorithms.callbacks import add_callback, JointKeys
+from marl_td.losses.common import MultiAgentLoss
+from marl_td.losses.targets import TargetUpdater
+
+Scope = Literal["group", "environment"]
+
+
+class MarlTdAlgorithm(Algorithm):
+    """Base of our algorithms inside an unchanged BenchMARL experiment.
+
+    Args:
+        experiment: the BenchMARL experiment.
+        config: the algorithm's configuration, kept whole as ``self.config``.
+    """
+
+    config: Any
+
+    def __init__(self, experiment: Any, config: MarlTdConfig) -> None:
+        self.config = config
+        super().__init__(experiment)
+        self._check_actions()
+        if self.needs_joint_keys:
+            add_callback(experiment, JointKeys())
+
+    # ------------------------------------------------------------------ specs
+    @property
+    def needs_joint_keys(self) -> bool:
+        """Whether a central critic must see the data of other groups (``("joint", group, ...)``)."""
+        scope = getattr(self.config, "critic_scope", "group")
+        return scope == "environment" and len(self.group_map) > 1
+
+    def n_agents(self, group: str) -> int:
+        """Number of agents in ``group``."""
+        return len(self.group_map[group])
+
+    def is_continuous(self, group: str) -> bool:
+        """Whether ``group`` has continuous actions."""
+        return self.action_spec[group, "action"].dtype.is_floating_point
+
+    def is_masked(self, group: str) -> bool:
+        """Whether ``group`` has an action mask."""
+        spec = self.action_mask_spec
+        return spec is not None and group in spec.keys()  # noqa: SIM118 - Composite
+
+    def _check_actions(self) -> None:
+        for group in self.group_map:
+            space = self.action_spec[group, "action"]
+            if not self.is_continuous(group) and not hasattr(space.space, "n"):
+                raise ValueError(
+                    f"group '{group}' has the action space {type(space).__name__}; one Categorical "
+                    "or one Box per agent is supported. Flatten the environment's action space."
+                )
+
+    # ------------------------------------------------------------- BenchMARL
+    def get_loss_and_updater(self, group: str) -> tuple[LossModule, TargetUpdater | None]:
+        """The loss of ``group`` and what moves its target networks; built once."""
+        if group not in self._losses_and_updaters:
+            loss, _ = self._get_loss(
+                group=group,
+                policy_for_loss=self.get_policy_for_loss(group),
+                continuous=self.is_continuous(group),
+            )
+            loss = loss.to(self.device)
+            self._losses_and_updaters[group] = (loss, self._target_updater(loss))
+        return self._losses_and_updaters[group]
+
+    def _target_updater(self, loss: MultiAgentLoss) -> TargetUpdater | None:
+        pairs = loss.target_pairs()
+        if not pairs:
+            return None
+        settings = self.experiment_config
+        if settings.soft_target_update:
+            return TargetUpdater(pairs, tau=settings.polyak_tau)
+        return TargetUpdater(pairs, interval=settings.hard_target_update_frequency)
+
+    def process_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
+        """Check the collected batch ``[n_envs, T]``, then let the algorithm prepare it.
+
+        Raises:
+            ValueError: if an observation, state, reward or action is NaN or infinite.
+        """
+        check_finite(batch)
+        return self.prepare_batch(group, batch)
+
+    def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
+        """Add what the loss needs (signals, returns, advantages) to the batch ``[n_envs, T]``."""
+        raise NotImplementedError
+
+
+@dataclass
+class MarlTdConfig(AlgorithmConfig):
+    """Base of our algorithm configurations: dataclass fields are the only place of a default."""
+
+    ALGORITHM: ClassVar[type[MarlTdAlgorithm]]
+    ON_POLICY: ClassVar[bool]
+    CONTINUOUS: ClassVar[bool] = True
+    DISCRETE: ClassVar[bool] = True
+    CENTRAL_CRITIC: ClassVar[bool] = True
+
+    def get_algorithm(self, experiment: Any) -> MarlTdAlgorithm:
+        """The algorithm of this configuration."""
+        return self.ALGORITHM(experiment, self)
+
+    @classmethod
+    def get_from_yaml(cls, path: str | None = None) -> MarlTdConfig:
+        """The defaults, or the settings in the YAML file at ``path``."""
+        if path is None:
+            return cls()
+        from benchmarl.utils import _read_yaml_config
+
+        return cls(**_read_yaml_config(path))
+
+    @classmethod
+    def associated_class(cls) -> type[MarlTdAlgorithm]:
+        """The algorithm's class."""
+        return cls.ALGORITHM
+
+    @classmethod
+    def on_policy(cls) -> bool:
+        """Whether the algorithm learns from fresh data only."""
+        return cls.ON_POLICY
+
+    @classmethod
+    def supports_continuous_actions(cls) -> bool:
+        """Whether continuous actions can be learned."""
+        return cls.CONTINUOUS
+
+    @classmethod
+    def supports_discrete_actions(cls) -> bool:
+        """Whether discrete actions can be learned."""
+        return cls.DISCRETE
+
+    @classmethod
+    def has_centralized_critic(cls) -> bool:
+        """Whether the critic sees more than one agent's observation."""
+        return cls.CENTRAL_CRITIC
+
+    @classmethod
+    def has_independent_critic(cls) -> bool:
+        """Whether the critic sees one agent's observation only."""
+        return not cls.CENTRAL_CRITIC
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got '{value}'.")
+
+
+def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raise ``ValueError`` unless ``low <= value <= high``."""
+    if not low <= value <= high:
+        limit = f"in [{low:g}, {high:g}]" if high != float("inf") else f"at least {low:g}"
+        raise ValueError(f"{name} must be {limit}; got {value:g}.")
+
+
+def check_finite(batch: TensorDictBase) -> None:
+    """Raise if any floating entry of a collected batch is NaN or infinite, naming key and agent.
+
+    One host synchronisation per collected batch and entry.
+    """
+    for key, value in batch.items(include_nested=True, leaves_only=True):
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            where = (~value.isfinite()).nonzero()[0].tolist()
+            name = key if isinstance(key, str) else ".".join(key)
+            raise ValueError(
+                f"'{name}' is {value[tuple(where)].item()} at index {where} (environment, step, ...) "
+                "of the collected batch. Look at the environment's outputs for this entry, or lower "
+                "the learning rate if it is an action or log-probability."
+            )

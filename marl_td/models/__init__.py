@@ -1,0 +1,1 @@
+"""Networks: what BenchMARL and TorchRL do not have."""

@@ -1,0 +1,45 @@
+"""Heads that turn a network's output into an action."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from marl_td.losses.functional.action_values import masked_argmax
+
+
+class BoundedAction(nn.Module):
+    """Deterministic continuous action: tanh, scaled to ``[low, high]``.
+
+    Args:
+        low: lower bounds, broadcastable to ``[*B, n_agents, d_action]``.
+        high: upper bounds, likewise.
+
+    Raises:
+        ValueError: if a bound is not finite or ``low >= high`` somewhere.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        if not bool((low.isfinite() & high.isfinite() & (low < high)).all()):
+            raise ValueError(
+                f"a deterministic policy needs finite action bounds with low < high; got low={low}, "
+                f"high={high}. Bound the action space of the environment."
+            )
+        self.register_buffer("low", low.clone())
+        self.register_buffer("high", high.clone())
+
+    def forward(self, parameter: Tensor) -> Tensor:
+        """Action ``[*B, n_agents, d_action]`` from an unbounded parameter of that shape."""
+        return self.low + (torch.tanh(parameter) + 1.0) * 0.5 * (self.high - self.low)
+
+
+class GreedyAction(nn.Module):
+    """The available action of largest value."""
+
+    def forward(self, action_value: Tensor, action_mask: Tensor | None = None) -> Tensor:
+        """Action ``[*B, n_agents]`` from values and mask ``[*B, n_agents, n_actions]``."""
+        return masked_argmax(action_value, action_mask)

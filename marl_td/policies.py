@@ -1,0 +1,192 @@
+"""The one place that builds actors, from an algorithm's specs and model settings.
+
+Every builder takes the algorithm (specs, model configuration, device) and the group's name, and returns a
+TensorDict module that reads ``(group, "observation")`` (and the mask, the hidden state) and writes
+``(group, "action")``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
+from torch import nn
+from torchrl.data import Composite, Unbounded
+from torchrl.modules import (
+    AdditiveGaussianModule,
+    EGreedyModule,
+    IndependentNormal,
+    MaskedCategorical,
+    NormalParamExtractor,
+    ProbabilisticActor,
+    TanhNormal,
+)
+from torch.distributions import Categorical
+
+from marl_td.models.heads import BoundedAction, GreedyAction
+
+
+def network(algorithm: Any, group: str, out_key: str, d_out: int) -> nn.Module:
+    """The agents' network of ``group``: own observation to ``(group, out_key)``, ``[*B, n_agents, d_out]``.
+
+    Parameters are shared or per agent as the experiment's ``share_policy_params`` says.
+    """
+    n_agents = algorithm.n_agents(group)
+    output = Composite({out_key: Unbounded(shape=(n_agents, d_out))}, shape=(n_agents,))
+    return algorithm.model_config.get_model(
+        input_spec=Composite(
+            {group: algorithm.observation_spec[group].clone().to(algorithm.device)}
+        ),
+        output_spec=Composite({group: output}),
+        agent_group=group,
+        input_has_agent_dim=True,
+        n_agents=n_agents,
+        centralised=False,
+        share_params=algorithm.experiment_config.share_policy_params,
+        device=algorithm.device,
+        action_spec=algorithm.action_spec,
+    )
+
+
+def n_actions(algorithm: Any, group: str) -> int:
+    """Number of discrete actions of each agent in ``group``."""
+    return int(algorithm.action_spec[group, "action"].space.n)
+
+
+def d_action(algorithm: Any, group: str) -> int:
+    """Width of the continuous action of each agent in ``group``."""
+    return int(algorithm.action_spec[group, "action"].shape[-1])
+
+
+def greedy_q(algorithm: Any, group: str) -> TensorDictSequential:
+    """Action values and the greedy available action: the policy of value-based algorithms.
+
+    Writes ``(group, "action_value")`` ``[*B, n_agents, n_actions]`` and ``(group, "action")``.
+    """
+    net = network(algorithm, group, "action_value", n_actions(algorithm, group))
+    keys = [(group, "action_value")]
+    if algorithm.is_masked(group):
+        keys.append((group, "action_mask"))
+    head = TensorDictModule(GreedyAction(), in_keys=keys, out_keys=[(group, "action")])
+    return TensorDictSequential(net, head)
+
+
+def epsilon_greedy(algorithm: Any, group: str, policy: nn.Module) -> TensorDictSequential:
+    """``policy`` with each agent, by itself, acting at random (among available actions) with epsilon.
+
+    Epsilon falls linearly as the experiment's ``exploration_*`` settings say.
+    """
+    settings = algorithm.experiment_config
+    explore = EGreedyModule(
+        annealing_num_steps=settings.get_exploration_anneal_frames(algorithm.on_policy),
+        action_key=(group, "action"),
+        spec=algorithm.action_spec[group, "action"],
+        action_mask_key=(group, "action_mask") if algorithm.is_masked(group) else None,
+        eps_init=settings.exploration_eps_init,
+        eps_end=settings.exploration_eps_end,
+        device=algorithm.device,
+    )
+    return TensorDictSequential(*policy, explore)
+
+
+def stochastic(
+    algorithm: Any, group: str, *, scale_mapping: str = "biased_softplus_1.0", squash: bool = True
+) -> ProbabilisticActor:
+    """Actor that samples: masked categorical, or (tanh-squashed) normal inside the bounds.
+
+    Writes ``(group, "action")`` and ``(group, "log_prob")`` ``[*B, n_agents]``.
+
+    Args:
+        algorithm: whose specs and model settings are used.
+        group: the agent group.
+        scale_mapping: how the network's output becomes a standard deviation (TorchRL's names).
+        squash: squash continuous actions into their bounds by tanh; a plain normal otherwise.
+    """
+    if algorithm.is_continuous(group):
+        return _continuous_actor(algorithm, group, scale_mapping, squash)
+    in_keys: dict[str, Any] = {"logits": (group, "logits")}
+    distribution: Any = Categorical
+    if algorithm.is_masked(group):
+        in_keys["mask"] = (group, "action_mask")
+        distribution = MaskedCategorical
+    return ProbabilisticActor(
+        module=network(algorithm, group, "logits", n_actions(algorithm, group)),
+        spec=algorithm.action_spec[group, "action"],
+        in_keys=in_keys,
+        out_keys=[(group, "action")],
+        distribution_class=distribution,
+        return_log_prob=True,
+        log_prob_key=(group, "log_prob"),
+    )
+
+
+def _continuous_actor(
+    algorithm: Any, group: str, scale_mapping: str, squash: bool
+) -> ProbabilisticActor:
+    net = network(algorithm, group, "logits", 2 * d_action(algorithm, group))
+    extract = TensorDictModule(
+        NormalParamExtractor(scale_mapping=scale_mapping),
+        in_keys=[(group, "logits")],
+        out_keys=[(group, "loc"), (group, "scale")],
+    )
+    spec = algorithm.action_spec[group, "action"]
+    bounds = {"low": spec.space.low, "high": spec.space.high} if squash else {}
+    return ProbabilisticActor(
+        module=TensorDictSequential(net, extract),
+        spec=spec,
+        in_keys=[(group, "loc"), (group, "scale")],
+        out_keys=[(group, "action")],
+        distribution_class=TanhNormal if squash else IndependentNormal,
+        distribution_kwargs=bounds,
+        return_log_prob=True,
+        log_prob_key=(group, "log_prob"),
+    )
+
+
+def deterministic(algorithm: Any, group: str) -> TensorDictSequential:
+    """Actor that gives one bounded continuous action, ``(group, "action")``."""
+    spec = algorithm.action_spec[group, "action"]
+    head = TensorDictModule(
+        BoundedAction(spec.space.low, spec.space.high),
+        in_keys=[(group, "parameter")],
+        out_keys=[(group, "action")],
+    )
+    net = network(algorithm, group, "parameter", d_action(algorithm, group))
+    return TensorDictSequential(net, head.to(algorithm.device))
+
+
+def gaussian_noise(algorithm: Any, group: str, policy: nn.Module, sigma_end: float = 0.1) -> Any:
+    """``policy`` with additive Gaussian exploration, annealed from the full scale to ``sigma_end``.
+
+    Sigma is a fraction of each action's half range; the result is clamped to the bounds.
+    """
+    settings = algorithm.experiment_config
+    spec = algorithm.action_spec[group, "action"]
+    explore = AdditiveGaussianModule(
+        spec=spec,
+        annealing_num_steps=settings.get_exploration_anneal_frames(algorithm.on_policy),
+        action_key=(group, "action"),
+        sigma_init=settings.exploration_eps_init,
+        sigma_end=sigma_end,
+        device=algorithm.device,
+    )
+    return TensorDictSequential(*policy, explore)
+
+
+def logits_policy(algorithm: Any, group: str) -> TensorDictSequential:
+    """Discrete actor for deterministic policy gradients: logits, and an action sampled from them.
+
+    Sampling from the softmax is what Gumbel-softmax does in the hard limit; the loss relaxes the same logits
+    (straight-through). Writes ``(group, "logits")`` ``[*B, n_agents, n_actions]`` and ``(group, "action")``.
+    """
+    net = network(algorithm, group, "logits", n_actions(algorithm, group))
+    in_keys: dict[str, Any] = {"logits": (group, "logits")}
+    masked = algorithm.is_masked(group)
+    if masked:
+        in_keys["mask"] = (group, "action_mask")
+    sample = ProbabilisticTensorDictModule(
+        in_keys=in_keys,
+        out_keys=[(group, "action")],
+        distribution_class=MaskedCategorical if masked else Categorical,
+    )
+    return TensorDictSequential(net, sample)

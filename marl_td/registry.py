@@ -1,0 +1,96 @@
+"""The tables of what this package adds to BenchMARL, and the one function that adds it.
+
+Algorithms and tasks are registered as ``marl_td/<name>``: nothing of BenchMARL's is shadowed. Hydra reads the
+dataclasses themselves (ConfigStore), so that a default is written once and a typo or a wrong type is refused
+with the field's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import Any
+
+from marl_td.tasks.registry import suggest
+
+ALGORITHMS: dict[str, str] = {
+    "mappo": "marl_td.algorithms.mappo:MappoConfig",
+    "maddpg": "marl_td.algorithms.maddpg:MaddpgConfig",
+    "qmix": "marl_td.algorithms.qmix:QmixConfig",
+}
+"""Algorithm name to ``module:config class``."""
+
+MODELS: dict[str, str] = {}
+"""Model name to ``module:config class``."""
+
+_registered = False
+
+
+def load(path: str) -> Any:
+    """The object at ``module:name``, for the entries of this module's own tables only."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def algorithm_config(name: str) -> Any:
+    """The configuration class of the algorithm ``name`` (with or without ``marl_td/``).
+
+    Raises:
+        ValueError: if there is no such algorithm; the message names the closest ones.
+    """
+    short = name.removeprefix("marl_td/")
+    if short not in ALGORITHMS:
+        raise ValueError(f"unknown algorithm '{name}'. {suggest(short, ALGORITHMS)}")
+    return load(ALGORITHMS[short])
+
+
+def register() -> None:
+    """Add our algorithms, tasks and models to BenchMARL's registries and Hydra's store; once per process."""
+    global _registered
+    if _registered:
+        return
+    _registered = True
+    try:
+        _register_algorithms()
+        _register_models()
+        _register_tasks()
+    except BaseException:
+        _registered = False
+        raise
+
+
+def _register_algorithms() -> None:
+    from benchmarl.algorithms import algorithm_config_registry
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for name, path in ALGORITHMS.items():
+        config = load(path)
+        algorithm_config_registry[f"marl_td/{name}"] = config
+        store.store(group="algorithm/marl_td", name=name, node=config, provider="marl_td")
+
+
+def _register_models() -> None:
+    from benchmarl.models import model_config_registry
+
+    for name, path in MODELS.items():
+        model_config_registry[f"marl_td/{name}"] = load(path)
+
+
+def _register_tasks() -> None:
+    from benchmarl.environments import task_config_registry
+    from hydra.core.config_store import ConfigStore
+
+    from marl_td.benchmarl_tasks import MarlTdTask, params_class
+
+    store = ConfigStore.instance()
+    for member in MarlTdTask:
+        name = member.name.lower()
+        params = params_class(name)
+        task_config_registry[f"marl_td/{name}"] = member
+        store.store(group="task/marl_td", name=name, node=params, provider="marl_td")
+        # BenchMARL looks for a task's dataclass in a module of this fixed name, and warns without it.
+        module = types.ModuleType(f"benchmarl.environments.marl_td.{name}")
+        module.TaskConfig = params  # type: ignore[attr-defined]
+        sys.modules.setdefault(module.__name__, module)

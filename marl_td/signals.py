@@ -1,0 +1,66 @@
+"""Reward, done and terminated in agent or team shape, whatever shape the environment gives.
+
+Environments give them per group (``("next", group, "reward")``, ``[*B, n_agents, 1]``) or once for the team
+(``("next", "reward")``, ``[*B, 1]``). A loss wants one of the two forms:
+
+* :func:`agent_signals` writes ``("next", group, reward | done | terminated)``, ``[*B, n_agents, 1]``;
+* :func:`team_signals` writes ``("next", reward | done | terminated)``, ``[*B, 1]``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tensordict import TensorDictBase
+from torch import Tensor
+
+TeamReward = Literal["mean", "sum"]
+SIGNALS = ("reward", "done", "terminated")
+
+
+def agent_signals(batch: TensorDictBase, group: str) -> TensorDictBase:
+    """Give every agent of ``group`` its reward, done and terminated, expanding team signals.
+
+    Raises:
+        KeyError: if the batch holds a signal in neither form.
+    """
+    shape = batch.get(group).batch_size
+    for name in SIGNALS:
+        if batch.get(("next", group, name), None) is None:
+            team = _required(batch, name, group)
+            batch.set(("next", group, name), team.unsqueeze(-2).expand(*shape, 1).clone())
+    return batch
+
+
+def team_signals(
+    batch: TensorDictBase, group: str, team_reward: TeamReward = "mean"
+) -> TensorDictBase:
+    """Reduce the signals of ``group`` to the team.
+
+    The reward is the mean (or sum) over the agents. The team is done or terminated when the environment
+    says so at the root, else when *all* its agents are: one agent's death does not end the team's episode.
+
+    Raises:
+        KeyError: if the batch holds a signal in neither form.
+    """
+    for name in SIGNALS:
+        per_agent = batch.get(("next", group, name), None)
+        if name == "reward" and per_agent is not None:
+            total = per_agent.sum(-2)
+            n_agents = per_agent.shape[-2]
+            batch.set(("next", name), total if team_reward == "sum" else total / n_agents)
+        elif batch.get(("next", name), None) is None:
+            if per_agent is None:
+                _required(batch, name, group)
+            batch.set(("next", name), per_agent.all(-2))
+    return batch
+
+
+def _required(batch: TensorDictBase, name: str, group: str) -> Tensor:
+    team = batch.get(("next", name), None)
+    if team is None:
+        raise KeyError(
+            f"the batch has neither ('next', '{group}', '{name}') nor ('next', '{name}'); "
+            "the environment must provide one of them."
+        )
+    return team
