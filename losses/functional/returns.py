@@ -1,0 +1,140 @@
+"""Regression targets and advantages from rewards and values, along a time dimension.
+
+All functions are batched: with ``time_dim=-1`` tensors are ``[*B, T]`` (a team), with ``time_dim=-2`` they
+are ``[*B, T, n_agents]``. ``next_value[t]`` is the value of the state reached by step t, *before* any reset,
+so that a step whose ``done`` is true still bootstraps unless it also ``terminated``.
+"""
+
+import torch
+from torch import Tensor
+
+from marl_td.losses.functional.checks import check_fraction, check_same_shape
+
+
+def one_step_target(
+    reward: Tensor, next_value: Tensor, terminated: Tensor, *, gamma: float
+) -> Tensor:
+    """TD(0) target ``y = r + gamma (1 - terminated) v'``.
+
+    Args:
+        reward: ``[*B]``.
+        next_value: ``[*B]``, value of the next state, usually from target parameters.
+        terminated: ``[*B]`` bool; a time limit is not a termination.
+        gamma: discount in [0, 1].
+
+    Returns:
+        ``[*B]``; gradient flows if it does in the arguments.
+
+    Raises:
+        ValueError: if shapes differ or ``gamma`` is out of range.
+
+    Example:
+        >>> import torch
+        >>> one_step_target(torch.tensor([1.0, 1.0]), torch.tensor([10.0, 10.0]),
+        ...                 torch.tensor([False, True]), gamma=0.5)
+        tensor([6., 1.])
+    """
+    check_same_shape(reward=reward, next_value=next_value, terminated=terminated)
+    check_fraction("gamma", gamma)
+    return reward + gamma * torch.where(terminated, torch.zeros_like(next_value), next_value)
+
+
+def gae(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    done: Tensor,
+    terminated: Tensor,
+    *,
+    gamma: float,
+    lmbda: float,
+    time_dim: int = -2,
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2016, https://arxiv.org/abs/1506.02438, eq. 16).
+
+        delta_t = r_t + gamma (1 - terminated_t) v'_t - v_t
+        A_t     = delta_t + gamma lmbda (1 - done_t) A_{t+1}
+
+    Args:
+        reward: ``[*B, T, ...]``, time at ``time_dim``.
+        value: like ``reward``, value of the state in which step t acts.
+        next_value: like ``reward``, value of the state that step t reaches.
+        done: bool like ``reward``; true where the trajectory ends, for whatever reason.
+        terminated: bool like ``reward``; true where it really ends.
+        gamma: discount in [0, 1].
+        lmbda: mixing of n-step returns in [0, 1].
+        time_dim: which dimension is time.
+
+    Returns:
+        ``(advantage, value_target)``, both like ``reward``; ``value_target = advantage + value``.
+
+    Raises:
+        ValueError: if shapes differ or ``gamma`` or ``lmbda`` is out of range.
+    """
+    check_same_shape(
+        reward=reward, value=value, next_value=next_value, done=done, terminated=terminated
+    )
+    check_fraction("lmbda", lmbda)
+    delta = one_step_target(reward, next_value, terminated, gamma=gamma) - value
+    keep = gamma * lmbda * (~done).to(delta.dtype)
+    advantage = _backward_sum(delta, keep, time_dim)
+    return advantage, advantage + value
+
+
+def lambda_return(
+    reward: Tensor,
+    next_value: Tensor,
+    done: Tensor,
+    terminated: Tensor,
+    *,
+    gamma: float,
+    lmbda: float,
+    time_dim: int = -1,
+) -> Tensor:
+    """TD(lambda) target, the recursion used by PyMARL2 (Hu et al. 2021, https://arxiv.org/abs/2102.03479).
+
+        G_t = r_t + gamma (1 - terminated_t) [(1 - lmbda) v'_t + lmbda G_{t+1}]
+
+    with ``G_{t+1} = v'_t`` where the trajectory is cut (``done_t``, or the last step given).
+
+    Args:
+        reward: ``[*B, T, ...]``, time at ``time_dim``.
+        next_value: like ``reward``.
+        done: bool like ``reward``.
+        terminated: bool like ``reward``.
+        gamma: discount in [0, 1].
+        lmbda: 0 gives TD(0), 1 the Monte-Carlo return.
+        time_dim: which dimension is time.
+
+    Returns:
+        Like ``reward``.
+
+    Raises:
+        ValueError: if shapes differ or ``gamma`` or ``lmbda`` is out of range.
+    """
+    check_fraction("lmbda", lmbda)
+    check_same_shape(reward=reward, next_value=next_value, done=done, terminated=terminated)
+    one_step = one_step_target(reward, next_value, terminated, gamma=gamma)
+    # G_t = one_step_t + gamma lmbda (1 - cut_t) (G_{t+1} - v'_t): solved for the difference G - one_step.
+    keep = gamma * lmbda * (~(done | terminated)).to(reward.dtype)
+    following = torch.cat([_tail(one_step, time_dim), _last(next_value, time_dim)], dim=time_dim)
+    correction = keep * (following - next_value)
+    return one_step + _backward_sum(correction, keep, time_dim)
+
+
+def _backward_sum(source: Tensor, keep: Tensor, time_dim: int) -> Tensor:
+    """``x_t = source_t + keep_t x_{t+1}`` with ``x_T = 0``."""
+    total = torch.zeros_like(source.select(time_dim, 0))
+    out = []
+    for t in reversed(range(source.shape[time_dim])):
+        total = source.select(time_dim, t) + keep.select(time_dim, t) * total
+        out.append(total)
+    return torch.stack(out[::-1], dim=time_dim)
+
+
+def _tail(value: Tensor, time_dim: int) -> Tensor:
+    return value.narrow(time_dim, 1, value.shape[time_dim] - 1)
+
+
+def _last(value: Tensor, time_dim: int) -> Tensor:
+    return value.narrow(time_dim, value.shape[time_dim] - 1, 1)
