@@ -37,12 +37,23 @@ class Box:
     low: tuple[float, ...]
     high: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        fits = len(self.low) == len(self.high) >= 1
+        ordered = all(low < high for low, high in zip(self.low, self.high, strict=False))
+        require(
+            fits and ordered,
+            f"Box needs one low < high per element; got low {self.low}, high {self.high}.",
+        )
+
 
 @dataclass(frozen=True)
 class Discrete:
     """Discrete actions of one agent: an integer in ``0 .. n - 1``."""
 
     n: int
+
+    def __post_init__(self) -> None:
+        require(self.n >= 1, f"Discrete needs at least 1 action; got {self.n}.")
 
 
 @dataclass(frozen=True)

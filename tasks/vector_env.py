@@ -27,7 +27,7 @@ from torchrl.envs import EnvBase
 from marl_td.tasks.base import Box, Groups, GroupSpec, Noise, Task, require
 
 
-class VectorEnv(EnvBase):  # type: ignore[misc]  # torchrl has no types
+class VectorEnv(EnvBase):
     """A TorchRL environment over ``n_envs`` copies of a task, all advanced by one tensor program.
 
     The environment owns its generator: no other environment, evaluation or policy disturbs its
@@ -40,6 +40,7 @@ class VectorEnv(EnvBase):  # type: ignore[misc]  # torchrl has no types
 
     Raises:
         ValueError: if ``n_envs`` is below 1, or an action has a wrong shape.
+        RuntimeError: for a step before the first reset.
     """
 
     rng: torch.Generator
@@ -55,6 +56,9 @@ class VectorEnv(EnvBase):  # type: ignore[misc]  # torchrl has no types
         }
         self.rng = torch.Generator(device=task.device)
         self._make_specs()
+        actions = self.full_action_spec
+        self._action_shape = {group: actions[group, "action"].shape for group in task.groups}
+        self._masked = any(spec.masked for spec in task.groups.values())
         self._set_seed(seed)
         self.state: Any = None
         self.step_count = torch.zeros(n_envs, dtype=torch.long, device=task.device)
@@ -114,7 +118,7 @@ class VectorEnv(EnvBase):  # type: ignore[misc]  # torchrl has no types
         if noise is None:
             noise = self.task.draw_step(self.n_envs, self.rng)
         self.next_noise = None
-        step = self.task.step(self.state, action, noise)
+        step = self.task.step(self._ready(), action, noise)
         self.state = step.state
         self.step_count = self.step_count + 1
         terminated = step.terminated.unsqueeze(-1)
@@ -146,14 +150,20 @@ class VectorEnv(EnvBase):  # type: ignore[misc]  # torchrl has no types
         return out
 
     def _action(self, tensordict: TensorDictBase, group: str) -> Tensor:
-        action: Tensor = tensordict.get((group, "action"))
-        expected = self.full_action_spec_unbatched[group, "action"].shape
-        require(
-            action.shape[1:] == expected,
-            f"the action of group '{group}' must be [n_envs, *{tuple(expected)}]; "
-            f"got {tuple(action.shape)}. Check the policy's output against env.action_spec.",
-        )
+        action: Tensor | None = tensordict.get((group, "action"), None)
+        expected = self._action_shape[group]
+        if action is None or action.shape != expected:
+            got = "none" if action is None else str(list(action.shape))
+            raise ValueError(
+                f"the action of group '{group}' must have shape {list(expected)} at key "
+                f"('{group}', 'action'); got {got}. Check the policy against env.action_spec."
+            )
         return action
+
+    def _ready(self) -> Any:
+        if self.state is None:
+            raise RuntimeError("the environment has no state yet; call env.reset() first.")
+        return self.state
 
     # ---------------------------------------------------------------- helpers
     def inject_noise(self, noise: Noise) -> None:
@@ -161,14 +171,31 @@ class VectorEnv(EnvBase):  # type: ignore[misc]  # torchrl has no types
         self.next_noise = noise
 
     def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
-        """Write uniformly random actions, drawn among the available ones where there is a mask."""
+        """Write uniformly random actions, drawn among the available ones where there is a mask.
+
+        A policy's randomness is not the environment's: this draws from torch's global generator.
+        """
         out = super().rand_action(tensordict)
-        for group, spec in self.task.groups.items():
-            if spec.masked:
-                mask = self.task.action_mask(self.state)[group]
-                score = torch.rand(mask.shape, device=self.device)
-                out.set((group, "action"), torch.where(mask, score, -1.0).argmax(-1))
+        masks = self.task.action_mask(self._ready()) if self._masked else {}
+        for group, mask in masks.items():
+            score = torch.rand(mask.shape, device=self.device)
+            out.set((group, "action"), torch.where(mask, score, -1.0).argmax(-1))
         return out
+
+    def to(self, device: torch.device | str) -> VectorEnv:
+        """Itself, if ``device`` is its own; a task cannot move, its constants live on one device.
+
+        Raises:
+            ValueError: for another device.
+        """
+        wanted, own = torch.device(device), self.task.device
+        same = wanted.type == own.type and (wanted.index or 0) == (own.index or 0)
+        require(
+            same,
+            f"this environment lives on {own} and cannot move to {wanted}; build the task there: "
+            f"make_env('{self.task.name}', n_envs={self.n_envs}, device='{wanted}').",
+        )
+        return self
 
     def _set_seed(self, seed: int | None) -> None:
         if seed is None:
@@ -183,7 +210,7 @@ class VectorEnv(EnvBase):  # type: ignore[misc]  # torchrl has no types
             ValueError: if ``mode`` is not ``"rgb_array"``.
         """
         require(mode == "rgb_array", f"render mode must be 'rgb_array'; got '{mode}'.")
-        return self.task.render(self.state, index)
+        return self.task.render(self._ready(), index)
 
 
 _DONE_KEYS = ("done", "terminated", "truncated")
