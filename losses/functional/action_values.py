@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from marl_td.losses.functional.checks import check_shape
+from marl_td.losses.functional.checks import check_same_shape, check_shape
 
 
 def mask_unavailable(action_value: Tensor, action_mask: Tensor | None) -> Tensor:
@@ -62,3 +62,36 @@ def chosen_action_value(action_value: Tensor, action: Tensor) -> Tensor:
     """
     check_shape("action", action, action_value.shape[:-1], "[*B]")
     return action_value.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+def greedy_value(
+    action_value: Tensor, selecting_value: Tensor, action_mask: Tensor | None = None
+) -> Tensor:
+    """Value of the greedy available action, chosen by other values than it is judged by.
+
+        v = Q(argmax_a S(a))
+
+    With S from the live and Q from the target network this is double Q-learning (van Hasselt et
+    al. 2016, https://arxiv.org/abs/1509.06461, eq. 4); with S = Q it is the maximum. Where no
+    action is available the first one counts: the result is always one of the given values.
+
+    Args:
+        action_value: ``[*B, n_actions]``, Q.
+        selecting_value: ``[*B, n_actions]``, S.
+        action_mask: ``[*B, n_actions]`` bool, true = available; None if all are.
+
+    Returns:
+        ``[*B]``; gradient flows into ``action_value`` only.
+
+    Raises:
+        ValueError: if shapes differ.
+
+    Example:
+        >>> import torch
+        >>> target = torch.tensor([4.0, 9.0, 6.0])
+        >>> live = torch.tensor([1.0, 2.0, 3.0])
+        >>> greedy_value(target, live), greedy_value(target, target)
+        (tensor(6.), tensor(9.))
+    """
+    check_same_shape(action_value=action_value, selecting_value=selecting_value)
+    return chosen_action_value(action_value, masked_argmax(selecting_value, action_mask))

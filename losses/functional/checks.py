@@ -46,6 +46,24 @@ def check_shape(name: str, tensor: Tensor, expected: Sequence[int], layout: str)
         )
 
 
+def check_exact_shape(name: str, tensor: Tensor, expected: Sequence[int], layout: str) -> None:
+    """Raise unless ``tensor`` has exactly the shape ``expected``, batch dimensions included.
+
+    Args:
+        name: the argument's name.
+        tensor: the argument.
+        expected: all sizes.
+        layout: the shape in words, such as ``"[*B, n_agents]"``.
+
+    Raises:
+        ValueError: naming the argument, the layout and the sizes.
+    """
+    if tensor.shape != tuple(expected):
+        raise ValueError(
+            f"`{name}` must be {layout} = {tuple(expected)}; got {tuple(tensor.shape)}."
+        )
+
+
 def check_fraction(name: str, value: float) -> None:
     """Raise unless ``0 <= value <= 1`` (discounts, lambdas, mixing rates).
 
