@@ -58,8 +58,8 @@ class MultiAgentLoss(LossModule):
         """Value estimates are computed by the loss's own functions; nothing to forward."""
 
 
-def read(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
-    """The entry at ``key`` without its trailing 1: ``[*B, n_agents, 1]`` becomes ``[*B, n_agents]``.
+def require(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
+    """The entry at ``key``, as it is.
 
     Raises:
         KeyError: naming the missing key and how to point the loss elsewhere.
@@ -70,7 +70,16 @@ def read(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
             f"the batch has no entry {key!r}; it holds {sorted(map(str, tensordict.keys(True, True)))}. "
             "Point the loss at the right entry with `set_keys`."
         )
-    return value.squeeze(-1)
+    return value
+
+
+def read(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
+    """The entry at ``key`` without its trailing 1: ``[*B, n_agents, 1]`` becomes ``[*B, n_agents]``.
+
+    Raises:
+        KeyError: as :func:`require`.
+    """
+    return require(tensordict, key).squeeze(-1)
 
 
 def masked_mean(value: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,7 +1,8 @@
-"""Target networks: deep copies of real modules, updated in place."""
+"""Target networks: deep copies of real modules, updated in place; and frozen views of live ones."""
 
 from collections.abc import Iterable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,38 @@ from marl_td.losses.functional.checks import check_fraction
 def target_copy(module: nn.Module) -> nn.Module:
     """A deep copy of ``module`` whose parameters take no gradient: its target network."""
     return deepcopy(module).requires_grad_(False)
+
+
+class FrozenView:
+    """A twin of ``source`` in the same memory: gradients pass through it, and none ends in it.
+
+    A deterministic actor's loss goes through the critic but must not leave a gradient there: trainers step
+    the critic on its own loss. The twin's parameters take no gradient and share the storage of the live ones,
+    so every in-place change (optimiser step, loaded checkpoint) is seen at once and nothing is copied.
+
+    It is not an ``nn.Module``, so that its owner's parameters and state dict list nothing twice. Call
+    :meth:`tie` after something has *replaced* the source's tensors (``.to(device)``, ``.double()``,
+    ``load_state_dict(assign=True)``).
+
+    Args:
+        source: the live module.
+    """
+
+    def __init__(self, source: nn.Module) -> None:
+        self.source = source
+        self.module = target_copy(source)
+        self.tie()
+
+    def tie(self) -> None:
+        """Point every parameter and buffer of the twin at the memory of the live one."""
+        theirs = [*self.source.parameters(), *self.source.buffers()]
+        ours = [*self.module.parameters(), *self.module.buffers()]
+        for source, twin in zip(theirs, ours, strict=True):
+            twin.data = source.data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made from the source, so that theirs are tied too."""
+        return FrozenView, (self.source,)
 
 
 class TargetUpdater:

@@ -1,0 +1,120 @@
+"""Deterministic policy gradients with many agents: joint actions, and discrete actions with a gradient."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot, softmax
+
+from marl_td.losses.functional.action_values import mask_unavailable
+from marl_td.losses.functional.checks import check_same_shape
+
+
+def joint_action_rows(
+    actions: Sequence[Tensor], position: int, own_action: Tensor | None = None
+) -> Tensor:
+    """The joint action as the critic of each agent of one group takes it, one row per agent.
+
+        row_i = (u_1, .., u_N)                         without ``own_action``
+        row_i = (u_1, .., u_{i-1}, v_i, u_{i+1}, .., u_N)   with ``own_action`` v
+
+    The second form is the actor loss of MADDPG (Lowe et al. 2017, https://arxiv.org/abs/1706.02275, eq. 6):
+    each agent's critic is asked about this agent's new action while all others did what they did.
+
+    Args:
+        actions: every group's actions u, ``[*B, n_agents_g, d_action_g]``, in the critic's order.
+        position: index in ``actions`` of the group whose critics are asked.
+        own_action: v, like ``actions[position]``.
+
+    Returns:
+        ``[*B, n_agents, D]``, D the sum of ``n_agents_g * d_action_g`` over groups. Gradient flows from row i
+        to ``own_action[i]`` only, and to every entry of ``actions`` that it holds.
+
+    Raises:
+        ValueError: if ``own_action`` differs in shape from ``actions[position]``.
+
+    Example:
+        >>> import torch
+        >>> joint_action_rows([torch.tensor([[1.0], [2.0]])], 0, torch.tensor([[10.0], [20.0]]))
+        tensor([[10.,  2.],
+                [ 1., 20.]])
+    """
+    group = actions[position]
+    n_agents = group.shape[-2]
+    rows = [_expand_rows(action.flatten(-2), n_agents) for action in actions]
+    if own_action is not None:
+        check_same_shape(action=group, own_action=own_action)
+        own = torch.eye(n_agents, dtype=torch.bool, device=group.device).unsqueeze(-1)
+        mixed = torch.where(own, own_action.unsqueeze(-3), group.unsqueeze(-3))
+        rows[position] = mixed.flatten(-2)
+    return torch.cat(rows, dim=-1)
+
+
+def _expand_rows(joint: Tensor, n_agents: int) -> Tensor:
+    """``[*B, D]`` to ``[*B, n_agents, D]``, all rows alike."""
+    return joint.unsqueeze(-2).expand(*joint.shape[:-1], n_agents, joint.shape[-1])
+
+
+def gumbel_noise(like: Tensor) -> Tensor:
+    """Standard Gumbel noise ``-log(-log u)``, shaped like ``like``."""
+    uniform = torch.rand_like(like).clamp(min=torch.finfo(like.dtype).tiny)
+    return -torch.log(-torch.log(uniform))
+
+
+def straight_through(
+    logits: Tensor,
+    action_mask: Tensor | None = None,
+    noise: Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+) -> Tensor:
+    """One-hot action whose gradient is that of the softmax it was drawn from.
+
+        p = softmax((logits + noise) / temperature),   action = onehot(argmax p) + p - stop_gradient(p)
+
+    With :func:`gumbel_noise` this is the straight-through Gumbel-softmax (Jang et al. 2017,
+    https://arxiv.org/abs/1611.01144): the action is a sample from ``softmax(logits)``. Without noise it is the
+    greedy action.
+
+    Args:
+        logits: ``[*B, n_actions]``.
+        action_mask: ``[*B, n_actions]`` bool, true = available; None if all are. An unavailable action is
+            never drawn and gets no gradient. At least one must be available.
+        noise: ``[*B, n_actions]``; None for the greedy action.
+        temperature: smoothness of the gradient, > 0.
+
+    Returns:
+        ``[*B, n_actions]``, exactly one-hot.
+
+    Raises:
+        ValueError: if shapes differ or ``temperature`` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> straight_through(torch.tensor([1.0, 3.0, 2.0]))
+        tensor([0., 1., 0.])
+    """
+    if not temperature > 0.0:
+        raise ValueError(f"`temperature` must be above 0; got {temperature}.")
+    if noise is not None:
+        check_same_shape(logits=logits, noise=noise)
+        logits = logits + noise
+    logits = mask_unavailable(logits / temperature, action_mask)
+    relaxed = softmax(logits, dim=-1)
+    hard = one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
+    return hard + (relaxed - relaxed.detach())
+
+
+def categorical_entropy(logits: Tensor, action_mask: Tensor | None = None) -> Tensor:
+    """Entropy ``[*B]`` in nats of ``softmax(logits)`` over the available actions.
+
+    Args:
+        logits: ``[*B, n_actions]``.
+        action_mask: ``[*B, n_actions]`` bool, true = available; None if all are.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    log_prob = torch.log_softmax(mask_unavailable(logits, action_mask), dim=-1)
+    prob = log_prob.exp()
+    return -torch.where(prob > 0.0, prob * log_prob, torch.zeros_like(prob)).sum(-1)

@@ -1,0 +1,85 @@
+"""The actor of one group of agents, and its actions in the form that critics take."""
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from marl_td.losses.common import require
+from marl_td.losses.functional.deterministic import (
+    categorical_entropy,
+    gumbel_noise,
+    straight_through,
+)
+
+
+class GroupActor(nn.Module):
+    """A deterministic actor (continuous), or logits made differentiable by Gumbel-softmax (discrete).
+
+    Critics take continuous actions as they are and discrete ones as one-hot vectors.
+
+    Args:
+        network: reads ``(group, "observation")``. Continuous: writes ``(group, "action")``
+            ``[*B, n_agents, d_action]``, and ``(group, "parameter")`` of that shape before the bound, if the
+            loss regularises it. Discrete: writes ``(group, "logits")`` ``[*B, n_agents, n_actions]``.
+        group: name of the group in the batch.
+        n_actions: number of discrete actions; None for continuous ones.
+        temperature: of the Gumbel-softmax, > 0; discrete actions only.
+
+    Raises:
+        ValueError: if ``temperature`` is not above 0.
+    """
+
+    def __init__(
+        self,
+        network: TensorDictModuleBase,
+        group: str = "agents",
+        *,
+        n_actions: int | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0.0:
+            raise ValueError(f"`temperature` must be above 0; got {temperature}.")
+        self.network = network
+        self.group = group
+        self.n_actions = n_actions
+        self.temperature = temperature
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the actions are discrete."""
+        return self.n_actions is not None
+
+    def taken(self, tensordict: TensorDictBase) -> Tensor:
+        """Actions in the batch, as a critic takes them: ``[*B, n_agents, d_action or n_actions]``.
+
+        Raises:
+            KeyError: if the batch has no action of this group.
+        """
+        action = require(tensordict, (self.group, "action"))
+        return action if self.n_actions is None else one_hot(action, self.n_actions).float()
+
+    def forward(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor | None]:
+        """Fresh actions ``[*B, n_agents, d_action or n_actions]``, and what made them.
+
+        Discrete actions are sampled from the softmax of the logits and carry its gradient.
+
+        Returns:
+            action and the logits, or the parameter before the bound if the network writes one.
+        """
+        out = self.network(tensordict.copy())
+        if self.n_actions is None:
+            return out.get((self.group, "action")), out.get((self.group, "parameter"), None)
+        logits = out.get((self.group, "logits"))
+        action = straight_through(
+            logits, self._mask(tensordict), gumbel_noise(logits), temperature=self.temperature
+        )
+        return action, logits
+
+    def entropy(self, tensordict: TensorDictBase, logits: Tensor) -> Tensor:
+        """Entropy ``[*B, n_agents]`` in nats of the discrete policy."""
+        return categorical_entropy(logits, self._mask(tensordict))
+
+    def _mask(self, tensordict: TensorDictBase) -> Tensor | None:
+        return tensordict.get((self.group, "action_mask"), None)

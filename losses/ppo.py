@@ -1,0 +1,245 @@
+"""Multi-agent PPO with a central critic: the loss of MAPPO, and of IPPO with an independent critic."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from marl_td.losses.common import MultiAgentLoss, masked_mean, read, run
+from marl_td.losses.functional.normalisation import normalise_advantage
+from marl_td.losses.functional.policy_gradient import (
+    clipped_objective,
+    clipped_value_error,
+    explained_variance,
+)
+from marl_td.losses.functional.returns import gae
+from marl_td.losses.value_norm import ValueNorm
+
+
+class MAPPOLoss(MultiAgentLoss):
+    """Clipped PPO for a group of agents (Yu et al. 2022, https://arxiv.org/abs/2103.01955).
+
+    First :meth:`estimate` adds advantages and value targets to a batch ``[n_envs, T]`` of consecutive steps;
+    then the loss is called on minibatches ``[*B]`` of it.
+
+    Args:
+        actor: reads observations; its distribution scores ``action`` ``[*B, n_agents, ...]``.
+        critic: writes the ``value`` key, ``[*B, n_agents, 1]``, in normalised units if ``value_norm`` is given.
+        clip_epsilon: range of the probability ratio, in (0, 1).
+        entropy_coeff: weight of the entropy bonus, >= 0.
+        critic_coeff: weight of the value loss, >= 0.
+        clip_value: range of the value's change, in the critic's units; None for no clipping.
+        huber_delta: where the value error becomes linear, in the critic's units; None for squared.
+        value_norm: running normalisation of value targets (or PopArt); None for none.
+        normalize_advantage: normalise advantages over the batch, counting alive entries only.
+        normalize_advantage_exclude_dims: dimensions of ``[n_envs, T, n_agents]`` with statistics of their
+            own; ``(-1,)`` normalises per agent.
+
+    Reads (defaults): ``action``, ``log_prob``, ``advantage``, ``value_target``, the critic's ``value`` and
+    its denormalised copy ``old_value``; if present the alive mask ``mask`` ``[*B, n_agents]`` and the padding
+    mask ``step_mask`` ``[*B, 1]`` (both true = counts).
+
+    Writes ``loss_objective``, ``loss_critic`` and metrics ``entropy``, ``kl_approx``, ``clip_fraction``,
+    ``explained_variance``.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        action: NestedKey = ("agents", "action")
+        sample_log_prob: NestedKey = ("agents", "log_prob")
+        value: NestedKey = ("agents", "state_value")
+        old_value: NestedKey = ("agents", "old_value")
+        advantage: NestedKey = ("agents", "advantage")
+        value_target: NestedKey = ("agents", "value_target")
+        reward: NestedKey = ("agents", "reward")
+        done: NestedKey = ("agents", "done")
+        terminated: NestedKey = ("agents", "terminated")
+        mask: NestedKey = ("agents", "mask")
+        step_mask: NestedKey = "step_mask"
+
+    out_keys = [
+        "loss_objective",
+        "loss_critic",
+        "entropy",
+        "kl_approx",
+        "clip_fraction",
+        "explained_variance",
+    ]
+
+    def __init__(
+        self,
+        actor: ProbabilisticTensorDictSequential,
+        critic: TensorDictModuleBase,
+        *,
+        clip_epsilon: float = 0.2,
+        entropy_coeff: float = 0.01,
+        critic_coeff: float = 1.0,
+        clip_value: float | None = 0.2,
+        huber_delta: float | None = 10.0,
+        value_norm: ValueNorm | None = None,
+        normalize_advantage: bool = True,
+        normalize_advantage_exclude_dims: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.actor = actor
+        self.critic = critic
+        # Views of the actor's parts; the actor itself owns the parameters.
+        *layers, head = actor
+        self.__dict__["_actor_layers"] = layers
+        self.__dict__["_actor_head"] = head
+        self.clip_epsilon = clip_epsilon
+        self.entropy_coeff = entropy_coeff
+        self.critic_coeff = critic_coeff
+        self.clip_value = clip_value
+        self.huber_delta = huber_delta
+        self.value_norm = value_norm
+        self.normalize_advantage = normalize_advantage
+        self.normalize_advantage_exclude_dims = normalize_advantage_exclude_dims
+
+    # --------------------------------------------------------------- estimate
+    @torch.no_grad()
+    def estimate(self, batch: TensorDictBase, *, gamma: float, lmbda: float) -> TensorDictBase:
+        """Add values, advantages and value targets to consecutive steps ``[n_envs, T]``, in place.
+
+        Values are denormalised before any return is computed. A step that terminated does not bootstrap;
+        a time limit or the end of the batch does.
+
+        Args:
+            batch: ``[n_envs, T]`` with agent-shaped signals under ``"next"``.
+            gamma: discount in [0, 1].
+            lmbda: GAE's mixing in [0, 1].
+
+        Returns:
+            The same batch.
+        """
+        keys = self.tensor_keys
+        following = batch.get("next")
+        raw = run(self.critic, batch, keys.value)
+        raw_next = self._next_value(batch, following, raw)
+        value = self.denormalise(raw.squeeze(-1))
+        advantage, value_target = gae(
+            read(following, keys.reward),
+            value,
+            self.denormalise(raw_next.squeeze(-1)),
+            read(following, keys.done),
+            read(following, keys.terminated),
+            gamma=gamma,
+            lmbda=lmbda,
+        )
+        if self.normalize_advantage:
+            advantage = normalise_advantage(
+                advantage,
+                self._mask(batch, advantage),
+                exclude_dims=self.normalize_advantage_exclude_dims,
+            )
+        batch.set(keys.value, raw)
+        batch.set(keys.old_value, value.unsqueeze(-1))
+        batch.set(keys.advantage, advantage.unsqueeze(-1))
+        batch.set(keys.value_target, value_target.unsqueeze(-1))
+        return batch
+
+    def _next_value(
+        self, batch: TensorDictBase, following: TensorDictBase, value: Tensor
+    ) -> Tensor:
+        """Value of the reached states ``[n_envs, T, n_agents, 1]``.
+
+        Inside a trajectory it is the next row's value (with a recurrent critic: with its full history). Where
+        the trajectory is cut the reached state is valued by itself.
+        """
+        source = following.copy()
+        if "is_init" in batch.keys():
+            source.set("is_init", batch.get("is_init"))
+        reached = run(self.critic, source, self.tensor_keys.value)
+        done = following.get(self.tensor_keys.done)
+        shifted = torch.cat([value[:, 1:], reached[:, -1:]], dim=1)
+        return torch.where(done, reached, shifted)
+
+    def denormalise(self, value: Tensor) -> Tensor:
+        """Critic outputs ``[*B, n_agents]`` in units of the return."""
+        return value if self.value_norm is None else self.value_norm.denormalise(value)
+
+    # ---------------------------------------------------------------- compute
+    def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
+        """Losses and metrics from a minibatch ``[*B]``."""
+        advantage = read(tensordict, self.tensor_keys.advantage)
+        mask = self._mask(tensordict, advantage)
+        # The statistics move before the critic is run: PopArt changes its output layer in place.
+        value_target = self._normalised_target(tensordict, mask)
+        return {
+            **self._policy(tensordict, advantage, mask),
+            **self._value(tensordict, value_target, mask),
+        }
+
+    def _policy(
+        self, tensordict: TensorDictBase, advantage: Tensor, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        keys = self.tensor_keys
+        old_log_prob = tensordict.get(keys.sample_log_prob)
+        distribution = self.distribution(tensordict)
+        log_prob = distribution.log_prob(tensordict.get(keys.action))
+        gain = clipped_objective(log_prob, old_log_prob, advantage, clip_epsilon=self.clip_epsilon)
+        entropy = masked_mean(_entropy(distribution), mask)
+        log_ratio = (log_prob - old_log_prob).detach()
+        outside = ((log_ratio.exp() - 1.0).abs() > self.clip_epsilon).to(log_ratio.dtype)
+        return {
+            "loss_objective": -masked_mean(gain, mask) - self.entropy_coeff * entropy,
+            "entropy": entropy,
+            "kl_approx": masked_mean(log_ratio.exp() - 1.0 - log_ratio, mask),
+            "clip_fraction": masked_mean(outside, mask),
+        }
+
+    def distribution(self, tensordict: TensorDictBase) -> Any:
+        """The actor's action distribution over a batch ``[*B]``, which is left unchanged."""
+        inputs = tensordict.copy()
+        for layer in self._actor_layers:
+            inputs = layer(inputs)
+        return self._actor_head.get_dist(inputs)
+
+    def _value(
+        self, tensordict: TensorDictBase, value_target: Tensor, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        keys = self.tensor_keys
+        old_value = read(tensordict, keys.value)
+        if self.value_norm is not None and self.value_norm.rescales:
+            old_value = self.value_norm.normalise(read(tensordict, keys.old_value))
+        value = run(self.critic, tensordict, keys.value).squeeze(-1)
+        error = clipped_value_error(
+            value,
+            old_value,
+            value_target,
+            clip_epsilon=self.clip_value,
+            huber_delta=self.huber_delta,
+        )
+        return {
+            "loss_critic": self.critic_coeff * masked_mean(error, mask),
+            "explained_variance": explained_variance(value.detach(), value_target, mask),
+        }
+
+    def _normalised_target(self, tensordict: TensorDictBase, mask: Tensor | None) -> Tensor:
+        value_target = read(tensordict, self.tensor_keys.value_target)
+        if self.value_norm is None:
+            return value_target
+        if self.training:
+            self.value_norm.update(value_target, mask)
+        return self.value_norm.normalise(value_target)
+
+    def _mask(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
+        """Entries ``[*B, n_agents]`` that count, or None if all do."""
+        alive = tensordict.get(self.tensor_keys.mask, None)
+        steps = tensordict.get(self.tensor_keys.step_mask, None)
+        if steps is None:
+            return alive
+        steps = steps.expand_as(like)
+        return steps if alive is None else alive & steps
+
+
+def _entropy(distribution: Any) -> Tensor:
+    """Entropy ``[*B, n_agents]``, by one reparametrised sample where there is no closed form."""
+    try:
+        return distribution.entropy()
+    except NotImplementedError:
+        return -distribution.log_prob(distribution.rsample())

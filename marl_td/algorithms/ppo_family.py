@@ -1,0 +1,165 @@
+"""What MAPPO and its relatives share: stochastic actor, state-value critic, advantages, recurrent chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tensordict import TensorDictBase, pad
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.data.replay_buffers import SamplerWithoutReplacement
+
+from marl_td import policies, signals
+from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
+from marl_td.losses.ppo import MAPPOLoss
+from marl_td.losses.value_norm import PopArt, ValueNorm
+
+VALUE_NORMS = ("none", "running", "popart")
+ADVANTAGE_NORMS = ("none", "team", "agent")
+
+
+@dataclass
+class PpoConfig(MarlTdConfig):
+    """Hyperparameters of the PPO family."""
+
+    ON_POLICY: ClassVar[bool] = True
+
+    clip_epsilon: float = 0.2
+    """Range of the probability ratio, in (0, 1): epsilon. The paper advises at most 0.2."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus, >= 0."""
+    critic_coef: float = 1.0
+    """Weight of the value loss, >= 0."""
+    lmbda: float = 0.95
+    """GAE's mixing of n-step returns, in [0, 1]: lambda."""
+    clip_value: float = 0.2
+    """Range of the value's change per update, in the critic's (normalised) units; 0 for no clipping."""
+    huber_delta: float = 10.0
+    """Where the value error becomes linear, in the critic's units; 0 for the squared error."""
+    value_norm: str = "running"
+    """Normalisation of value targets: none, running (the reference's), or popart (output-preserving)."""
+    value_norm_beta: float = 0.99999
+    """Rate of the running statistics, in [0, 1)."""
+    advantage_norm: str = "team"
+    """Normalise advantages over the team's batch, per agent, or none; dead agents do not count."""
+    share_param_critic: bool = True
+    """One critic for all agents of a group, or one each."""
+    scale_mapping: str = "biased_softplus_1.0"
+    """How the network's output becomes a standard deviation (continuous actions)."""
+    use_tanh_normal: bool = True
+    """Squash continuous actions into their bounds by tanh, or use a plain normal."""
+    chunk_length: int = 0
+    """Length of training sequences of recurrent networks, in steps; 0 for whole collected rows."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_range("clip_epsilon", self.clip_epsilon, 1e-6, 0.999)
+        check_range("lmbda", self.lmbda, 0.0, 1.0)
+        check_range("value_norm_beta", self.value_norm_beta, 0.0, 0.9999999)
+        for name in ("entropy_coef", "critic_coef", "clip_value", "huber_delta", "chunk_length"):
+            check_range(name, getattr(self, name), 0.0)
+        check_choice("value_norm", self.value_norm, VALUE_NORMS)
+        check_choice("advantage_norm", self.advantage_norm, ADVANTAGE_NORMS)
+
+
+class PpoFamily(MarlTdAlgorithm):
+    """Base of the algorithms that train a stochastic actor with PPO's clipped objective."""
+
+    config: Any
+
+    def state_value(self, group: str) -> Any:
+        """The critic of ``group``; what it sees is what tells the members of the family apart."""
+        raise NotImplementedError
+
+    def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
+        return policies.stochastic(
+            self,
+            group,
+            scale_mapping=self.config.scale_mapping,
+            squash=self.config.use_tanh_normal,
+        )
+
+    def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
+        return policy_for_loss
+
+    def _get_loss(
+        self, group: str, policy_for_loss: Any, continuous: bool
+    ) -> tuple[MAPPOLoss, bool]:
+        config = self.config
+        critic = self.state_value(group)
+        loss = MAPPOLoss(
+            policy_for_loss,
+            critic,
+            clip_epsilon=config.clip_epsilon,
+            entropy_coeff=config.entropy_coef,
+            critic_coeff=config.critic_coef,
+            clip_value=config.clip_value or None,
+            huber_delta=config.huber_delta or None,
+            value_norm=self._value_norm(critic),
+            normalize_advantage=config.advantage_norm != "none",
+            normalize_advantage_exclude_dims=(-1,) if config.advantage_norm == "agent" else (),
+        )
+        names = ("action", "value_target", "advantage", "reward", "done", "terminated", "mask")
+        loss.set_keys(
+            sample_log_prob=(group, "log_prob"),
+            value=(group, "state_value"),
+            old_value=(group, "old_value"),
+            **{name: (group, name) for name in names},
+        )
+        return loss, False
+
+    def _value_norm(self, critic: Any) -> ValueNorm | None:
+        beta = self.config.value_norm_beta
+        if self.config.value_norm == "popart":
+            return PopArt(critic, beta=beta)
+        return ValueNorm(beta=beta) if self.config.value_norm == "running" else None
+
+    def _get_parameters(self, group: str, loss: MAPPOLoss) -> dict[str, Iterable[Any]]:
+        return {
+            "loss_objective": list(loss.actor.parameters()),
+            "loss_critic": list(loss.critic.parameters()),
+        }
+
+    def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
+        """Signals per agent, advantages and value targets; recurrent rows are cut into chunks."""
+        signals.agent_signals(batch, group)
+        loss, _ = self.get_loss_and_updater(group)
+        loss.estimate(batch, gamma=self.experiment_config.gamma, lmbda=self.config.lmbda)
+        if self._has_chunks:
+            batch = chunk(batch, self.config.chunk_length)
+        return batch
+
+    @property
+    def _has_chunks(self) -> bool:
+        return self.has_rnn and self.config.chunk_length > 0
+
+    def get_replay_buffer(self, group: str, transforms: Any = None) -> TensorDictReplayBuffer:
+        """BenchMARL's buffer, or one that holds chunks of ``chunk_length`` steps."""
+        if not self._has_chunks:
+            return super().get_replay_buffer(group, transforms)
+        settings = self.experiment_config
+        n_envs = settings.n_envs_per_worker(True)
+        n_steps = -(-settings.collected_frames_per_batch(True) // n_envs)
+        n_chunks = n_envs * -(-n_steps // self.config.chunk_length)
+        minibatch = max(1, settings.train_minibatch_size(True) // self.config.chunk_length)
+        return TensorDictReplayBuffer(
+            storage=LazyTensorStorage(n_chunks, device=self.device),
+            sampler=SamplerWithoutReplacement(),
+            batch_size=min(minibatch, n_chunks),
+            priority_key=(group, "td_error"),
+        )
+
+
+def chunk(batch: TensorDictBase, length: int) -> TensorDictBase:
+    """Cut rows ``[n_envs, T]`` into ``[n_envs * ceil(T / length), length]``.
+
+    The last chunk of a row is padded with zeros; ``"step_mask"`` ``[..., 1]`` is true on real steps.
+    """
+    n_envs, n_steps = batch.batch_size
+    real = batch.get(("next", "done")).new_ones((n_envs, n_steps, 1))
+    batch = batch.set("step_mask", real)
+    missing = -n_steps % length
+    if missing:
+        batch = pad(batch, [0, 0, 0, missing])
+    return batch.reshape(n_envs * ((n_steps + missing) // length), length)
