@@ -70,6 +70,11 @@ class GroupSpec:
     masked: bool = False
     mortal: bool = False
 
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one agent's observation."""
+        return (self.d_obs,)
+
 
 @dataclass(frozen=True)
 class Optimum:

@@ -1,16 +1,7 @@
 """The one TorchRL environment that serves every batched task.
 
-It holds what a task must not know: specs, the step counter and time limit, partial resets, the
-random stream, and the layout of keys (``docs/shapes.md``)::
-
-    (group, "observation")  [n_envs, n_agents, d_obs]        float32
-    (group, "action")       [n_envs, n_agents(, d_action)]   float32 or int64
-    (group, "action_mask")  [n_envs, n_agents, n_actions]    bool, masked groups only
-    (group, "mask")         [n_envs, n_agents]               bool, true = alive, mortal groups only
-    (group, "reward")       [n_envs, n_agents, 1]            float32
-    "state"                 [n_envs, d_state]                float32, where the task has one
-    ("info", name)          [n_envs, 1]                      float32, this step's raw quantities
-    "terminated" "truncated" "done"  [n_envs, 1]             bool
+It holds what a task must not know: specs, the step counter and time limit, partial resets, and the
+random stream. The layout of keys is that of :mod:`marl_td.tasks.specs`.
 """
 
 from __future__ import annotations
@@ -21,10 +12,10 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from marl_td.tasks.base import Box, Groups, GroupSpec, Noise, Task, require
+from marl_td.tasks.base import Groups, Noise, Task, require
+from marl_td.tasks.specs import DONE_KEYS, set_specs
 
 
 class VectorEnv(EnvBase):
@@ -55,7 +46,7 @@ class VectorEnv(EnvBase):
             for group, spec in task.groups.items()
         }
         self.rng = torch.Generator(device=task.device)
-        self._make_specs()
+        set_specs(self, task.groups, task.d_state, task.info_keys)
         actions = self.full_action_spec
         self._action_shape = {group: actions[group, "action"].shape for group in task.groups}
         self._masked = any(spec.masked for spec in task.groups.values())
@@ -63,38 +54,6 @@ class VectorEnv(EnvBase):
         self.state: Any = None
         self.step_count = torch.zeros(n_envs, dtype=torch.long, device=task.device)
         self.next_noise: Noise | None = None
-
-    # ------------------------------------------------------------------ specs
-    def _make_specs(self) -> None:
-        shape = (self.n_envs,)
-        observation: dict[str, Any] = {}
-        action: dict[str, Any] = {}
-        reward: dict[str, Any] = {}
-        for group, spec in self.task.groups.items():
-            observation[group] = self._observation_spec(spec)
-            inner = (*shape, spec.n_agents)
-            action[group] = Composite(action=_action_spec(spec, inner), shape=inner)
-            reward[group] = Composite(reward=Unbounded((*inner, 1)), shape=inner)
-        if self.task.d_state is not None:
-            observation["state"] = Unbounded((*shape, self.task.d_state))
-        if self.task.info_keys:
-            entries = {key: Unbounded((*shape, 1)) for key in self.task.info_keys}
-            observation["info"] = Composite(entries, shape=shape)
-        done = {key: Binary(1, (*shape, 1), dtype=torch.bool) for key in _DONE_KEYS}
-        self.observation_spec = Composite(observation, shape=shape, device=self.device)
-        self.action_spec = Composite(action, shape=shape, device=self.device)
-        self.reward_spec = Composite(reward, shape=shape, device=self.device)
-        self.done_spec = Composite(done, shape=shape, device=self.device)
-
-    def _observation_spec(self, spec: GroupSpec) -> Composite:
-        shape = (self.n_envs, spec.n_agents)
-        entries: dict[str, Any] = {"observation": Unbounded((*shape, spec.d_obs))}
-        if spec.masked:
-            n_actions = _n_actions(spec)
-            entries["action_mask"] = Binary(n_actions, (*shape, n_actions), dtype=torch.bool)
-        if spec.mortal:
-            entries["mask"] = Binary(spec.n_agents, shape, dtype=torch.bool)
-        return Composite(entries, shape=shape)
 
     # --------------------------------------------------------------- dynamics
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
@@ -110,7 +69,7 @@ class VectorEnv(EnvBase):
         never = torch.zeros((self.n_envs, 1), dtype=torch.bool, device=self.device)
         zero = torch.zeros(self.n_envs, device=self.device)
         out = self._observation(dict.fromkeys(self.task.info_keys, zero))
-        return out.update({key: never.clone() for key in _DONE_KEYS})
+        return out.update({key: never.clone() for key in DONE_KEYS})
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         action = {group: self._action(tensordict, group) for group in self.group_map}
@@ -213,9 +172,6 @@ class VectorEnv(EnvBase):
         return self.task.render(self._ready(), index)
 
 
-_DONE_KEYS = ("done", "terminated", "truncated")
-
-
 def where_state(mask: Tensor, new: Any, old: Any) -> Any:
     """Rows of ``new`` where ``mask`` ``[n_envs]`` is true, of ``old`` elsewhere, field by field."""
     fields = [
@@ -223,17 +179,3 @@ def where_state(mask: Tensor, new: Any, old: Any) -> Any:
         for n, o in zip(new, old, strict=True)
     ]
     return type(new)(*fields)
-
-
-def _n_actions(spec: GroupSpec) -> int:
-    if isinstance(spec.action, Box):
-        raise ValueError("an action mask needs discrete actions; this group has a Box.")
-    return spec.action.n
-
-
-def _action_spec(spec: GroupSpec, shape: tuple[int, int]) -> Any:
-    if isinstance(spec.action, Box):
-        low, high = torch.tensor(spec.action.low), torch.tensor(spec.action.high)
-        full = (*shape, len(spec.action.low))
-        return Bounded(low=low.expand(full), high=high.expand(full), shape=full)
-    return Categorical(spec.action.n, shape=shape, dtype=torch.long)

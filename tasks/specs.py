@@ -1,0 +1,82 @@
+"""TorchRL specs of an environment, from what its agent groups see and do.
+
+The one place that knows the layout of keys (``docs/shapes.md``)::
+
+    (group, "observation")  [n_envs, n_agents, d_obs]        float32
+    (group, "action")       [n_envs, n_agents(, d_action)]   float32 or int64
+    (group, "action_mask")  [n_envs, n_agents, n_actions]    bool, masked groups only
+    (group, "mask")         [n_envs, n_agents]               bool, true = alive, mortal groups only
+    (group, "reward")       [n_envs, n_agents, 1]            float32
+    "state"                 [n_envs, d_state]                float32, where there is one
+    ("info", name)          [n_envs, 1]                      float32, this step's raw quantities
+    "terminated" "truncated" "done"  [n_envs, 1]             bool
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from marl_td.tasks.base import Box, Discrete, GroupSpec
+
+DONE_KEYS = ("done", "terminated", "truncated")
+
+
+def set_specs(
+    env: EnvBase,
+    groups: Mapping[str, GroupSpec],
+    d_state: int | None = None,
+    info_keys: Iterable[str] = (),
+) -> None:
+    """Set the four specs of ``env``, whose batch size is ``[n_envs]``.
+
+    Raises:
+        ValueError: if a group has an action mask and continuous actions.
+    """
+    shape = tuple(env.batch_size)
+    observation: dict[str, Any] = {}
+    action: dict[str, Any] = {}
+    reward: dict[str, Any] = {}
+    for group, spec in groups.items():
+        inner = (*shape, spec.n_agents)
+        observation[group] = _observation_spec(group, spec, inner)
+        action[group] = Composite(action=action_spec(spec.action, inner), shape=inner)
+        reward[group] = Composite(reward=Unbounded((*inner, 1)), shape=inner)
+    if d_state is not None:
+        observation["state"] = Unbounded((*shape, d_state))
+    info = {key: Unbounded((*shape, 1)) for key in info_keys}
+    if info:
+        observation["info"] = Composite(info, shape=shape)
+    done = {key: Binary(1, (*shape, 1), dtype=torch.bool) for key in DONE_KEYS}
+    env.observation_spec = Composite(observation, shape=shape, device=env.device)
+    env.action_spec = Composite(action, shape=shape, device=env.device)
+    env.reward_spec = Composite(reward, shape=shape, device=env.device)
+    env.done_spec = Composite(done, shape=shape, device=env.device)
+
+
+def action_spec(action: Box | Discrete, shape: tuple[int, ...]) -> Any:
+    """Spec of the actions of agents ``shape``; a box without finite bounds is unbounded."""
+    if isinstance(action, Discrete):
+        return Categorical(action.n, shape=shape, dtype=torch.long)
+    full = (*shape, len(action.low))
+    if not all(math.isfinite(bound) for bound in action.low + action.high):
+        return Unbounded(full)
+    low, high = torch.tensor(action.low), torch.tensor(action.high)
+    return Bounded(low=low.expand(full), high=high.expand(full), shape=full)
+
+
+def _observation_spec(group: str, spec: GroupSpec, shape: tuple[int, ...]) -> Composite:
+    entries: dict[str, Any] = {"observation": Unbounded((*shape, *spec.observation_shape))}
+    if spec.masked:
+        if isinstance(spec.action, Box):
+            raise ValueError(f"an action mask needs discrete actions; group '{group}' has a Box.")
+        n_actions = spec.action.n
+        entries["action_mask"] = Binary(n_actions, (*shape, n_actions), dtype=torch.bool)
+    if spec.mortal:
+        entries["mask"] = Binary(spec.n_agents, shape, dtype=torch.bool)
+    return Composite(entries, shape=shape)
