@@ -1,4 +1,9 @@
-"""Our tasks as BenchMARL tasks: ``task=marl_td/retail``, or ``MarlTdTask.RETAIL.get_task()``."""
+"""Our tasks, adapted environments and your own as BenchMARL tasks.
+
+* ``task=marl_td/retail`` or ``MarlTdTask.RETAIL.get_task()``: a batched task of this package;
+* ``task=marl_td/mpe task.scenario=simple_spread_v3``: an adapted environment;
+* ``FunctionTask("mine", make_env, max_steps=50)``: any TorchRL environment, from a function of yours.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +14,26 @@ from typing import Any
 
 from benchmarl.environments.common import Task, TaskClass
 from torchrl.data import Composite
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, RewardSum, Transform
 
+from marl_td.tasks.adapters.by_name import ADAPTED, adapted_env
+from marl_td.tasks.base import Task as BatchedTask
 from marl_td.tasks.base import TaskParams
-from marl_td.tasks.registry import make_env, task_class
+from marl_td.tasks.registry import TASKS, make_env, task_class
+
+NOT_OBSERVED = ("action_mask", "mask", "info")
+"""Entries of a group beside its observation; networks do not read them as features."""
 
 
-def params_class(name: str) -> type[TaskParams]:
-    """The parameter dataclass of the task ``name``."""
-    return task_class(name.lower()).Params
-
-
-class MarlTdTaskClass(TaskClass):
-    """A batched task of this package inside BenchMARL."""
-
-    def get_env_fun(
-        self, num_envs: int, continuous_actions: bool, seed: int | None, device: Any
-    ) -> Callable[[], EnvBase]:
-        """A function that makes the vectorised environment."""
-        config = copy.deepcopy(self.config)
-        name = self.name.lower()
-        return lambda: make_env(
-            name, num_envs, seed=seed, continuous=continuous_actions, device=device, **config
-        )
-
-    def supports_continuous_actions(self) -> bool:
-        """Whether the task has continuous actions."""
-        return task_class(self.name.lower()).has_continuous_actions
-
-    def supports_discrete_actions(self) -> bool:
-        """Whether the task has discrete actions."""
-        return task_class(self.name.lower()).has_discrete_actions
+class SpecTask(TaskClass):
+    """A BenchMARL task whose specs are read off an environment that follows ``docs/shapes.md``."""
 
     def max_steps(self, env: EnvBase) -> int:
-        """The task's time limit."""
+        """The time limit."""
         return int(self.config["max_steps"])
 
     def has_render(self, env: EnvBase) -> bool:
-        """Every task has an ``rgb_array`` renderer."""
+        """Whether evaluation can draw the environment."""
         return True
 
     def group_map(self, env: EnvBase) -> dict[str, list[str]]:
@@ -54,19 +41,27 @@ class MarlTdTaskClass(TaskClass):
         return env.group_map
 
     def state_spec(self, env: EnvBase) -> Composite | None:
-        """The global state, where the task has one."""
+        """The global state, where the environment has one."""
         spec = env.full_observation_spec_unbatched
         return Composite({"state": spec["state"].clone()}) if "state" in spec.keys() else None
 
     def action_mask_spec(self, env: EnvBase) -> Composite | None:
         """The groups' action masks, where there are any."""
-        return _select(env.full_observation_spec_unbatched, self.group_map(env), "action_mask")
+        masks = {}
+        for group in self.group_map(env):
+            spec = env.full_observation_spec_unbatched[group]
+            if "action_mask" in spec.keys():
+                masks[group] = Composite({"action_mask": spec["action_mask"].clone()}, shape=spec.shape)
+        return Composite(masks) if masks else None
 
     def observation_spec(self, env: EnvBase) -> Composite:
         """The groups' observations."""
-        spec = _select(env.full_observation_spec_unbatched, self.group_map(env), "observation")
-        assert spec is not None
-        return spec
+        observations = {}
+        for group in self.group_map(env):
+            spec = env.full_observation_spec_unbatched[group]
+            entries = {key: spec[key].clone() for key in spec.keys() if key not in NOT_OBSERVED}
+            observations[group] = Composite(entries, shape=spec.shape)
+        return Composite(observations)
 
     def info_spec(self, env: EnvBase) -> Composite | None:
         """Our raw quantities are team quantities at the root; BenchMARL's per-group info is unused."""
@@ -76,20 +71,96 @@ class MarlTdTaskClass(TaskClass):
         """The groups' actions."""
         return env.full_action_spec_unbatched
 
+    def get_reward_sum_transform(self, env: EnvBase) -> Transform:
+        """Sums every reward of an episode; one reset key per reward, which BenchMARL's lacks for the root."""
+        return RewardSum(in_keys=env.reward_keys, reset_keys=["_reset"] * len(env.reward_keys))
+
     @staticmethod
     def env_name() -> str:
         """Prefix of our registry names."""
         return "marl_td"
 
 
-def _select(spec: Composite, groups: dict[str, list[str]], key: str) -> Composite | None:
-    """The entry ``key`` of every group that has it, or None if none has."""
-    found = {
-        group: Composite({key: spec[group, key].clone()}, shape=(len(agents),))
-        for group, agents in groups.items()
-        if key in spec[group].keys()
-    }
-    return Composite(found) if found else None
+class MarlTdTaskClass(SpecTask):
+    """A task of this package's tables inside BenchMARL."""
+
+    @property
+    def _key(self) -> str:
+        return self.name.lower()
+
+    def get_env_fun(
+        self, num_envs: int, continuous_actions: bool, seed: int | None, device: Any
+    ) -> Callable[[], EnvBase]:
+        """A function that makes the vectorised environment."""
+        config = copy.deepcopy(self.config)
+        build = make_env if self._key in TASKS else adapted_env
+        return lambda: build(
+            self._key, num_envs, seed=seed, continuous=continuous_actions, device=device, **config
+        )
+
+    def supports_continuous_actions(self) -> bool:
+        """Whether the task has continuous actions."""
+        return self._key not in TASKS or task_class(self._key).has_continuous_actions
+
+    def supports_discrete_actions(self) -> bool:
+        """Whether the task has discrete actions."""
+        return self._key not in TASKS or task_class(self._key).has_discrete_actions
+
+    def has_render(self, env: EnvBase) -> bool:
+        """Whether the task draws itself."""
+        return self._key in TASKS and task_class(self._key).render is not BatchedTask.render
+
+
+class FunctionTask(SpecTask):
+    """Your own environment inside BenchMARL.
+
+    Args:
+        name: how runs are labelled.
+        make_env: ``make_env(num_envs, continuous_actions, seed, device) -> EnvBase`` with batch size
+            ``[num_envs]``, such as a call of an adapter of :mod:`marl_td.tasks.adapters`. It must be a
+            function of a module (not a lambda) if BenchMARL is to save the experiment.
+        max_steps: time limit of an evaluation episode.
+        continuous: whether continuous actions are offered.
+        discrete: whether discrete actions are offered.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_env: Callable[[int, bool, int | None, Any], EnvBase],
+        *,
+        max_steps: int,
+        continuous: bool = True,
+        discrete: bool = False,
+    ) -> None:
+        super().__init__(name, {"max_steps": max_steps})
+        self.make_env = make_env
+        self.continuous = continuous
+        self.discrete = discrete
+
+    def get_env_fun(
+        self, num_envs: int, continuous_actions: bool, seed: int | None, device: Any
+    ) -> Callable[[], EnvBase]:
+        """A function that makes the vectorised environment."""
+        return lambda: self.make_env(num_envs, continuous_actions, seed, device)
+
+    def supports_continuous_actions(self) -> bool:
+        """As given."""
+        return self.continuous
+
+    def supports_discrete_actions(self) -> bool:
+        """As given."""
+        return self.discrete
+
+    def has_render(self, env: EnvBase) -> bool:
+        """Drawing is left to the environment's own tools."""
+        return False
+
+
+def params_class(name: str) -> type[TaskParams]:
+    """The parameter dataclass of the task ``name``."""
+    key = name.lower()
+    return ADAPTED[key] if key in ADAPTED else task_class(key).Params
 
 
 class MarlTdTask(Task):
@@ -99,6 +170,8 @@ class MarlTdTask(Task):
     TWO_STEP = None
     RETAIL = None
     BANKING = None
+    MPE = None
+    VMAS = None
 
     @staticmethod
     def associated_class() -> type[TaskClass]:
