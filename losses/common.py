@@ -19,7 +19,8 @@ class MultiAgentLoss(LossModule):
     what gets compiled (``torch.compile(loss.compute, fullgraph=True)``); :meth:`forward` only wraps it.
 
     Losses start with ``loss_`` and carry gradients; every other entry is a detached metric. Two losses
-    never share a graph, so that a trainer may call ``backward`` on each by itself.
+    never share a graph, so that a trainer may call ``backward`` on each by itself. One entry need not be a
+    scalar: ``"priority"`` ``[*B, ...]``, which ``forward`` writes into the batch for prioritised replay.
     """
 
     @dataclass
@@ -39,6 +40,8 @@ class MultiAgentLoss(LossModule):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Losses and metrics as a TensorDict of scalars."""
         values = self.compute(tensordict)
+        if "priority" in values:
+            tensordict.set(self.tensor_keys.priority, values.pop("priority").detach())
         scalars = {
             key: value if key.startswith("loss_") else value.detach()
             for key, value in values.items()

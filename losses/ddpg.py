@@ -1,4 +1,4 @@
-"""Multi-agent deep deterministic policy gradient: the loss of MADDPG, and of IDDPG with independent critics."""
+"""Multi-agent DDPG: the loss of MADDPG, and of IDDPG with independent critics."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.utils import distance_loss
 
-from marl_td.losses.common import masked_mean, MultiAgentLoss, next_key, read, require, run
+from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, require, run
 from marl_td.losses.functional.checks import check_fraction
 from marl_td.losses.functional.deterministic import joint_action_rows
 from marl_td.losses.functional.returns import one_step_target
@@ -29,9 +29,9 @@ class MADDPGLoss(MultiAgentLoss):
         loss_value = mean_i (Q_i(x, u_1, .., u_N) - y_i)^2
         loss_actor = -mean_i Q_i(x, u_1, .., mu_i(o_i), .., u_N) + c mean(parameter^2)
 
-    x is what the critic reads of the batch, u the actions in the batch; the N agents are those of *all* groups in
-    the critic's scope. An agent's death ends its return: steps after it do not count, and nothing is
-    bootstrapped from them.
+    x is what the critic reads of the batch, u the actions in the batch; the N agents are those of *all*
+    groups in the critic's scope. An agent's death ends its return: steps after it do not count, and nothing
+    is bootstrapped from them.
 
     Args:
         actor: actor of this loss's group.
@@ -39,23 +39,23 @@ class MADDPGLoss(MultiAgentLoss):
             loss) and writes the ``action_value`` key ``[*B, n_agents, 1]``.
         gamma: discount in [0, 1].
         loss_function: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
-        actor_gradient: ``"own"`` takes all others' actions from the batch (the paper); ``"all"`` takes the new
-            actions of the whole group, so that each critic teaches every actor of the group (the central
+        actor_gradient: ``"own"`` takes all others' actions from the batch (the paper); ``"all"`` takes the
+            new actions of the whole group, so that each critic teaches every actor of the group (the central
             policy gradient of FACMAC, and what BenchMARL does).
         central: whether critics take the joint action, or their own agent's action only (IDDPG).
         regularisation_coef: c, >= 0; the reference code takes 1e-3.
-        target_actors: target actors of every group in the critic's order, this group's own included; losses of
-            competing groups are given the *same* mapping. Each loss owns, saves and moves only its own group's
-            target actor, and sees what the others have done. None: this group is alone.
+        target_actors: target actors of every group in the critic's order, this group's own included; losses
+            of competing groups are given the *same* mapping. Each loss owns, saves and moves only its own
+            group's target actor, and sees what the others have done. None: this group is alone.
         recurrent: whether batches are sequences ``[*B, T]`` for recurrent networks.
 
-    Reads (defaults): ``("next", ("agents", "reward" | "terminated"))`` ``[*B, n_agents, 1]``, the actions, what the
-    networks read; with several groups everything of group g is under ``("joint", g)``. If present: alive mask
-    ``mask`` ``[*B, n_agents]``, importance weight ``priority_weight`` ``[*B]``.
+    Reads (defaults): ``("next", "agents", "reward" | "terminated")`` ``[*B, n_agents, 1]``, the actions, what
+    the networks read; with several groups, everything of group g is under ``("joint", g)``. If present: alive
+    mask ``mask`` ``[*B, n_agents]``, importance weight ``priority_weight`` ``[*B]``.
 
     Writes ``loss_actor``, ``loss_value`` and metrics ``td_error`` (mean absolute), ``pred_value``,
-    ``target_value``, ``pred_value_max``, ``target_value_max``, ``parameter_square``, ``entropy`` (discrete only);
-    :meth:`forward` also writes the absolute error per agent to the batch's ``priority`` key.
+    ``target_value``, ``pred_value_max``, ``target_value_max``, ``parameter_square``, ``entropy`` (discrete
+    only); :meth:`forward` also writes the absolute error per agent to the batch's ``priority`` key.
 
     Raises:
         ValueError: for an unknown option, a number out of range, or ``target_actors`` without this group.
@@ -97,3 +97,170 @@ class MADDPGLoss(MultiAgentLoss):
         recurrent: bool = False,
     ) -> None:
         super().__init__()
+        _check_options(loss_function, actor_gradient, gamma, regularisation_coef)
+        if target_actors is None:
+            target_actors = {actor.group: target_copy(actor)}
+        if actor.group not in target_actors:
+            raise ValueError(
+                f"`target_actors` must hold this loss's own group '{actor.group}'; "
+                f"got {sorted(target_actors)}."
+            )
+        self.gamma = gamma
+        self.loss_function = loss_function
+        self.actor_gradient = actor_gradient
+        self.central = central
+        self.regularisation_coef = regularisation_coef
+        self.recurrent = recurrent
+        self.actor = actor
+        self.critic = critic
+        self.target_actor = target_actors[actor.group]
+        self.target_critic = target_copy(critic)
+        # A plain dict: the other groups' target actors are read, not owned.
+        self._target_actors = dict(target_actors) if central else {actor.group: self.target_actor}
+        self._position = list(self._target_actors).index(actor.group)
+        self._frozen_critic = FrozenView(critic)
+
+    def target_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Actor and critic with their targets; other groups' target actors are theirs to move."""
+        return [(self.actor, self.target_actor), (self.critic, self.target_critic)]
+
+    def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
+        """Losses, metrics and priority from a batch ``[*B]`` (``[*B, T]`` if recurrent)."""
+        taken = self._taken(tensordict)
+        mask = tensordict.get(self.tensor_keys.mask, None)
+        return {
+            **self._value(tensordict, taken, mask),
+            **self._policy(tensordict, taken, mask),
+        }
+
+    # ------------------------------------------------------------------ value
+    def _value(
+        self, tensordict: TensorDictBase, taken: list[Tensor], mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        predicted = self._action_value(self.critic, tensordict, self._rows(taken))
+        target = self._target(tensordict, mask)
+        error = distance_loss(predicted, target, loss_function=self.loss_function)
+        weight = tensordict.get(self.tensor_keys.priority_weight, None)
+        if weight is not None:
+            error = error * weight.reshape(*error.shape[:-1], 1)
+        predicted = predicted.detach()
+        td_error = (predicted - target).abs()
+        return {
+            "loss_value": masked_mean(error, mask),
+            "td_error": masked_mean(td_error, mask),
+            "pred_value": masked_mean(predicted, mask),
+            "target_value": masked_mean(target, mask),
+            "pred_value_max": predicted.max(),
+            "target_value_max": target.max(),
+            "priority": td_error,
+        }
+
+    @torch.no_grad()
+    def _target(self, tensordict: TensorDictBase, mask: Tensor | None) -> Tensor:
+        """Regression target y, ``[*B, n_agents]``."""
+        keys = self.tensor_keys
+        following = self._following(tensordict)
+        joint = self._joint(following)
+        actions = [actor(joint)[0] for actor in self._target_actors.values()]
+        next_value = self._action_value(self.target_critic, following, self._rows(actions))
+        if self.recurrent:
+            next_value = next_value[..., 1:, :]
+        ended = read(tensordict, next_key(keys.terminated))
+        next_mask = tensordict.get(next_key(keys.mask), None)
+        if mask is not None and next_mask is not None:
+            ended = ended | (mask & ~next_mask)
+        reward = read(tensordict, next_key(keys.reward))
+        return one_step_target(reward, next_value, ended, gamma=self.gamma)
+
+    def _following(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """What the target networks read: the next step, behind the first step if recurrent.
+
+        A recurrent network must have seen o_0 before o_1. The row is ``[o_0, o_0', o_1', ..]`` with the
+        hidden state reset wherever an episode began inside it; such an episode misses its own first step.
+        """
+        following = tensordict.get("next")
+        if not self.recurrent:
+            return following
+        time_dim = tensordict.batch_dims - 1
+        shared = set(tensordict.keys(True, True)) & set(following.keys(True, True))
+        first = tensordict.narrow(time_dim, 0, 1).select(*shared)
+        out = torch.cat([first, following.select(*shared)], dim=time_dim)
+        is_init = tensordict.get("is_init", None)
+        if is_init is not None:
+            n_steps = is_init.shape[time_dim]
+            head = is_init.narrow(time_dim, 0, 1)
+            tail = is_init.narrow(time_dim, 1, n_steps - 1)
+            out.set("is_init", torch.cat([head, torch.zeros_like(head), tail], dim=time_dim))
+        return out
+
+    # ----------------------------------------------------------------- policy
+    def _policy(
+        self, tensordict: TensorDictBase, taken: list[Tensor], mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        action, parameter = self.actor(tensordict)
+        if self.actor_gradient == "all":
+            rows = self._rows(_replaced(taken, self._position, action))
+        else:
+            rows = self._rows(taken, action)
+        value = self._action_value(self._frozen_critic.module, tensordict, rows)
+        out = {"loss_actor": -masked_mean(value, mask)}
+        if parameter is not None:
+            square = masked_mean(parameter.square().mean(-1), mask)
+            out["loss_actor"] = out["loss_actor"] + self.regularisation_coef * square
+            out["parameter_square"] = square
+            if self.actor.discrete:
+                entropy = self.actor.entropy(tensordict, parameter.detach())
+                out["entropy"] = masked_mean(entropy, mask)
+        return out
+
+    # ---------------------------------------------------------------- helpers
+    def _taken(self, tensordict: TensorDictBase) -> list[Tensor]:
+        """Actions in the batch of every group in scope, in the critic's order."""
+        joint = self._joint(tensordict)
+        return [actor.taken(joint) for actor in self._target_actors.values()]
+
+    def _rows(self, actions: list[Tensor], own_action: Tensor | None = None) -> Tensor:
+        """What each agent's critic takes as action, ``[*B, n_agents, D]``."""
+        if self.central:
+            return joint_action_rows(actions, self._position, own_action)
+        return actions[0] if own_action is None else own_action
+
+    def _joint(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Where every group in scope is found by its name."""
+        if len(self._target_actors) == 1:
+            return tensordict
+        joint = require(tensordict, self.tensor_keys.joint).copy()
+        is_init = tensordict.get("is_init", None)
+        return joint if is_init is None else joint.set("is_init", is_init)
+
+    def _action_value(
+        self, critic: TensorDictModuleBase, tensordict: TensorDictBase, rows: Tensor
+    ) -> Tensor:
+        """Q of each agent, ``[*B, n_agents]``."""
+        source = tensordict.copy().set(self.tensor_keys.joint_action, rows)
+        return run(critic, source, self.tensor_keys.action_value).squeeze(-1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> nn.Module:
+        out = super()._apply(fn)
+        self._frozen_critic.tie()
+        return out
+
+
+def _replaced(actions: list[Tensor], position: int, action: Tensor) -> list[Tensor]:
+    return [*actions[:position], action, *actions[position + 1 :]]
+
+
+def _check_options(
+    loss_function: str, actor_gradient: str, gamma: float, regularisation_coef: float
+) -> None:
+    if loss_function not in LOSS_FUNCTIONS:
+        raise ValueError(
+            f"`loss_function` must be one of {', '.join(LOSS_FUNCTIONS)}; got '{loss_function}'."
+        )
+    if actor_gradient not in ACTOR_GRADIENTS:
+        raise ValueError(
+            f"`actor_gradient` must be one of {', '.join(ACTOR_GRADIENTS)}; got '{actor_gradient}'."
+        )
+    check_fraction("gamma", gamma)
+    if regularisation_coef < 0.0:
+        raise ValueError(f"`regularisation_coef` must be at least 0; got {regularisation_coef}.")

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from tensordict.utils import NestedKey
-from torch import Tensor, nn
+from torch import nn
 from torchrl.data import Composite, Unbounded
+
+from marl_td import policies
+from marl_td.models.inputs import AgentInput, ExpandToAgents, JointInput
 
 SCOPES = ("agent", "group", "environment")
 
@@ -33,101 +35,47 @@ def state_key(algorithm: Any) -> NestedKey | None:
     return next(iter(algorithm.state_spec.keys(True, True)))
 
 
-def joint_observation_keys(algorithm: Any, group: str, scope: str) -> list[NestedKey]:
-    """Keys that together make the central input: the global state, or all observations in scope."""
+def joint_observation_keys(
+    algorithm: Any, group: str, scope: str, *, with_observations: bool = False
+) -> list[NestedKey]:
+    """Keys that together make the central input: the global state, or all observations in scope.
+
+    With ``with_observations`` the observations follow the state.
+    """
+    return list(_joint_entries(algorithm, group, scope, with_observations))
+
+
+def joint_observation_size(
+    algorithm: Any, group: str, scope: str, *, with_observations: bool = False
+) -> int:
+    """Width of :class:`JointInput` over :func:`joint_observation_keys`."""
+    entries = _joint_entries(algorithm, group, scope, with_observations)
+    return sum(spec.shape.numel() for spec in entries.values())
+
+
+def _joint_entries(
+    algorithm: Any, group: str, scope: str, with_observations: bool
+) -> dict[NestedKey, Any]:
+    """Key of each entry of the central input, and its spec."""
+    entries: dict[NestedKey, Any] = {}
     state = state_key(algorithm)
     if state is not None:
-        return [state]
-    keys: list[NestedKey] = []
+        entries[state] = algorithm.state_spec[state]
+        if not with_observations:
+            return entries
     for name, prefix in scope_groups(algorithm, group, scope):
-        leaves = algorithm.observation_spec[name].keys(True, True)
-        keys += [(*prefix, *((leaf,) if isinstance(leaf, str) else leaf)) for leaf in leaves]
-    return keys
+        for leaf, spec in algorithm.observation_spec[name].items(True, True):
+            entries[(*prefix, *((leaf,) if isinstance(leaf, str) else leaf))] = spec
+    return entries
 
 
-def joint_observation_size(algorithm: Any, group: str, scope: str) -> int:
-    """Width of :class:`JointInput` over :func:`joint_observation_keys`."""
-    if algorithm.state_spec is not None:
-        return sum(algorithm.state_spec[key].shape.numel() for key in [state_key(algorithm)])
-    return sum(
-        algorithm.observation_spec[name][leaf].shape.numel()
-        for name, _ in scope_groups(algorithm, group, scope)
-        for leaf in algorithm.observation_spec[name].keys(True, True)
-    )
-
-
-class JointInput(nn.Module):
-    """Flattens and concatenates entries behind the batch dimensions: ``[*B, n_agents, d]`` to ``[*B, D]``.
-
-    Args:
-        n_dims: number of trailing dimensions of each entry that are flattened.
-    """
-
-    def __init__(self, n_dims: list[int]) -> None:
-        super().__init__()
-        self.n_dims = n_dims
-
-    def forward(self, *entries: Tensor) -> Tensor:
-        """Concatenation ``[*B, D]``."""
-        flat = [e.flatten(-n) for e, n in zip(entries, self.n_dims, strict=True)]
-        return torch.cat([entry.float() for entry in flat], dim=-1)
-
-
-class AgentInput(nn.Module):
-    """Gives each agent the joint input, its own observation and a one-hot index.
-
-    ``[*B, D]`` and ``[*B, n_agents, d_obs]`` become ``[*B, n_agents, D + d_obs + n_agents]``.
-
-    Args:
-        n_agents: agents in the group.
-        own_observation: append the agent's own observation.
-        agent_id: append the one-hot index.
-    """
-
-    identity: Tensor
-
-    def __init__(self, n_agents: int, own_observation: bool, agent_id: bool) -> None:
-        super().__init__()
-        self.own_observation = own_observation
-        self.agent_id = agent_id
-        self.register_buffer("identity", torch.eye(n_agents), persistent=False)
-
-    def forward(self, joint: Tensor, *own: Tensor) -> Tensor:
-        """Per-agent input."""
-        n_agents = self.identity.shape[0]
-        batch = joint.shape[:-1]
-        parts = [joint.unsqueeze(-2).expand(*batch, n_agents, joint.shape[-1])]
-        if self.own_observation:
-            parts += [entry.flatten(len(batch) + 1).float() for entry in own]
-        if self.agent_id:
-            parts.append(self.identity.expand(*batch, -1, -1))
-        return torch.cat(parts, dim=-1)
-
-
-class ExpandToAgents(nn.Module):
-    """Copies a team value ``[*B, 1]`` to every agent, ``[*B, n_agents, 1]``."""
-
-    def __init__(self, n_agents: int) -> None:
-        super().__init__()
-        self.n_agents = n_agents
-
-    def forward(self, value: Tensor) -> Tensor:
-        """Expanded value."""
-        return value.unsqueeze(-2).expand(*value.shape[:-1], self.n_agents, value.shape[-1])
-
-
-def joint_input(algorithm: Any, group: str, scope: str, out_key: str) -> TensorDictModule:
+def joint_input(
+    algorithm: Any, group: str, scope: str, out_key: str, *, with_observations: bool = False
+) -> TensorDictModule:
     """Module that writes the central input ``[*B, D]`` under the root key ``out_key``."""
-    keys = joint_observation_keys(algorithm, group, scope)
-    if algorithm.state_spec is not None:
-        n_dims = [len(algorithm.state_spec[key].shape) for key in keys]
-    else:
-        n_dims = [
-            len(algorithm.observation_spec[name][leaf].shape)
-            for name, _ in scope_groups(algorithm, group, scope)
-            for leaf in algorithm.observation_spec[name].keys(True, True)
-        ]
-    return TensorDictModule(JointInput(n_dims), in_keys=keys, out_keys=[out_key])
+    entries = _joint_entries(algorithm, group, scope, with_observations)
+    n_dims = [len(spec.shape) for spec in entries.values()]
+    return TensorDictModule(JointInput(n_dims), in_keys=list(entries), out_keys=[out_key])
 
 
 def critic_network(
@@ -226,3 +174,62 @@ def _agent_specific_value(
         input_has_agent_dim=True,
     )
     return [features, net]
+
+
+def action_value(
+    algorithm: Any,
+    group: str,
+    *,
+    scope: str = "environment",
+    share_params: bool = False,
+    with_observations: bool = False,
+) -> TensorDictSequential:
+    """Critic Q that reads the joint action, and writes ``(group, "chosen_action_value")``.
+
+    Each agent's critic takes its own row of ``(group, "joint_action")`` ``[*B, n_agents, D]``: the actions of
+    all agents in scope, group by group in the order of the group map (``scope="agent"``: its own action).
+    Output ``[*B, n_agents, 1]``.
+
+    Args:
+        algorithm: whose specs and critic model settings are used.
+        group: the agent group.
+        scope: what the critic sees: ``"agent"``, ``"group"`` or ``"environment"``.
+        share_params: one network that is told the agent's index, or one network each.
+        with_observations: append the observations to the global state, where there is one.
+
+    Raises:
+        ValueError: if ``scope`` is unknown.
+    """
+    if scope not in SCOPES:
+        raise ValueError(f"critic scope must be one of {', '.join(SCOPES)}; got '{scope}'.")
+    n_agents = algorithm.n_agents(group)
+    action_size = policies.action_width(algorithm, group)
+    leaf = Composite(joint_action=Unbounded((n_agents, action_size)), shape=(n_agents,))
+    options = {
+        "centralised": False,
+        "input_has_agent_dim": True,
+        "share_params": share_params,
+        "out_key": "chosen_action_value",
+    }
+    if scope == "agent":
+        spec = algorithm.observation_spec[group].clone().update(leaf)
+        return TensorDictSequential(
+            critic_network(algorithm, group, Composite({group: spec}), **options)
+        )
+    in_scope = [name for name, _ in scope_groups(algorithm, group, scope)]
+    size = joint_observation_size(algorithm, group, scope, with_observations=with_observations)
+    size += sum(
+        algorithm.n_agents(name) * policies.action_width(algorithm, name) for name in in_scope
+    )
+    size += n_agents if share_params else 0
+    rows = AgentInput(n_agents, own_observation=True, agent_id=share_params)
+    spec = Composite(critic_input=Unbounded((n_agents, size)), shape=(n_agents,))
+    return TensorDictSequential(
+        joint_input(algorithm, group, scope, "critic_input", with_observations=with_observations),
+        TensorDictModule(
+            rows.to(algorithm.device),
+            in_keys=["critic_input", (group, "joint_action")],
+            out_keys=[(group, "critic_input")],
+        ),
+        critic_network(algorithm, group, Composite({group: spec}), **options),
+    )

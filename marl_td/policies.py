@@ -11,9 +11,9 @@ from typing import Any
 
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
 from torch import nn
+from torch.distributions import Categorical
 from torchrl.data import Composite, Unbounded
 from torchrl.modules import (
-    AdditiveGaussianModule,
     EGreedyModule,
     IndependentNormal,
     MaskedCategorical,
@@ -21,8 +21,8 @@ from torchrl.modules import (
     ProbabilisticActor,
     TanhNormal,
 )
-from torch.distributions import Categorical
 
+from marl_td.models.exploration import GaussianExploration
 from marl_td.models.heads import BoundedAction, GreedyAction
 
 
@@ -56,6 +56,13 @@ def n_actions(algorithm: Any, group: str) -> int:
 def d_action(algorithm: Any, group: str) -> int:
     """Width of the continuous action of each agent in ``group``."""
     return int(algorithm.action_spec[group, "action"].shape[-1])
+
+
+def action_width(algorithm: Any, group: str) -> int:
+    """Width of each agent's action as critics take it: continuous as it is, discrete one-hot."""
+    if algorithm.is_continuous(group):
+        return d_action(algorithm, group)
+    return n_actions(algorithm, group)
 
 
 def greedy_q(algorithm: Any, group: str) -> TensorDictSequential:
@@ -155,22 +162,25 @@ def deterministic(algorithm: Any, group: str) -> TensorDictSequential:
     return TensorDictSequential(net, head.to(algorithm.device))
 
 
-def gaussian_noise(algorithm: Any, group: str, policy: nn.Module, sigma_end: float = 0.1) -> Any:
-    """``policy`` with additive Gaussian exploration, annealed from the full scale to ``sigma_end``.
+def gaussian_noise(
+    algorithm: Any, group: str, policy: Any, scale: float = 1.0
+) -> TensorDictSequential:
+    """``policy`` with additive Gaussian exploration, clamped to the action's bounds.
 
-    Sigma is a fraction of each action's half range; the result is clamped to the bounds.
+    The standard deviation is a fraction of each action's half range: ``scale`` times the experiment's
+    epsilon, which falls linearly from ``exploration_eps_init`` to ``exploration_eps_end``.
     """
     settings = algorithm.experiment_config
-    spec = algorithm.action_spec[group, "action"]
-    explore = AdditiveGaussianModule(
-        spec=spec,
-        annealing_num_steps=settings.get_exploration_anneal_frames(algorithm.on_policy),
-        action_key=(group, "action"),
-        sigma_init=settings.exploration_eps_init,
-        sigma_end=sigma_end,
-        device=algorithm.device,
+    space = algorithm.action_spec[group, "action"].space
+    explore = GaussianExploration(
+        space.low,
+        space.high,
+        (group, "action"),
+        sigma_init=scale * settings.exploration_eps_init,
+        sigma_end=scale * settings.exploration_eps_end,
+        annealing_steps=max(1, settings.get_exploration_anneal_frames(algorithm.on_policy)),
     )
-    return TensorDictSequential(*policy, explore)
+    return TensorDictSequential(*policy, explore.to(algorithm.device))
 
 
 def logits_policy(algorithm: Any, group: str) -> TensorDictSequential:

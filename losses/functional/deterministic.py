@@ -73,8 +73,8 @@ def straight_through(
         p = softmax((logits + noise) / temperature),   action = onehot(argmax p) + p - stop_gradient(p)
 
     With :func:`gumbel_noise` this is the straight-through Gumbel-softmax (Jang et al. 2017,
-    https://arxiv.org/abs/1611.01144): the action is a sample from ``softmax(logits)``. Without noise it is the
-    greedy action.
+    https://arxiv.org/abs/1611.01144): the action is a sample from ``softmax(logits)``. Without noise it is
+    the greedy action.
 
     Args:
         logits: ``[*B, n_actions]``.

@@ -20,19 +20,15 @@ class JointKeys(Callback):
     """Keeps every group's observations and actions in the data of every other group.
 
     BenchMARL hands each group a batch without the other groups. Central critics over all groups of the
-    environment read ``("joint", group, "observation" | "action")`` and the same under ``"next"``, each
-    ``[n_envs, T, n_agents, d]``; these root keys survive into every group's replay.
+    environment read ``("joint", group, "observation" | "action" | "action_mask")`` and the same under
+    ``"next"``, each ``[n_envs, T, n_agents, ...]``; these root keys survive into every group's replay.
     """
-
-    KEPT = ("observation", "action", "action_mask")
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         """Copy the kept entries of each group below ``"joint"``."""
         for source in (batch, batch.get("next")):
             joint = TensorDict({}, batch_size=batch.batch_size, device=batch.device)
             for group in self.experiment.group_map:
-                joint.set(group, self._kept(source.get(group)))
+                kept = [*self.experiment.observation_spec[group].keys(), "action", "action_mask"]
+                joint.set(group, source.get(group).select(*kept, strict=False))
             source.set("joint", joint)
-
-    def _kept(self, data: TensorDictBase) -> TensorDictBase:
-        return data.select(*self.KEPT, strict=False)

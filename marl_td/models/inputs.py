@@ -1,0 +1,66 @@
+"""Parts that bring observations, states and actions into the shape a critic takes, without parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class JointInput(nn.Module):
+    """Flattens and concatenates entries behind the batch dimensions: ``[*B, n_agents, d]`` to ``[*B, D]``.
+
+    Args:
+        n_dims: number of trailing dimensions of each entry that are flattened.
+    """
+
+    def __init__(self, n_dims: list[int]) -> None:
+        super().__init__()
+        self.n_dims = n_dims
+
+    def forward(self, *entries: Tensor) -> Tensor:
+        """Concatenation ``[*B, D]``."""
+        flat = [e.flatten(-n) for e, n in zip(entries, self.n_dims, strict=True)]
+        return torch.cat([entry.float() for entry in flat], dim=-1)
+
+
+class AgentInput(nn.Module):
+    """Gives each agent the joint input, its own observation and a one-hot index.
+
+    ``[*B, D]`` and ``[*B, n_agents, d_obs]`` become ``[*B, n_agents, D + d_obs + n_agents]``.
+
+    Args:
+        n_agents: agents in the group.
+        own_observation: append the agent's own observation.
+        agent_id: append the one-hot index.
+    """
+
+    identity: Tensor
+
+    def __init__(self, n_agents: int, own_observation: bool, agent_id: bool) -> None:
+        super().__init__()
+        self.own_observation = own_observation
+        self.agent_id = agent_id
+        self.register_buffer("identity", torch.eye(n_agents), persistent=False)
+
+    def forward(self, joint: Tensor, *own: Tensor) -> Tensor:
+        """Per-agent input."""
+        n_agents = self.identity.shape[0]
+        batch = joint.shape[:-1]
+        parts = [joint.unsqueeze(-2).expand(*batch, n_agents, joint.shape[-1])]
+        if self.own_observation:
+            parts += [entry.flatten(len(batch) + 1).float() for entry in own]
+        if self.agent_id:
+            parts.append(self.identity.expand(*batch, -1, -1))
+        return torch.cat(parts, dim=-1)
+
+
+class ExpandToAgents(nn.Module):
+    """Copies a team value ``[*B, 1]`` to every agent, ``[*B, n_agents, 1]``."""
+
+    def __init__(self, n_agents: int) -> None:
+        super().__init__()
+        self.n_agents = n_agents
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Expanded value."""
+        return value.unsqueeze(-2).expand(*value.shape[:-1], self.n_agents, value.shape[-1])
