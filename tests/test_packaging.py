@@ -87,7 +87,11 @@ def work(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tree(work) -> Path:
-    return copy_tree(work / "tree")
+    copy = copy_tree(work / "tree")
+    probe = copy / "marl_td" / "conf" / "some" / "where" / "probe.yaml"
+    probe.parent.mkdir(parents=True)
+    probe.write_text("answer: 42\n", encoding="utf-8")
+    return copy
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +140,13 @@ def test_the_wheel_has_each_file_once(wheel, tree):
 
 
 def test_a_wheel_from_the_source_distribution_is_the_same(work, wheel, sdist):
-    """The source distribution has no symlinks, like a zip download."""
+    """The source distribution has the two folders and no symlinks, like a zip download."""
     with tarfile.open(sdist) as archive:
         assert not any(member.issym() for member in archive)
         archive.extractall(work / "unpacked", filter="data")
     (unpacked,) = (work / "unpacked").iterdir()
+    assert (unpacked / "losses" / "__init__.py").exists()
+    assert not (unpacked / "marl_td" / "losses").exists()
     rebuilt = build("wheel", unpacked, work / "rebuilt")
     assert rebuilt.name == wheel.name
     assert names_in(rebuilt) == names_in(wheel)
