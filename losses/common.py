@@ -1,7 +1,7 @@
 """What every loss shell shares: keys, squeezing, masked reduction, detached metrics."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -27,7 +27,7 @@ class MultiAgentLoss(LossModule):
     class _AcceptedKeys:
         """Keys of the batch; nested keys are allowed."""
 
-    out_keys: list[str]
+    out_keys: ClassVar[list[str]]
 
     def __init__(self) -> None:
         super().__init__()
