@@ -78,5 +78,5 @@ def _observation_spec(group: str, spec: GroupSpec, shape: tuple[int, ...]) -> Co
         n_actions = spec.action.n
         entries["action_mask"] = Binary(n_actions, (*shape, n_actions), dtype=torch.bool)
     if spec.mortal:
-        entries["mask"] = Binary(spec.n_agents, shape, dtype=torch.bool)
+        entries["mask"] = Categorical(2, shape=shape, dtype=torch.bool)
     return Composite(entries, shape=shape)

@@ -31,7 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "losses": {"losses.functional"},
     "tasks": set(),
     **{part: PARTS | {"losses.functional"} for part in PARTS},
-    "algorithms": BELOW_ALGORITHMS,
+    "algorithms": {"collect", *BELOW_ALGORITHMS},
     "benchmarl_tasks": {"tasks"},
     "registry": {"algorithms", "models", "tasks", "benchmarl_tasks"},
     "collect": BELOW_COLLECT,
