@@ -99,7 +99,7 @@ def main() -> None:
     run([*pip, "--quiet", "pip", "setuptools", "wheel"])
     torch = choose_torch()
     extras = os.environ.get("MARL_TD_EXTRAS", "").strip() or "dev,mpe,vmas"
-    say(f"installing marl_td[{extras}] with {torch} (the first time this loads about 1 GB)")
+    say(f"installing marl_td[{extras}] with {torch} (the first time some GB)")
     run([*pip, "--no-build-isolation", torch, "--editable", f".[{extras}]"])
     say(f"done: {VENV.name}")
 

@@ -123,7 +123,8 @@ def pins(python: str) -> dict[str, str]:
 
 def declared() -> list[Requirement]:
     """Every requirement of `pyproject.toml`, of all extras too."""
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
+    # Python 3.10 has no TOML reader of its own; pytest brings one there.
+    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
     return [Requirement(line) for line in [*project["dependencies"], *extras]]

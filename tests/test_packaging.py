@@ -64,8 +64,9 @@ def build(kind: str, tree: Path, out: Path) -> Path:
 def fresh_environment(folder: Path) -> tuple[Path, Path]:
     """An empty virtual environment: its Python and its site-packages."""
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
-    paths = {"base": str(folder), "platbase": str(folder)}
-    return folder / "bin" / "python", Path(sysconfig.get_path("purelib", "venv", paths))
+    python = folder / "bin" / "python"
+    program = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return python, Path(run(python, "-c", program, cwd=folder).strip())
 
 
 def share_libraries(site: Path) -> None:
