@@ -90,7 +90,9 @@ def train(
 
 
 @torch.no_grad()
-def episode_returns(env: Any, policy: Any, max_steps: int, deterministic: bool = True) -> torch.Tensor:
+def episode_returns(
+    env: Any, policy: Any, max_steps: int, deterministic: bool = True
+) -> torch.Tensor:
     """Return of the first episode of each copy, summed over all agents and steps, ``[n_envs]``."""
     kind = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
     with set_exploration_type(kind):
@@ -118,3 +120,23 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     head = list(rows[0])
     lines = [head, ["---"] * len(head), *([str(row[key]) for key in head] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plot_curves(
+    path: Path, curves: dict[str, Curve], lines: dict[str, float], title: str, unit: str
+) -> None:
+    """Draw training curves with horizontal reference lines into ``path``."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for label, curve in curves.items():
+        axes.plot(curve.frames, curve.returns, label=label, linewidth=1)
+    for number, (label, value) in enumerate(lines.items()):
+        axes.axhline(value, linestyle="--", color=f"C{7 - number}", label=f"{label} {value:g}")
+    axes.set(title=title, xlabel="environment steps", ylabel=unit)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -43,6 +43,8 @@ class MatrixGameParams(TaskParams):
 
     payoff: list[Any] = field(default_factory=lambda: [list(row) for row in QTRAN_PAYOFF])
     """Team reward of every joint action, nested lists ``[n_actions] * n_agents``."""
+    max_steps: int = 1
+    """Time limit in steps, at least ``repeats``."""
     repeats: int = 1
     """Number of times the same game is played in one episode."""
 

@@ -48,6 +48,8 @@ class TwoStepParams(TaskParams):
     """Team reward of every joint action in table 2A, 2 x 2, agent 1 picks the row."""
     payoff_2b: list[Any] = field(default_factory=lambda: [[0.0, 1.0], [1.0, 8.0]])
     """Team reward of every joint action in table 2B, 2 x 2, agent 1 picks the row."""
+    max_steps: int = 2
+    """Time limit in steps, at least 2."""
     agent_id: bool = True
     """Whether an agent's observation ends with its one-hot index (needed with shared networks)."""
 
