@@ -13,12 +13,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
+from typing_extensions import NamedTuple  # Python 3.10's own cannot be generic
 
 Groups = dict[str, Tensor]
 """One tensor per agent group, ``{group: [n_envs, n_agents, ...]}``."""

@@ -42,11 +42,11 @@ LAYERS: dict[str, set[str]] = {
 }
 """Part of `marl_td` to the other parts that it may import."""
 
-TENSORS = {"torch", "tensordict", "torchrl"}
+TENSORS = {"torch", "tensordict", "torchrl", "typing_extensions"}
 SOLVERS = {"scipy", "matplotlib", "PIL"}
 OTHER_ENVIRONMENTS = {"pettingzoo", "gymnasium", "vmas", "mpe2"}
 THIRD_PARTIES: dict[str, tuple[set[str], set[str]]] = {
-    "losses.functional": ({"torch"}, set()),
+    "losses.functional": ({"torch", "typing_extensions"}, set()),
     "losses": (TENSORS, set()),
     "tasks": (TENSORS | {"numpy"}, SOLVERS | OTHER_ENVIRONMENTS),
 }
