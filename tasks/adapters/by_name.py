@@ -52,8 +52,8 @@ def adapted_env(
     from marl_td.tasks import adapters
 
     settings: Any = ADAPTED[name](**params)
-    build = {"mpe": adapters.from_mpe, "vmas": adapters.from_vmas}[name]
-    return build(
+    builders: dict[str, Any] = {"mpe": adapters.from_mpe, "vmas": adapters.from_vmas}
+    env: EnvBase = builders[name](
         settings.scenario,
         n_envs=n_envs,
         max_steps=settings.max_steps,
@@ -62,3 +62,4 @@ def adapted_env(
         device=device,
         **settings.options,
     )
+    return env
