@@ -1,7 +1,8 @@
 """Multi-agent PPO with a central critic: the loss of MAPPO, and of IPPO with an independent critic."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDictBase
@@ -9,7 +10,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.common import MultiAgentLoss, masked_mean, read, run
+from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, require, run
 from marl_td.losses.functional.normalisation import normalise_advantage
 from marl_td.losses.functional.policy_gradient import (
     clipped_objective,
@@ -17,6 +18,7 @@ from marl_td.losses.functional.policy_gradient import (
     explained_variance,
 )
 from marl_td.losses.functional.returns import gae
+from marl_td.losses.trajectory import before_padding, real_steps, trajectory_values
 from marl_td.losses.value_norm import ValueNorm
 
 
@@ -28,7 +30,7 @@ class MAPPOLoss(MultiAgentLoss):
 
     Args:
         actor: reads observations; its distribution scores ``action`` ``[*B, n_agents, ...]``.
-        critic: writes the ``value`` key, ``[*B, n_agents, 1]``, in normalised units if ``value_norm`` is given.
+        critic: writes the ``value`` key ``[*B, n_agents, 1]``, in normalised units with a ``value_norm``.
         clip_epsilon: range of the probability ratio, in (0, 1).
         entropy_coeff: weight of the entropy bonus, >= 0.
         critic_coeff: weight of the value loss, >= 0.
@@ -38,6 +40,10 @@ class MAPPOLoss(MultiAgentLoss):
         normalize_advantage: normalise advantages over the batch, counting alive entries only.
         normalize_advantage_exclude_dims: dimensions of ``[n_envs, T, n_agents]`` with statistics of their
             own; ``(-1,)`` normalises per agent.
+        mask_dead_values: leave dead agents out of the value loss too. By default the critic is trained on
+            them: while the team's return goes on, the values of the living bootstrap from theirs.
+        critic_states: keys of a recurrent critic's hidden state ``[*B, ...]``, which it reads before each
+            step and writes under ``"next"`` after it; empty for other critics.
 
     Reads (defaults): ``action``, ``log_prob``, ``advantage``, ``value_target``, the critic's ``value`` and
     its denormalised copy ``old_value``; if present the alive mask ``mask`` ``[*B, n_agents]`` and the padding
@@ -45,6 +51,9 @@ class MAPPOLoss(MultiAgentLoss):
 
     Writes ``loss_objective``, ``loss_critic`` and metrics ``entropy``, ``kl_approx``, ``clip_fraction``,
     ``explained_variance``.
+
+    Raises:
+        ValueError: if ``clip_epsilon``, ``entropy_coeff`` or ``critic_coeff`` is out of range.
     """
 
     @dataclass
@@ -61,7 +70,7 @@ class MAPPOLoss(MultiAgentLoss):
         mask: NestedKey = ("agents", "mask")
         step_mask: NestedKey = "step_mask"
 
-    out_keys = [
+    out_keys: ClassVar[list[str]] = [
         "loss_objective",
         "loss_critic",
         "entropy",
@@ -83,8 +92,15 @@ class MAPPOLoss(MultiAgentLoss):
         value_norm: ValueNorm | None = None,
         normalize_advantage: bool = True,
         normalize_advantage_exclude_dims: tuple[int, ...] = (),
+        mask_dead_values: bool = False,
+        critic_states: Sequence[NestedKey] = (),
     ) -> None:
         super().__init__()
+        if not 0.0 < clip_epsilon < 1.0 or entropy_coeff < 0.0 or critic_coeff < 0.0:
+            raise ValueError(
+                "`clip_epsilon` must lie in (0, 1), `entropy_coeff` and `critic_coeff` must not be "
+                f"negative; got {clip_epsilon}, {entropy_coeff} and {critic_coeff}."
+            )
         self.actor = actor
         self.critic = critic
         # Views of the actor's parts; the actor itself owns the parameters.
@@ -99,6 +115,8 @@ class MAPPOLoss(MultiAgentLoss):
         self.value_norm = value_norm
         self.normalize_advantage = normalize_advantage
         self.normalize_advantage_exclude_dims = normalize_advantage_exclude_dims
+        self.mask_dead_values = mask_dead_values
+        self.critic_states = list(critic_states)
 
     # --------------------------------------------------------------- estimate
     @torch.no_grad()
@@ -106,34 +124,42 @@ class MAPPOLoss(MultiAgentLoss):
         """Add values, advantages and value targets to consecutive steps ``[n_envs, T]``, in place.
 
         Values are denormalised before any return is computed. A step that terminated does not bootstrap;
-        a time limit or the end of the batch does.
+        a time limit, the end of the batch and the last real step before padding do.
 
         Args:
-            batch: ``[n_envs, T]`` with agent-shaped signals under ``"next"``.
+            batch: consecutive steps ``[T]`` or ``[n_envs, T]`` with agent-shaped signals under ``"next"``.
+                Of a recurrent critic's state the first entry of each row is read, if there is one.
             gamma: discount in [0, 1].
             lmbda: GAE's mixing in [0, 1].
 
         Returns:
             The same batch.
+
+        Raises:
+            KeyError: naming an entry that is missing.
         """
         keys = self.tensor_keys
-        following = batch.get("next")
-        raw = run(self.critic, batch, keys.value)
-        raw_next = self._next_value(batch, following, raw)
+        raw, raw_next = trajectory_values(
+            self.critic, batch, value=keys.value, done=keys.done, states=self.critic_states
+        )
         value = self.denormalise(raw.squeeze(-1))
+        reward = read(batch, next_key(keys.reward))
+        time = batch.batch_dims - 1
+        cut = before_padding(batch.get(keys.step_mask, None), reward, time)
         advantage, value_target = gae(
-            read(following, keys.reward),
+            reward,
             value,
             self.denormalise(raw_next.squeeze(-1)),
-            read(following, keys.done),
-            read(following, keys.terminated),
+            read(batch, next_key(keys.done)) | cut,
+            read(batch, next_key(keys.terminated)),
             gamma=gamma,
             lmbda=lmbda,
+            time_dim=time,
         )
         if self.normalize_advantage:
             advantage = normalise_advantage(
                 advantage,
-                self._mask(batch, advantage),
+                self._mask(batch, advantage, alive=True),
                 exclude_dims=self.normalize_advantage_exclude_dims,
             )
         batch.set(keys.value, raw)
@@ -141,22 +167,6 @@ class MAPPOLoss(MultiAgentLoss):
         batch.set(keys.advantage, advantage.unsqueeze(-1))
         batch.set(keys.value_target, value_target.unsqueeze(-1))
         return batch
-
-    def _next_value(
-        self, batch: TensorDictBase, following: TensorDictBase, value: Tensor
-    ) -> Tensor:
-        """Value of the reached states ``[n_envs, T, n_agents, 1]``.
-
-        Inside a trajectory it is the next row's value (with a recurrent critic: with its full history). Where
-        the trajectory is cut the reached state is valued by itself.
-        """
-        source = following.copy()
-        if "is_init" in batch.keys():
-            source.set("is_init", batch.get("is_init"))
-        reached = run(self.critic, source, self.tensor_keys.value)
-        done = following.get(self.tensor_keys.done)
-        shifted = torch.cat([value[:, 1:], reached[:, -1:]], dim=1)
-        return torch.where(done, reached, shifted)
 
     def denormalise(self, value: Tensor) -> Tensor:
         """Critic outputs ``[*B, n_agents]`` in units of the return."""
@@ -166,21 +176,22 @@ class MAPPOLoss(MultiAgentLoss):
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Losses and metrics from a minibatch ``[*B]``."""
         advantage = read(tensordict, self.tensor_keys.advantage)
-        mask = self._mask(tensordict, advantage)
+        mask = self._mask(tensordict, advantage, alive=True)
+        value_mask = self._mask(tensordict, advantage, alive=self.mask_dead_values)
         # The statistics move before the critic is run: PopArt changes its output layer in place.
-        value_target = self._normalised_target(tensordict, mask)
+        value_target = self._normalised_target(tensordict, value_mask)
         return {
             **self._policy(tensordict, advantage, mask),
-            **self._value(tensordict, value_target, mask),
+            **self._value(tensordict, value_target, value_mask),
         }
 
     def _policy(
         self, tensordict: TensorDictBase, advantage: Tensor, mask: Tensor | None
     ) -> dict[str, Tensor]:
         keys = self.tensor_keys
-        old_log_prob = tensordict.get(keys.sample_log_prob)
+        old_log_prob = require(tensordict, keys.sample_log_prob)
         distribution = self.distribution(tensordict)
-        log_prob = distribution.log_prob(tensordict.get(keys.action))
+        log_prob = distribution.log_prob(require(tensordict, keys.action))
         gain = clipped_objective(log_prob, old_log_prob, advantage, clip_epsilon=self.clip_epsilon)
         entropy = masked_mean(_entropy(distribution), mask)
         log_ratio = (log_prob - old_log_prob).detach()
@@ -227,14 +238,14 @@ class MAPPOLoss(MultiAgentLoss):
             self.value_norm.update(value_target, mask)
         return self.value_norm.normalise(value_target)
 
-    def _mask(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
-        """Entries ``[*B, n_agents]`` that count, or None if all do."""
-        alive = tensordict.get(self.tensor_keys.mask, None)
+    def _mask(self, tensordict: TensorDictBase, like: Tensor, *, alive: bool) -> Tensor | None:
+        """Entries ``[*B, n_agents]`` that are real steps (of living agents), or None if all are."""
+        living = tensordict.get(self.tensor_keys.mask, None) if alive else None
         steps = tensordict.get(self.tensor_keys.step_mask, None)
         if steps is None:
-            return alive
-        steps = steps.expand_as(like)
-        return steps if alive is None else alive & steps
+            return living
+        steps = real_steps(steps, like)
+        return steps if living is None else living & steps
 
 
 def _entropy(distribution: Any) -> Tensor:

@@ -1,10 +1,17 @@
 """Normalisation of value targets by running statistics, and true PopArt on top of it."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from marl_td.losses.functional.checks import check_fraction
-from marl_td.losses.functional.normalisation import masked_moments, popart_rescale
+from marl_td.losses.functional.normalisation import (
+    masked_moments,
+    popart_rescale,
+    running_moments,
+)
 
 
 class ValueNorm(nn.Module):
@@ -26,8 +33,8 @@ class ValueNorm(nn.Module):
     """Whether :meth:`update` also rescales the critic's output layer."""
 
     running_mean: Tensor
-    running_mean_square: Tensor
-    debiasing: Tensor
+    running_variance: Tensor
+    weight: Tensor
 
     def __init__(
         self, n_agents: int | None = None, *, beta: float = 0.99999, min_variance: float = 1e-2
@@ -43,25 +50,30 @@ class ValueNorm(nn.Module):
         self.min_variance = min_variance
         shape = () if n_agents is None else (n_agents,)
         self.register_buffer("running_mean", torch.zeros(shape))
-        self.register_buffer("running_mean_square", torch.zeros(shape))
-        self.register_buffer("debiasing", torch.zeros(()))
+        self.register_buffer("running_variance", torch.ones(shape))
+        # What the moving averages have gathered so far; near 1 after many updates.
+        self.register_buffer("weight", torch.zeros(shape))
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and scale, each ``[]`` or ``[n_agents]``; 0 and 1 before the first update."""
-        weight = self.debiasing.clamp(min=1e-5)
-        mean = self.running_mean / weight
-        variance = (self.running_mean_square / weight - mean.square()).clamp(min=self.min_variance)
-        fresh = self.debiasing == 0
-        return mean, torch.where(fresh, torch.ones_like(variance), variance.sqrt())
+        return self.running_mean, self.running_variance.clamp(min=self.min_variance).sqrt()
 
     @torch.no_grad()
     def update(self, value_target: Tensor, mask: Tensor | None = None) -> None:
-        """Move the statistics towards those of ``value_target`` ``[*B, n_agents]``."""
+        """Move the statistics towards those of ``value_target`` ``[*B, n_agents]`` where ``mask`` is true.
+
+        Statistics of which no entry counts stay as they are.
+        """
         last = value_target.ndim - (0 if self.n_agents is None else 1)
-        mean, mean_square = masked_moments(value_target, mask, tuple(range(last)))
-        self.running_mean.lerp_(mean, 1.0 - self.beta)
-        self.running_mean_square.lerp_(mean_square, 1.0 - self.beta)
-        self.debiasing.lerp_(torch.ones_like(self.debiasing), 1.0 - self.beta)
+        mean, variance, count = masked_moments(value_target, mask, tuple(range(last)))
+        rate = (1.0 - self.beta) * (count > 0).to(mean.dtype)
+        moved = running_moments(
+            self.running_mean, self.running_variance, self.weight, mean, variance, rate
+        )
+        for buffer, new in zip(
+            (self.running_mean, self.running_variance, self.weight), moved, strict=True
+        ):
+            buffer.copy_(new)
 
     def normalise(self, value: Tensor) -> Tensor:
         """Returns ``[*B, n_agents]`` in normalised units."""
@@ -81,16 +93,20 @@ class PopArt(ValueNorm):
     denormalised outputs stay what they were (:func:`marl_td.losses.functional.normalisation.popart_rescale`).
 
     Args:
-        critic: network whose last linear layer has one output; that layer is rescaled.
+        critic: network that ends in one linear layer with one output, or in one stack of them (one per
+            agent); that layer is rescaled.
         n_agents: as in :class:`ValueNorm`; statistics per agent need an output layer per agent.
         beta: as in :class:`ValueNorm`.
         min_variance: as in :class:`ValueNorm`.
 
     Raises:
-        ValueError: if the critic has no last linear layer with one output and a bias.
+        ValueError: if the critic has no such layer, or one layer for statistics per agent.
     """
 
     rescales = True
+
+    _critic: nn.Module
+    _output_layer: tuple[nn.Parameter, nn.Parameter]
 
     def __init__(
         self,
@@ -102,12 +118,33 @@ class PopArt(ValueNorm):
     ) -> None:
         super().__init__(n_agents, beta=beta, min_variance=min_variance)
         # Kept outside the module's own registry: the critic owns these parameters.
-        self.__dict__["_output_layer"] = output_layer(critic)
+        self.__dict__["_critic"] = critic
+        self.tie()
+        weight, _ = self._output_layer
+        if n_agents is not None and weight.shape[:-2] != (n_agents,):
+            raise ValueError(
+                f"statistics for {n_agents} agents need an output layer for each of them, of shape "
+                f"[{n_agents}, 1, d]; the critic's is {list(weight.shape)}. Use one network per agent, "
+                "or one statistic for all (n_agents=None)."
+            )
+
+    def tie(self) -> None:
+        """Find the critic's output layer (again, after its tensors were replaced)."""
+        self.__dict__["_output_layer"] = output_layer(self._critic)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PopArt":
+        super()._apply(fn, recurse)
+        self.tie()
+        return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, *args)
+        self.tie()
 
     @torch.no_grad()
     def update(self, value_target: Tensor, mask: Tensor | None = None) -> None:
         """Move the statistics and rescale the output layer."""
-        old_mean, old_scale = self.statistics()
+        old_mean, old_scale = (statistic.clone() for statistic in self.statistics())
         super().update(value_target, mask)
         new_mean, new_scale = self.statistics()
         weight, bias = self._output_layer
@@ -120,19 +157,22 @@ class PopArt(ValueNorm):
 
 
 def output_layer(critic: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
-    """Weight ``[..., 1, d]`` and bias ``[..., 1]`` of the last linear layer.
+    """Weight ``[..., 1, d]`` and bias ``[..., 1]`` of the critic's last linear layer.
 
     Raises:
-        ValueError: if the last layer is not linear with one output and a bias.
+        ValueError: if the critic does not end in one linear layer (or stack) with one output and a bias.
     """
     named = dict(critic.named_parameters())
+    found = []
+    for name, bias in named.items():
+        weight = named.get(name.removesuffix("bias") + "weight") if name.endswith("bias") else None
+        if weight is not None and weight.ndim == bias.ndim + 1 and weight.shape[-2] == 1:
+            found.append((name, weight, bias))
     biases = [name for name in named if name.endswith("bias")]
-    for name in reversed(biases):
-        weight = named.get(name.removesuffix("bias") + "weight")
-        if weight is not None and weight.shape[:-1] == named[name].shape and weight.shape[-2] == 1:
-            return weight, named[name]
-        break
+    if len(found) == 1 and found[0][0] == biases[-1]:
+        return found[0][1], found[0][2]
     raise ValueError(
-        "PopArt needs a critic that ends in a linear layer with one output and a bias; "
-        f"its last parameters are {list(named)[-2:]}. Use value_norm='running' for this critic."
+        "PopArt needs a critic that ends in one linear layer with one output and a bias (or one stack "
+        f"[n_agents, 1, d] of them); layers with one output here: {[name for name, _, _ in found]}, "
+        f"last parameters: {list(named)[-2:]}. Use running value normalisation for this critic."
     )

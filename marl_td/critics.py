@@ -65,7 +65,8 @@ def _joint_entries(
             return entries
     for name, prefix in scope_groups(algorithm, group, scope):
         for leaf, spec in algorithm.observation_spec[name].items(True, True):
-            entries[(*prefix, *((leaf,) if isinstance(leaf, str) else leaf))] = spec
+            key = (*prefix, *((leaf,) if isinstance(leaf, str) else leaf))
+            entries[key] = spec
     return entries
 
 
@@ -119,61 +120,54 @@ def state_value(
         scope: what the critic sees: ``"agent"``, ``"group"`` or ``"environment"``.
         share_params: one network for all agents of the group, or one each.
         agent_specific: append own observation and index to the central input, so that a shared network
-            can value agents differently (MAPPO's agent-specific global state).
+            can value agents differently (MAPPO's agent-specific global state); of a dead agent's input only
+            the index is left.
 
     Raises:
         ValueError: if ``scope`` is unknown.
     """
     if scope not in SCOPES:
         raise ValueError(f"critic scope must be one of {', '.join(SCOPES)}; got '{scope}'.")
-    n_agents = algorithm.n_agents(group)
     if scope == "agent":
         spec = Composite({group: algorithm.observation_spec[group].clone()})
-        options = {"centralised": False, "input_has_agent_dim": True}
-        net = critic_network(
-            algorithm, group, spec, "state_value", share_params=share_params, **options
+        options = {"centralised": False, "input_has_agent_dim": True, "share_params": share_params}
+        return TensorDictSequential(
+            critic_network(algorithm, group, spec, "state_value", **options)
         )
-        return TensorDictSequential(net)
     size = joint_observation_size(algorithm, group, scope)
     modules: list[nn.Module] = [joint_input(algorithm, group, scope, "critic_input")]
-    if agent_specific:
-        modules += _agent_specific_value(algorithm, group, size, share_params)
+    if agent_specific or not share_params:
+        modules += _value_per_agent(algorithm, group, size, share_params, agent_specific)
         return TensorDictSequential(*modules)
     spec = Composite({"critic_input": Unbounded(shape=(size,))})
-    options = {"centralised": True, "input_has_agent_dim": False}
-    modules.append(
-        critic_network(algorithm, group, spec, "state_value", share_params=share_params, **options)
-    )
-    if share_params:
-        expand = ExpandToAgents(n_agents)
-        modules.append(TensorDictModule(expand, ["state_value"], [(group, "state_value")]))
+    options = {"centralised": True, "input_has_agent_dim": False, "share_params": True}
+    modules.append(critic_network(algorithm, group, spec, "state_value", **options))
+    expand = ExpandToAgents(algorithm.n_agents(group))
+    modules.append(TensorDictModule(expand, ["state_value"], [(group, "state_value")]))
     return TensorDictSequential(*modules)
 
 
-def _agent_specific_value(
-    algorithm: Any, group: str, size: int, share_params: bool
+def _value_per_agent(
+    algorithm: Any, group: str, size: int, share_params: bool, agent_specific: bool
 ) -> list[nn.Module]:
+    """One row of input per agent, and the network (or one per agent, as one stack) over the rows."""
     n_agents = algorithm.n_agents(group)
-    leaves = list(algorithm.observation_spec[group].keys(True, True))
-    width = sum(algorithm.observation_spec[group][leaf].shape.numel() for leaf in leaves)
-    total = size + width // n_agents + n_agents
-    own = [(group, *((leaf,) if isinstance(leaf, str) else leaf)) for leaf in leaves]
-    features = TensorDictModule(
-        AgentInput(n_agents, own_observation=True, agent_id=True),
-        in_keys=["critic_input", *own],
-        out_keys=[(group, "critic_input")],
-    ).to(algorithm.device)
-    leaf = Composite({"critic_input": Unbounded(shape=(n_agents, total))}, shape=(n_agents,))
-    net = critic_network(
-        algorithm,
-        group,
-        Composite({group: leaf}),
-        "state_value",
-        share_params=share_params,
-        centralised=False,
-        input_has_agent_dim=True,
-    )
-    return [features, net]
+    in_keys: list[NestedKey] = ["critic_input"]
+    mortal = agent_specific and algorithm.is_mortal(group)
+    if agent_specific:
+        for leaf, spec in algorithm.observation_spec[group].items(True, True):
+            in_keys.append((group, *((leaf,) if isinstance(leaf, str) else leaf)))
+            size += spec.shape.numel() // n_agents
+        size += n_agents
+    if mortal:
+        in_keys.append((group, "mask"))
+    rows = AgentInput(n_agents, agent_specific, agent_specific, mortal).to(algorithm.device)
+    leaf = Composite({"critic_input": Unbounded(shape=(n_agents, size))}, shape=(n_agents,))
+    options = {"centralised": False, "input_has_agent_dim": True, "share_params": share_params}
+    return [
+        TensorDictModule(rows, in_keys=in_keys, out_keys=[(group, "critic_input")]),
+        critic_network(algorithm, group, Composite({group: leaf}), "state_value", **options),
+    ]
 
 
 def action_value(
@@ -205,7 +199,7 @@ def action_value(
     n_agents = algorithm.n_agents(group)
     action_size = policies.action_width(algorithm, group)
     leaf = Composite(joint_action=Unbounded((n_agents, action_size)), shape=(n_agents,))
-    options = {
+    options: dict[str, Any] = {
         "centralised": False,
         "input_has_agent_dim": True,
         "share_params": share_params,

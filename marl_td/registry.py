@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 import types
+from dataclasses import make_dataclass
 from typing import Any
 
 from marl_td.tasks.registry import suggest
@@ -21,7 +22,9 @@ ALGORITHMS: dict[str, str] = {
 }
 """Algorithm name to ``module:config class``."""
 
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "gru": "marl_td.models.gru:StatefulGruConfig",
+}
 """Model name to ``module:config class``."""
 
 _registered = False
@@ -73,9 +76,15 @@ def _register_algorithms() -> None:
 
 def _register_models() -> None:
     from benchmarl.models import model_config_registry
+    from hydra.core.config_store import ConfigStore
 
+    store = ConfigStore.instance()
     for name, path in MODELS.items():
-        model_config_registry[f"marl_td/{name}"] = load(path)
+        config = load(path)
+        model_config_registry[f"marl_td/{name}"] = config
+        # BenchMARL finds a model by the entry `name` of its settings.
+        node = make_dataclass(config.__name__, [("name", str, f"marl_td/{name}")], bases=(config,))
+        store.store(group="model/layers/marl_td", name=name, node=node, provider="marl_td")
 
 
 def _register_tasks() -> None:

@@ -21,14 +21,21 @@ SIGNALS = ("reward", "done", "terminated")
 def agent_signals(batch: TensorDictBase, group: str) -> TensorDictBase:
     """Give every agent of ``group`` its reward, done and terminated, expanding team signals.
 
+    Where both forms are there, an agent is also done (terminated) when the environment is: a reset ends
+    every agent's trajectory, whatever the agent's own entry says.
+
     Raises:
         KeyError: if the batch holds a signal in neither form.
     """
     shape = batch.get(group).batch_size
     for name in SIGNALS:
-        if batch.get(("next", group, name), None) is None:
+        own = batch.get(("next", group, name), None)
+        if own is None:
             team = _required(batch, name, group)
             batch.set(("next", group, name), team.unsqueeze(-2).expand(*shape, 1).clone())
+        elif name != "reward" and batch.get(("next", name), None) is not None:
+            team = batch.get(("next", name)).unsqueeze(-2)
+            batch.set(("next", group, name), own | team)
     return batch
 
 

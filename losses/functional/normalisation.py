@@ -7,24 +7,80 @@ from marl_td.losses.functional.checks import check_same_shape
 
 
 def masked_moments(
-    value: Tensor, mask: Tensor | None, dims: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """Mean of ``value`` and of its square over ``dims``, counting entries where ``mask`` is true.
+    value: Tensor, mask: Tensor | None, dims: tuple[int, ...], *, keepdim: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, (population) variance and number of the entries where ``mask`` is true, over ``dims``.
 
     Args:
         value: ``[*B]``.
         mask: ``[*B]`` bool, or None for all.
         dims: reduced dimensions.
+        keepdim: whether they stay, with size 1.
 
     Returns:
-        ``(mean, mean_square)``, with the other dimensions kept.
+        ``(mean, variance, count)``; where nothing counts all three are 0.
+
+    Raises:
+        ValueError: if the shapes differ.
     """
-    if mask is None:
-        return value.mean(dims), value.square().mean(dims)
+    mask = torch.ones_like(value, dtype=torch.bool) if mask is None else mask
     check_same_shape(value=value, mask=mask)
-    weight = mask.to(value.dtype)
-    count = weight.sum(dims).clamp(min=1.0)
-    return (value * weight).sum(dims) / count, (value.square() * weight).sum(dims) / count
+    zero = torch.zeros_like(value)
+    count = mask.sum(dims, keepdim=True).to(value.dtype)
+    divisor = count.clamp(min=1.0)
+    mean = torch.where(mask, value, zero).sum(dims, keepdim=True) / divisor
+    square = torch.where(mask, value - mean, zero).square()
+    variance = square.sum(dims, keepdim=True) / divisor
+    if keepdim:
+        return mean, variance, count
+    kept = [size for dim, size in enumerate(value.shape) if dim not in dims]
+    return mean.reshape(kept), variance.reshape(kept), count.reshape(kept)
+
+
+def running_moments(
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor,
+    batch_mean: Tensor,
+    batch_variance: Tensor,
+    rate: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of debiased exponential moving statistics.
+
+    MAPPO's reference divides the moving averages of x and of x^2 by the weight they have gathered,
+    ``1 - (1 - rate)^t``. This is the same, written for mean and variance, which keeps its precision where
+    the mean is large against the deviation::
+
+        w' = w + rate (1 - w)        a = rate / w'
+        m' = m + a (m_b - m)         v' = (1 - a) v + a v_b + a (1 - a) (m_b - m)^2
+
+    Args:
+        mean: ``[*B]``.
+        variance: ``[*B]``.
+        weight: ``[*B]`` in [0, 1]; 0 before the first step, which then takes the batch's moments.
+        batch_mean: ``[*B]``.
+        batch_variance: ``[*B]``.
+        rate: ``[*B]`` in [0, 1]; 0 changes nothing.
+
+    Returns:
+        ``(mean, variance, weight)``.
+
+    Raises:
+        ValueError: if shapes differ.
+    """
+    check_same_shape(
+        mean=mean,
+        variance=variance,
+        weight=weight,
+        batch_mean=batch_mean,
+        batch_variance=batch_variance,
+        rate=rate,
+    )
+    new_weight = weight + rate * (1.0 - weight)
+    share = rate / new_weight.clamp(min=torch.finfo(weight.dtype).tiny)
+    gap = batch_mean - mean
+    new_variance = variance + share * (batch_variance - variance + (1.0 - share) * gap.square())
+    return mean + share * gap, new_variance, new_weight
 
 
 def popart_rescale(
@@ -82,10 +138,6 @@ def normalise_advantage(
     """
     kept = {dim % advantage.ndim for dim in exclude_dims}
     dims = tuple(dim for dim in range(advantage.ndim) if dim not in kept)
-    weight = torch.ones_like(advantage) if mask is None else mask.to(advantage.dtype)
-    check_same_shape(advantage=advantage, mask=weight)
-    count = weight.sum(dims, keepdim=True).clamp(min=1.0)
-    mean = (advantage * weight).sum(dims, keepdim=True) / count
-    centred = (advantage - mean) * weight
-    deviation = (centred.square().sum(dims, keepdim=True) / count).sqrt()
-    return centred / (deviation + epsilon)
+    mean, variance, _ = masked_moments(advantage, mask, dims, keepdim=True)
+    normalised = (advantage - mean) / (variance.sqrt() + epsilon)
+    return normalised if mask is None else torch.where(mask, normalised, torch.zeros_like(mean))

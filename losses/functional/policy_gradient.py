@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from marl_td.losses.functional.checks import check_same_shape
+from marl_td.losses.functional.normalisation import masked_moments
 
 
 def clipped_objective(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, *, clip_epsilon: float
 ) -> Tensor:
-    """PPO's clipped surrogate, to be maximised (Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 7).
+    """PPO's clipped surrogate, to be maximised.
+
+    (Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 7)::
 
         L = min(rho A, clip(rho, 1 - eps, 1 + eps) A),   rho = exp(log_prob - old_log_prob)
 
@@ -112,13 +115,12 @@ def explained_variance(value: Tensor, value_target: Tensor, mask: Tensor | None 
 
     Returns:
         A scalar.
+
+    Raises:
+        ValueError: if shapes differ.
     """
-    residual = _variance(value_target - value, mask)
-    return 1.0 - residual / _variance(value_target, mask).clamp(min=1e-8)
-
-
-def _variance(value: Tensor, mask: Tensor | None) -> Tensor:
-    weight = torch.ones_like(value) if mask is None else mask.to(value.dtype)
-    count = weight.sum().clamp(min=1.0)
-    mean = (value * weight).sum() / count
-    return ((value - mean).square() * weight).sum() / count
+    check_same_shape(value=value, value_target=value_target)
+    dims = tuple(range(value.ndim))
+    _, residual, _ = masked_moments(value_target - value, mask, dims)
+    _, total, _ = masked_moments(value_target, mask, dims)
+    return 1.0 - residual / total.clamp(min=1e-8)

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
 from tensordict import TensorDictBase
 from torchrl.objectives import LossModule
 
-from marl_td.algorithms.callbacks import add_callback, JointKeys
+from marl_td.algorithms.callbacks import JointKeys, add_callback
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.losses.targets import TargetUpdater
 
@@ -55,7 +56,11 @@ class MarlTdAlgorithm(Algorithm):
     def is_masked(self, group: str) -> bool:
         """Whether ``group`` has an action mask."""
         spec = self.action_mask_spec
-        return spec is not None and group in spec.keys()  # noqa: SIM118 - Composite
+        return spec is not None and group in spec.keys()
+
+    def is_mortal(self, group: str) -> bool:
+        """Whether the environment says who of ``group`` is alive: ``(group, "mask")`` ``[*B, n_agents]``."""
+        return (group, "mask") in self.experiment.test_env.observation_keys
 
     def _check_actions(self) -> None:
         for group in self.group_map:
@@ -171,16 +176,23 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
 
 
 def check_finite(batch: TensorDictBase) -> None:
-    """Raise if any floating entry of a collected batch is NaN or infinite, naming key and agent.
+    """Raise if any floating entry of a collected batch is NaN or infinite, naming key and index.
 
-    One host synchronisation per collected batch and entry.
+    One host synchronisation per collected batch.
     """
-    for key, value in batch.items(include_nested=True, leaves_only=True):
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            where = (~value.isfinite()).nonzero()[0].tolist()
-            name = key if isinstance(key, str) else ".".join(key)
-            raise ValueError(
-                f"'{name}' is {value[tuple(where)].item()} at index {where} (environment, step, ...) "
-                "of the collected batch. Look at the environment's outputs for this entry, or lower "
-                "the learning rate if it is an action or log-probability."
-            )
+    floats = {
+        key: value
+        for key, value in batch.items(include_nested=True, leaves_only=True)
+        if value.is_floating_point()
+    }
+    finite = torch.stack([value.isfinite().all() for value in floats.values()])
+    if bool(finite.all()):
+        return
+    key, value = list(floats.items())[finite.tolist().index(False)]
+    where = (~value.isfinite()).nonzero()[0].tolist()
+    name = key if isinstance(key, str) else ".".join(key)
+    raise ValueError(
+        f"'{name}' is {value[tuple(where)].item()} at index {where} (environment, step, ...) "
+        "of the collected batch. Look at the environment's outputs for this entry, or lower "
+        "the learning rate if it is an action or log-probability."
+    )

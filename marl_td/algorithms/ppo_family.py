@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tensordict import TensorDictBase, pad
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.data.replay_buffers import SamplerWithoutReplacement
+from tensordict import TensorDictBase
+from torchrl.data import TensorDictReplayBuffer
 
 from marl_td import policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
+from marl_td.algorithms.recurrent import Memory, chunk, chunk_buffer, state_keys
+from marl_td.losses.common import next_key
 from marl_td.losses.ppo import MAPPOLoss
 from marl_td.losses.value_norm import PopArt, ValueNorm
 
@@ -43,8 +44,10 @@ class PpoConfig(MarlTdConfig):
     """Rate of the running statistics, in [0, 1)."""
     advantage_norm: str = "team"
     """Normalise advantages over the team's batch, per agent, or none; dead agents do not count."""
+    mask_dead_values: bool = False
+    """Leave dead agents out of the value loss too; by default the critic learns what death is worth."""
     share_param_critic: bool = True
-    """One critic for all agents of a group, or one each."""
+    """One critic for all agents of a group, or one each, with value statistics of its own."""
     scale_mapping: str = "biased_softplus_1.0"
     """How the network's output becomes a standard deviation (continuous actions)."""
     use_tanh_normal: bool = True
@@ -67,6 +70,10 @@ class PpoFamily(MarlTdAlgorithm):
     """Base of the algorithms that train a stochastic actor with PPO's clipped objective."""
 
     config: Any
+
+    def __init__(self, experiment: Any, config: MarlTdConfig) -> None:
+        self.memories: dict[str, Memory] = {}
+        super().__init__(experiment, config)
 
     def state_value(self, group: str) -> Any:
         """The critic of ``group``; what it sees is what tells the members of the family apart."""
@@ -96,10 +103,13 @@ class PpoFamily(MarlTdAlgorithm):
             critic_coeff=config.critic_coef,
             clip_value=config.clip_value or None,
             huber_delta=config.huber_delta or None,
-            value_norm=self._value_norm(critic),
+            value_norm=self._value_norm(group, critic),
             normalize_advantage=config.advantage_norm != "none",
             normalize_advantage_exclude_dims=(-1,) if config.advantage_norm == "agent" else (),
+            mask_dead_values=config.mask_dead_values,
+            critic_states=state_keys(critic),
         )
+        self.memories[group] = Memory(loss.critic_states)
         names = ("action", "value_target", "advantage", "reward", "done", "terminated", "mask")
         loss.set_keys(
             sample_log_prob=(group, "log_prob"),
@@ -109,11 +119,13 @@ class PpoFamily(MarlTdAlgorithm):
         )
         return loss, False
 
-    def _value_norm(self, critic: Any) -> ValueNorm | None:
+    def _value_norm(self, group: str, critic: Any) -> ValueNorm | None:
+        """Statistics of the team with one critic for all agents, of each agent with one critic each."""
         beta = self.config.value_norm_beta
+        n_agents = None if self.config.share_param_critic else self.n_agents(group)
         if self.config.value_norm == "popart":
-            return PopArt(critic, beta=beta)
-        return ValueNorm(beta=beta) if self.config.value_norm == "running" else None
+            return PopArt(critic, n_agents, beta=beta)
+        return ValueNorm(n_agents, beta=beta) if self.config.value_norm == "running" else None
 
     def _get_parameters(self, group: str, loss: MAPPOLoss) -> dict[str, Iterable[Any]]:
         return {
@@ -125,10 +137,15 @@ class PpoFamily(MarlTdAlgorithm):
         """Signals per agent, advantages and value targets; recurrent rows are cut into chunks."""
         signals.agent_signals(batch, group)
         loss, _ = self.get_loss_and_updater(group)
+        memory = self.memories[group]
+        if self.has_rnn:
+            memory.begin(batch)
         loss.estimate(batch, gamma=self.experiment_config.gamma, lmbda=self.config.lmbda)
-        if self._has_chunks:
-            batch = chunk(batch, self.config.chunk_length)
-        return batch
+        memory.end(batch)
+        # Only the states before a step are read again.
+        keys = [*state_keys(loss.actor), *loss.critic_states]
+        batch = batch.exclude(*(next_key(key) for key in keys))
+        return chunk(batch, self.config.chunk_length) if self._has_chunks else batch
 
     @property
     def _has_chunks(self) -> bool:
@@ -138,28 +155,5 @@ class PpoFamily(MarlTdAlgorithm):
         """BenchMARL's buffer, or one that holds chunks of ``chunk_length`` steps."""
         if not self._has_chunks:
             return super().get_replay_buffer(group, transforms)
-        settings = self.experiment_config
-        n_envs = settings.n_envs_per_worker(True)
-        n_steps = -(-settings.collected_frames_per_batch(True) // n_envs)
-        n_chunks = n_envs * -(-n_steps // self.config.chunk_length)
-        minibatch = max(1, settings.train_minibatch_size(True) // self.config.chunk_length)
-        return TensorDictReplayBuffer(
-            storage=LazyTensorStorage(n_chunks, device=self.device),
-            sampler=SamplerWithoutReplacement(),
-            batch_size=min(minibatch, n_chunks),
-            priority_key=(group, "td_error"),
-        )
-
-
-def chunk(batch: TensorDictBase, length: int) -> TensorDictBase:
-    """Cut rows ``[n_envs, T]`` into ``[n_envs * ceil(T / length), length]``.
-
-    The last chunk of a row is padded with zeros; ``"step_mask"`` ``[..., 1]`` is true on real steps.
-    """
-    n_envs, n_steps = batch.batch_size
-    real = batch.get(("next", "done")).new_ones((n_envs, n_steps, 1))
-    batch = batch.set("step_mask", real)
-    missing = -n_steps % length
-    if missing:
-        batch = pad(batch, [0, 0, 0, missing])
-    return batch.reshape(n_envs * ((n_steps + missing) // length), length)
+        length = self.config.chunk_length
+        return chunk_buffer(self.experiment_config, group, length, self.device, transforms)

@@ -32,23 +32,32 @@ class AgentInput(nn.Module):
         n_agents: agents in the group.
         own_observation: append the agent's own observation.
         agent_id: append the one-hot index.
+        mortal: the last entry is the alive mask ``[*B, n_agents]``; of a dead agent's input only the index is
+            left, all else is zero (death masking of MAPPO, https://arxiv.org/abs/2103.01955, section 5).
     """
 
     identity: Tensor
 
-    def __init__(self, n_agents: int, own_observation: bool, agent_id: bool) -> None:
+    def __init__(
+        self, n_agents: int, own_observation: bool, agent_id: bool, mortal: bool = False
+    ) -> None:
         super().__init__()
         self.own_observation = own_observation
         self.agent_id = agent_id
+        self.mortal = mortal
         self.register_buffer("identity", torch.eye(n_agents), persistent=False)
 
-    def forward(self, joint: Tensor, *own: Tensor) -> Tensor:
+    def forward(self, joint: Tensor, *entries: Tensor) -> Tensor:
         """Per-agent input."""
         n_agents = self.identity.shape[0]
         batch = joint.shape[:-1]
+        own = entries[:-1] if self.mortal else entries
         parts = [joint.unsqueeze(-2).expand(*batch, n_agents, joint.shape[-1])]
         if self.own_observation:
             parts += [entry.flatten(len(batch) + 1).float() for entry in own]
+        if self.mortal:
+            alive = entries[-1].unsqueeze(-1)
+            parts = [torch.where(alive, part, 0.0) for part in parts]
         if self.agent_id:
             parts.append(self.identity.expand(*batch, -1, -1))
         return torch.cat(parts, dim=-1)

@@ -1,0 +1,91 @@
+"""Values of consecutive steps and of the states they reach, for networks with and without memory."""
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from marl_td.losses.common import next_key, require, run
+
+
+def trajectory_values(
+    critic: TensorDictModuleBase,
+    batch: TensorDictBase,
+    *,
+    value: NestedKey,
+    done: NestedKey,
+    states: Sequence[NestedKey] = (),
+) -> tuple[Tensor, Tensor]:
+    """Values of the steps ``[n_envs, T]`` of a batch, and of the states they reach (before any reset).
+
+    Three kinds of critic are told apart:
+
+    * without memory: the reached observations are valued as they are;
+    * with a hidden state of known keys (``states``): they are valued by one step of the critic from the
+      state it had after ``o_t``, which is exact. The states before each step are put into the batch, those
+      after it under ``"next"``; of a state already there the first entry of a row is where the row starts.
+    * with a memory it does not hand on (it reads ``"is_init"``, as BenchMARL's recurrent models): inside a
+      trajectory the next step's value is taken; where it is cut the reached observations are valued as a
+      sequence of their own, which is approximate.
+
+    Args:
+        critic: writes the ``value`` key.
+        batch: consecutive steps ``[T]`` or ``[n_envs, T]``, with the reached observations under ``"next"``.
+        value: key of the critic's output, ``[*B, ..., 1]``.
+        done: key under ``"next"`` of the ends of trajectories, shaped like the value.
+        states: keys of the critic's hidden state, which it reads before a step and writes under ``"next"``.
+
+    Returns:
+        ``(value, next_value)``, each shaped as the critic's output.
+
+    Raises:
+        KeyError: naming an entry that is missing.
+    """
+    out = critic(batch.copy())
+    raw = require(out, value)
+    following = batch.get("next").copy()
+    if states:
+        for state in states:
+            _hand_on(batch, following, state, require(out, next_key(state)))
+        following.set("is_init", raw.new_zeros((*batch.shape, 1), dtype=torch.bool))
+        # As many rows of one step each as there are steps.
+        return raw, run(critic, following.reshape(-1), value).reshape(raw.shape)
+    if "is_init" not in critic.in_keys:
+        return raw, run(critic, following, value)
+    following.set("is_init", require(batch, "is_init"))
+    reached = run(critic, following, value)
+    time = batch.batch_dims - 1
+    last = raw.shape[time] - 1
+    shifted = torch.cat([raw.narrow(time, 1, last), reached.narrow(time, last, 1)], dim=time)
+    return raw, torch.where(require(batch, next_key(done)), reached, shifted)
+
+
+def _hand_on(
+    batch: TensorDictBase, following: TensorDictBase, state: NestedKey, after: Tensor
+) -> None:
+    """Put the state before each step into the batch, and the one after it into what follows."""
+    time = batch.batch_dims - 1
+    start = batch.get(state, torch.zeros_like(after)).narrow(time, 0, 1)
+    earlier = after.narrow(time, 0, after.shape[time] - 1)
+    batch.set(state, torch.cat([start, earlier], dim=time))
+    batch.set(next_key(state), after)
+    following.set(state, after)
+
+
+def real_steps(step_mask: Tensor, like: Tensor) -> Tensor:
+    """A padding mask ``[*B, 1]`` in the shape of ``like``, ``[*B]`` or ``[*B, n_agents]``."""
+    steps = step_mask.squeeze(-1)
+    return steps.reshape(*steps.shape, *[1] * (like.ndim - steps.ndim)).expand_as(like)
+
+
+def before_padding(step_mask: Tensor | None, like: Tensor, time_dim: int) -> Tensor:
+    """True on the last real step before padding, shaped ``like``; nowhere without a ``step_mask``."""
+    if step_mask is None:
+        return torch.zeros_like(like, dtype=torch.bool)
+    steps = real_steps(step_mask, like)
+    n_later = steps.shape[time_dim] - 1
+    later, last = steps.narrow(time_dim, 1, n_later), steps.narrow(time_dim, n_later, 1)
+    return steps & ~torch.cat([later, last], dim=time_dim)
