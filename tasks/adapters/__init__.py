@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from marl_td.tasks.adapters.mpe import alias_mpe, from_mpe
     from marl_td.tasks.adapters.numpy_env import from_numpy
+    from marl_td.tasks.adapters.parallel_task import to_pettingzoo
     from marl_td.tasks.adapters.pettingzoo import from_pettingzoo
-    from marl_td.tasks.adapters.to_pettingzoo import to_pettingzoo
     from marl_td.tasks.adapters.vmas import from_vmas
 
 _MODULES = {
@@ -22,7 +22,7 @@ _MODULES = {
     "from_numpy": "numpy_env",
     "from_pettingzoo": "pettingzoo",
     "from_vmas": "vmas",
-    "to_pettingzoo": "to_pettingzoo",
+    "to_pettingzoo": "parallel_task",
 }
 
 __all__ = [
