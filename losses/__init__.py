@@ -1,4 +1,47 @@
 """Loss modules for multi-agent reinforcement learning, and their mathematics as pure functions.
 
-``marl_td.losses.functional`` needs torch alone; the loss modules here need tensordict and torchrl.
+``marl_td.losses.functional`` needs torch alone; the loss modules here need tensordict and torchrl, and are loaded
+when first used.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from marl_td.losses.ddpg import MADDPGLoss
+    from marl_td.losses.ppo import MAPPOLoss
+    from marl_td.losses.qmix import QMixingLoss
+    from marl_td.losses.targets import TargetUpdater, target_copy
+    from marl_td.losses.value_norm import PopArt, ValueNorm
+
+_MODULES = {
+    "MADDPGLoss": "ddpg",
+    "MAPPOLoss": "ppo",
+    "PopArt": "value_norm",
+    "QMixingLoss": "qmix",
+    "TargetUpdater": "targets",
+    "ValueNorm": "value_norm",
+    "target_copy": "targets",
+}
+
+__all__ = [
+    "MADDPGLoss",
+    "MAPPOLoss",
+    "PopArt",
+    "QMixingLoss",
+    "TargetUpdater",
+    "ValueNorm",
+    "target_copy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
