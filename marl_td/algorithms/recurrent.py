@@ -24,7 +24,7 @@ class Memory:
     """What goes on from one collected batch ``[n_envs, T]`` to the next.
 
     The critic is not run while data is collected: its state at the end of a row is where the same
-    environment's next row starts. Whether a row starts an episode is kept too, for data without ``"is_init"``.
+    environment's next row starts. Where data lacks ``"is_init"``, that is kept too.
 
     Args:
         critic_states: keys of the critic's hidden state.

@@ -1,8 +1,8 @@
 """Linear and recurrent layers for agents that share parameters or have their own.
 
 Every layer has parameters ``[n_groups, ...]``: one group for all agents, or one per agent. The agents are
-rows of the input, ``[*B, n_agents, d]``: shared parameters are one matrix product over all rows, separate ones
-a batched product. No parameters are swapped at run time, which would not compile.
+rows of the input, ``[*B, n_agents, d]``: shared parameters are one matrix product over all rows,
+separate ones a batched product. No parameters are swapped at run time, which would not compile.
 """
 
 from __future__ import annotations
