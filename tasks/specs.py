@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from tensordict import TensorDictBase
+from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
@@ -68,6 +70,28 @@ def action_spec(action: Box | Discrete, shape: tuple[int, ...]) -> Any:
         return Unbounded(full)
     low, high = torch.tensor(action.low), torch.tensor(action.high)
     return Bounded(low=low.expand(full), high=high.expand(full), shape=full)
+
+
+def read_action(tensordict: TensorDictBase, group: str, shape: tuple[int, ...]) -> Tensor:
+    """The action of ``group``, which must have ``shape``.
+
+    Raises:
+        ValueError: if it is missing or has another shape.
+    """
+    action: Tensor | None = tensordict.get((group, "action"), None)
+    if action is None or action.shape != shape:
+        got = "none" if action is None else str(list(action.shape))
+        raise ValueError(
+            f"the action of group '{group}' must have shape {list(shape)} at key "
+            f"('{group}', 'action'); got {got}. Check the policy against env.action_spec."
+        )
+    return action
+
+
+def random_available(mask: Tensor) -> Tensor:
+    """A uniformly random available action ``[*B]`` for each row of ``mask`` ``[*B, n_actions]``."""
+    score = torch.rand(mask.shape, device=mask.device)
+    return torch.where(mask, score, -1.0).argmax(-1)
 
 
 def _observation_spec(group: str, spec: GroupSpec, shape: tuple[int, ...]) -> Composite:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from marl_td.tasks.base import Groups, Noise, Task, require
-from marl_td.tasks.specs import DONE_KEYS, set_specs
+from marl_td.tasks.specs import DONE_KEYS, random_available, read_action, set_specs
 
 
 class VectorEnv(EnvBase):
@@ -72,7 +72,8 @@ class VectorEnv(EnvBase):
         return out.update({key: never.clone() for key in DONE_KEYS})
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        action = {group: self._action(tensordict, group) for group in self.group_map}
+        shapes = self._action_shape.items()
+        action = {group: read_action(tensordict, group, shape) for group, shape in shapes}
         noise = self.next_noise
         if noise is None:
             noise = self.task.draw_step(self.n_envs, self.rng)
@@ -108,17 +109,6 @@ class VectorEnv(EnvBase):
             out.set("info", TensorDict(columns, batch_size=self.batch_size, device=self.device))
         return out
 
-    def _action(self, tensordict: TensorDictBase, group: str) -> Tensor:
-        action: Tensor | None = tensordict.get((group, "action"), None)
-        expected = self._action_shape[group]
-        if action is None or action.shape != expected:
-            got = "none" if action is None else str(list(action.shape))
-            raise ValueError(
-                f"the action of group '{group}' must have shape {list(expected)} at key "
-                f"('{group}', 'action'); got {got}. Check the policy against env.action_spec."
-            )
-        return action
-
     def _ready(self) -> Any:
         if self.state is None:
             raise RuntimeError("the environment has no state yet; call env.reset() first.")
@@ -137,8 +127,7 @@ class VectorEnv(EnvBase):
         out = super().rand_action(tensordict)
         masks = self.task.action_mask(self._ready()) if self._masked else {}
         for group, mask in masks.items():
-            score = torch.rand(mask.shape, device=self.device)
-            out.set((group, "action"), torch.where(mask, score, -1.0).argmax(-1))
+            out.set((group, "action"), random_available(mask))
         return out
 
     def to(self, device: torch.device | str) -> VectorEnv:

@@ -17,7 +17,7 @@ from torchrl.envs import EnvBase
 
 from marl_td.tasks.adapters.copies import Array, Copy, make_arrays, row_of
 from marl_td.tasks.base import require
-from marl_td.tasks.specs import DONE_KEYS, set_specs
+from marl_td.tasks.specs import DONE_KEYS, random_available, read_action, set_specs
 
 
 class PythonEnv(EnvBase):
@@ -57,6 +57,8 @@ class PythonEnv(EnvBase):
         groups = self.layout.groups
         self.group_map = {group: list(spec.agents) for group, spec in groups.items()}
         set_specs(self, groups, self.layout.d_state, self.layout.info_keys)
+        actions = self.full_action_spec
+        self._action_shape = {group: actions[group, "action"].shape for group in groups}
         self.max_steps = max_steps
         self.step_count = np.zeros(n_envs, dtype=np.int64)
         self._terminated = np.zeros(n_envs, dtype=np.bool_)
@@ -79,7 +81,10 @@ class PythonEnv(EnvBase):
         return self._publish(with_reward=False)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        action = {group: self._action(tensordict, group) for group in self.group_map}
+        action = {
+            group: read_action(tensordict, group, shape).detach().cpu().numpy()
+            for group, shape in self._action_shape.items()
+        }
         over = self._terminated | self._truncated
         for i, row in enumerate(self._rows):
             if over[i]:
@@ -93,18 +98,6 @@ class PythonEnv(EnvBase):
             self._terminated[i] = terminated
             self._truncated[i] = (truncated or at_limit) and not terminated
         return self._publish(with_reward=True)
-
-    def _action(self, tensordict: TensorDictBase, group: str) -> Array:
-        action = tensordict.get((group, "action"), None)
-        expected = self.full_action_spec[group, "action"].shape
-        if action is None or action.shape != expected:
-            got = "none" if action is None else str(list(action.shape))
-            raise ValueError(
-                f"the action of group '{group}' must have shape {list(expected)} at key "
-                f"('{group}', 'action'); got {got}. Check the policy against env.action_spec."
-            )
-        values: Array = action.detach().cpu().numpy()
-        return values
 
     def _publish(self, with_reward: bool) -> TensorDict:
         """The arrays' present content as tensors; the next step overwrites the arrays."""
@@ -146,6 +139,15 @@ class PythonEnv(EnvBase):
         )
 
     # ---------------------------------------------------------------- helpers
+    def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        """Write uniformly random actions, drawn among the available ones where there is a mask."""
+        out = super().rand_action(tensordict)
+        for group, spec in self.layout.groups.items():
+            if spec.masked:
+                mask = self._tensor(self._batch.action_mask[group])
+                out.set((group, "action"), random_available(mask))
+        return out
+
     def _set_seed(self, seed: int | None) -> None:
         """Give each copy its own seed; it takes effect at the copy's next reset."""
         self._seeds: list[int | None] = [None] * self.n_envs
