@@ -1,0 +1,86 @@
+"""The command line ``marl-td``: one file per command, which imports torch only when it runs.
+
+Exit codes: 0 done, 2 bad input (one sentence on stderr), 1 anything else, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from marl_td import __version__
+from marl_td.cli.errors import report_error
+
+COMMANDS = ("train", "evaluate", "baselines", "game", "list", "doctor", "demo")
+"""Commands in the order of ``--help``; ``marl_td.cli.<name>`` has ``add_parser`` and ``run``."""
+MODULES = {"list": "listing"}
+"""Commands whose module has another name."""
+
+DESCRIPTION = """Multi-agent reinforcement learning: train, judge and compare policies.
+
+Settings are written as on BenchMARL's command line: algorithm=marl_td/mappo task=marl_td/retail
+experiment.max_n_frames=300000 task.n_agents=8 model.num_cells=[64,64]"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line instead of printing the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print and stop with exit code 2."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stop:  # argparse has already said what is wrong, or printed the help
+        return int(stop.code or 0)
+    _quiet_libraries()
+    try:
+        return int(arguments.run(arguments) or 0)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return report_error(error, debug=arguments.debug)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="marl-td",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"marl-td {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of every error, bad input included"
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    for name in COMMANDS:
+        if name == "game":
+            from importlib.util import find_spec
+
+            if find_spec("marl_td.cli.game") is None:
+                continue
+        module = importlib.import_module(f"marl_td.cli.{MODULES.get(name, name)}")
+        module.add_parser(subparsers)
+    return parser
+
+
+def _quiet_libraries() -> None:
+    """Keep TorchRL's notes on storages and batch sizes out of our output; it reads these at import."""
+    os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("RL_WARNINGS", "False")

@@ -1,0 +1,125 @@
+"""``marl-td train``: train an algorithm on a task, into a folder."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from marl_td.cli.output import add_progress_option, count, note
+
+RUN_FILES = ("config.yaml", "metrics.csv", "checkpoints", "policy", "report")
+"""What a run folder holds."""
+
+EPILOG = """examples:
+  marl-td train --out runs/retail algorithm=marl_td/maddpg task=marl_td/retail
+  marl-td train --out runs/quick preset=retail_maddpg experiment.max_n_frames=60000 seed=3
+  marl-td train --out runs/balance algorithm=marl_td/mappo task=vmas/balance model.num_cells=[64,64]
+
+DIR holds config.yaml, metrics.csv, checkpoints/, policy/ and report/ in the end."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Describe the command."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train an algorithm on a task",
+        description="Train an algorithm on a task and write everything into a folder.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove the run that DIR already holds"
+    )
+    parser.add_argument(
+        "--episodes",
+        type=count,
+        default=128,
+        metavar="N",
+        help="episodes per policy for the report in the end (default: 128)",
+    )
+    parser.add_argument(
+        "--no-report", dest="report", action="store_false", help="stop after training"
+    )
+    add_progress_option(parser)
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="name=value",
+        help="settings, as on BenchMARL's command line",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, then report."""
+    _check_folder(arguments.out, arguments.overwrite)
+    from marl_td.training.compose import compose
+    from marl_td.training.experiment import Experiment
+
+    settings = compose(arguments.overrides)
+    settings.experiment_config.save_folder = str(arguments.out)
+    _clear(arguments.out, arguments.overwrite)
+    experiment = Experiment(**settings.arguments())
+    experiment.show_progress = arguments.progress
+    experiment.run()
+    print(f"trained {settings.algorithm} on {settings.task}: {experiment.total_frames} frames")
+    if arguments.report:
+        _report(arguments)
+    print(_contents(arguments.out))
+    return 0
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse what is not empty, and what ``--overwrite`` may not touch."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out '{folder}' is a file; give a folder.")
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if found and not overwrite:
+        raise ValueError(
+            f"--out '{folder}' is not empty; give another folder, or add --overwrite to replace the "
+            "run in it."
+        )
+    if found and not (folder / "config.yaml").is_file():
+        raise ValueError(
+            f"--out '{folder}' holds no run (no config.yaml), so --overwrite leaves it alone; give "
+            "another folder."
+        )
+
+
+def _clear(folder: Path, overwrite: bool) -> None:
+    """Remove the files of an earlier run, and no others."""
+    for name in RUN_FILES if overwrite else ():
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from marl_td.cli.evaluate import print_report
+    from marl_td.evaluation.judge import REPORT_FOLDER, judge_run
+
+    note("evaluating the trained policy and the baselines ...")
+    report = judge_run(arguments.out, arguments.episodes)
+    report.write(arguments.out / REPORT_FOLDER)
+    print_report(report)
+
+
+def _contents(folder: Path) -> str:
+    """Where everything is."""
+    meaning = {
+        "config.yaml": "all settings",
+        "metrics.csv": "one row per iteration",
+        "checkpoints": "to go on from",
+        "policy": "weights and signature, for use elsewhere",
+        "report": "table, curve and episode: report.md, report.json, report.png",
+    }
+    rows = [
+        [str(folder / name), text] for name, text in meaning.items() if (folder / name).exists()
+    ]
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(f"  {path.ljust(width)}  {text}" for path, text in rows)

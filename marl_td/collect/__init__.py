@@ -1,0 +1,1 @@
+"""Running policies in environments: whole episodes, with their sums, without side effects."""

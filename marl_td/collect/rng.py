@@ -1,0 +1,65 @@
+"""Random streams of the process: set aside, and put back."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def isolated_rng(seed: int | None = None) -> Iterator[None]:
+    """Put every global random stream back as it was, whatever the body draws.
+
+    Covers torch (CPU and every CUDA device in use), NumPy, Python, and the one stream that all VMAS
+    environments of a process share. An environment of ours owns its generator and needs none of it.
+
+    Args:
+        seed: seeds the global streams of the body; None lets the body go on from where they are.
+    """
+    state = _global_state()
+    try:
+        if seed is not None:
+            _seed(seed)
+        yield
+    finally:
+        _restore(state)
+
+
+def _vmas_stream() -> list[Any] | None:
+    """The list in which VMAS keeps its stream (a class attribute), if VMAS is loaded."""
+    module = sys.modules.get("vmas.simulator.environment.environment")
+    return None if module is None else module.Environment.vmas_random_state
+
+
+def _global_state() -> dict[str, Any]:
+    vmas = _vmas_stream()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
+        "numpy": np.random.get_state(),  # noqa: NPY002 - the stream that others use
+        "python": random.getstate(),
+        "vmas": None if vmas is None else list(vmas),
+    }
+
+
+def _restore(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    random.setstate(state["python"])
+    vmas = _vmas_stream()
+    if vmas is not None and state["vmas"] is not None:
+        vmas[:] = state["vmas"]
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)

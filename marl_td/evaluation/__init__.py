@@ -1,0 +1,1 @@
+"""What a policy is worth: scores with intervals, beside random, classical policies and the optimum."""

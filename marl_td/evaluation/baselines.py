@@ -1,0 +1,119 @@
+"""The table a learned policy is judged by: random, the domain's classical policies, the optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torchrl.envs import EnvBase
+
+from marl_td.collect.episodes import batched_task
+from marl_td.evaluation.scores import PolicyFunction, evaluate_policy
+from marl_td.evaluation.statistics import mean_interval, normalised_score
+from marl_td.tasks.base import Optimum, Task
+
+RANDOM = "random"
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BaselineRow:
+    """Mean score of a policy with the ends of its 95 % interval."""
+
+    policy: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class BaselineTable:
+    """A task's yardstick: rows (the random policy first), and the optimum or bound if one is known."""
+
+    task: str
+    unit: str
+    higher_is_better: bool
+    rows: list[BaselineRow]
+    optimum: Optimum | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "task": self.task,
+            "unit": self.unit,
+            "higher_is_better": self.higher_is_better,
+            "rows": [asdict(row) for row in self.rows],
+            "optimum": None if self.optimum is None else asdict(self.optimum),
+        }
+
+    def best_row(self) -> BaselineRow:
+        """The best of the rows."""
+        choose = max if self.higher_is_better else min
+        return choose(self.rows, key=lambda row: row.value)
+
+    def reference(self) -> tuple[str, float]:
+        """What counts as 1 on the normalised scale: the optimum or bound, or else the best row."""
+        if self.optimum is not None:
+            name = "optimum" if self.optimum.kind == "exact" else f"{self.optimum.kind} bound"
+            return name, self.optimum.value
+        best = self.best_row()
+        return best.policy, best.value
+
+    def normalised(self, value: float) -> float | None:
+        """``value`` between the random policy (0) and the reference (1)."""
+        random = next(row.value for row in self.rows if row.policy == RANDOM)
+        return normalised_score(value, random, self.reference()[1])
+
+
+def score_row(
+    name: str,
+    task_or_env: Task[Any, Any] | EnvBase,
+    policy: PolicyFunction | None,
+    n_episodes: int,
+    seed: int,
+    **options: Any,
+) -> BaselineRow:
+    """Evaluate one policy; see :func:`~marl_td.evaluation.scores.evaluate_policy`."""
+    scores = evaluate_policy(task_or_env, policy, n_episodes, seed, **options)
+    return BaselineRow(name, *mean_interval(scores))
+
+
+def baseline_table(
+    name: str,
+    task_or_env: Task[Any, Any] | EnvBase,
+    n_episodes: int,
+    seed: int,
+    notify: Notify | None = None,
+    **options: Any,
+) -> BaselineTable:
+    """Evaluate the random policy and every classical policy of the task, and look up its optimum.
+
+    Args:
+        name: registry name, for the report.
+        task_or_env: one of our tasks, or any environment (which has the random policy only).
+        n_episodes: episodes per policy, at least 2.
+        seed: the same for every policy.
+        notify: told the name of each policy before it runs.
+        options: of :func:`~marl_td.evaluation.scores.evaluate_policy`.
+    """
+    task = task_or_env if isinstance(task_or_env, Task) else batched_task(task_or_env)
+    policies: dict[str, PolicyFunction | None] = {RANDOM: None}
+    if task is not None:
+        policies.update(task.baselines())
+    rows = []
+    for policy_name, policy in policies.items():
+        if notify is not None:
+            notify(policy_name)
+        target = task_or_env if task is None else task
+        rows.append(score_row(policy_name, target, policy, n_episodes, seed, **options))
+    if notify is not None:
+        notify("optimum or bound")
+    return BaselineTable(
+        task=name,
+        unit="return" if task is None else task.unit,
+        higher_is_better=True if task is None else task.higher_is_better,
+        rows=rows,
+        optimum=None if task is None else task.optimum(),
+    )

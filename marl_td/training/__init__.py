@@ -1,0 +1,1 @@
+"""Training runs: settings, the experiment, its files."""

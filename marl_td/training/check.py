@@ -1,0 +1,113 @@
+"""Checks of settings before anything is built: every message names the field and a remedy."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarl.algorithms import algorithm_config_registry
+from benchmarl.models.common import SequenceModelConfig
+
+POSITIVE = (
+    "lr",
+    "adam_eps",
+    "clip_grad_val",
+    "hard_target_update_frequency",
+    "max_n_iters",
+    "max_n_frames",
+    "on_policy_collected_frames_per_batch",
+    "on_policy_n_envs_per_worker",
+    "on_policy_n_minibatch_iters",
+    "on_policy_minibatch_size",
+    "off_policy_collected_frames_per_batch",
+    "off_policy_n_envs_per_worker",
+    "off_policy_n_optimizer_steps",
+    "off_policy_train_batch_size",
+    "off_policy_memory_size",
+    "evaluation_interval",
+    "evaluation_episodes",
+)
+"""Experiment settings that must be above 0 (where they are set at all)."""
+FRACTIONS = ("gamma", "polyak_tau", "exploration_eps_init", "exploration_eps_end")
+"""Experiment settings that must lie in [0, 1]."""
+
+
+def check_settings(settings: Any) -> None:
+    """Check that the experiment's numbers make sense and that algorithm and task fit together.
+
+    Raises:
+        ValueError: naming the setting, its value and what would do.
+    """
+    check_experiment(settings.experiment_config)
+    check_model("model", settings.model_config)
+    check_model("critic_model", settings.critic_model_config)
+    check_actions(
+        settings.algorithm, settings.algorithm_config, settings.task, settings.task_config
+    )
+
+
+def check_experiment(config: Any) -> None:
+    """Check the ranges of the experiment's settings."""
+    for name in POSITIVE:
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"experiment.{name} must be above 0; got {value}.")
+    for name in FRACTIONS:
+        value = getattr(config, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"experiment.{name} must lie in [0, 1]; got {value}.")
+    if config.max_n_frames is None and config.max_n_iters is None:
+        raise ValueError(
+            "experiment.max_n_frames and experiment.max_n_iters are both null; set one of them, "
+            "it is the length of the run."
+        )
+    if config.collect_with_grad:
+        raise ValueError(
+            "experiment.collect_with_grad=true is not offered here; run this configuration with "
+            "`python -m benchmarl.run`, or set it to false."
+        )
+
+
+def check_model(name: str, model: Any) -> None:
+    """Check the layer sizes of a model, which BenchMARL's configurations leave untyped."""
+    if isinstance(model, SequenceModelConfig):
+        for index, layer in enumerate(model.model_configs, start=1):
+            check_model(f"{name}.layers.l{index}", layer)
+        return
+    for field, kind in typing.get_type_hints(type(model)).items():
+        if typing.get_origin(kind) is not Sequence or typing.get_args(kind) != (int,):
+            continue
+        sizes = getattr(model, field)
+        is_list = isinstance(sizes, list | tuple)
+        if not is_list or not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(
+                f"{name}.{field} must be a list of sizes above 0 such as [64,64]; got {sizes}."
+            )
+
+
+def check_actions(algorithm: str, algorithm_config: Any, task: str, task_config: Any) -> None:
+    """Check that the algorithm can learn a kind of action that the task has."""
+    offered = _kinds(task_config)
+    if offered & _kinds(algorithm_config):
+        return
+    fitting = [
+        name
+        for name, cls in algorithm_config_registry.items()
+        if name.startswith("marl_td/") and _kinds(cls) & offered
+    ]
+    learned = " or ".join(sorted(_kinds(algorithm_config)))
+    raise ValueError(
+        f"algorithm '{algorithm}' learns {learned} actions, but task '{task}' has "
+        f"{' or '.join(sorted(offered))} ones only; take one of {', '.join(fitting)}."
+    )
+
+
+def _kinds(owner: Any) -> set[str]:
+    """The kinds of action that an algorithm's or a task's configuration says it supports."""
+    kinds = set()
+    if owner.supports_continuous_actions():
+        kinds.add("continuous")
+    if owner.supports_discrete_actions():
+        kinds.add("discrete")
+    return kinds

@@ -1,0 +1,191 @@
+"""From command-line overrides to settings: BenchMARL's Hydra configuration with our entries.
+
+Whatever is wrong with an override becomes one ``ValueError`` sentence that names the field and says what
+to do instead; Hydra's own messages span several lines and name files of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarl.algorithms import algorithm_config_registry
+from benchmarl.environments import TaskClass, task_config_registry
+from benchmarl.hydra_config import (
+    load_model_config_from_hydra,
+    load_task_config_from_hydra,
+)
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from marl_td import register
+from marl_td.tasks.registry import suggest
+from marl_td.training.check import check_settings
+from marl_td.training.extras import require_simulator
+from marl_td.training.settings import RunSettings
+
+
+def compose(overrides: list[str]) -> RunSettings:
+    """Settings of a run from overrides such as ``["algorithm=marl_td/mappo", "task=marl_td/retail"]``.
+
+    Raises:
+        ValueError: for anything that cannot be run, in one sentence.
+        ImportError: if the task needs a package that is not installed.
+    """
+    config, chosen = _compose("train", overrides, needed=("algorithm", "task"))
+    require_simulator(chosen["task"])
+    settings = RunSettings(
+        algorithm=chosen["algorithm"],
+        task=chosen["task"],
+        seed=_seed(config.seed),
+        algorithm_config=_build("algorithm", config.algorithm),
+        task_config=load_task_config_from_hydra(config.task, chosen["task"]),
+        experiment_config=_build("experiment", config.experiment),
+        model_config=load_model_config_from_hydra(config.model),
+        critic_model_config=load_model_config_from_hydra(config.critic_model),
+    )
+    check_settings(settings)
+    return settings
+
+
+def compose_task(overrides: list[str]) -> tuple[str, TaskClass]:
+    """Name and settings of a task alone, from overrides such as ``["task=marl_td/retail"]``."""
+    config, chosen = _compose("baselines", overrides, needed=("task",))
+    require_simulator(chosen["task"])
+    return chosen["task"], load_task_config_from_hydra(config.task, chosen["task"])
+
+
+def _seed(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"seed must be a whole number of at least 0; got '{value}'.")
+    return value
+
+
+def _build(group: str, config: DictConfig) -> Any:
+    """The dataclass behind a part of the configuration; its own range checks run here."""
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ValueError(_reworded(error, group, None)) from error
+
+
+def _compose(
+    primary: str, overrides: list[str], needed: tuple[str, ...]
+) -> tuple[DictConfig, dict[str, str]]:
+    """The composed configuration and which option was chosen for each group."""
+    register()
+    given = dict(_split(override) for override in overrides)
+    _check_names(given)
+    for group in needed:
+        if group not in given and "preset" not in given:
+            raise ValueError(
+                f"no {group} was given; add {group}=NAME. `marl-td list {group}s` shows the names."
+            )
+    with initialize_config_module("benchmarl.conf", version_base=None):
+        try:
+            config = hydra_compose(primary, overrides=overrides, return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            sample = _without_values(primary, overrides)
+            raise ValueError(_reworded(error, _culprit(error, overrides), sample)) from error
+        chosen = {group: config.hydra.runtime.choices[group] for group in needed}
+    return config, chosen
+
+
+def _split(override: str) -> tuple[str, str]:
+    name, equals, value = override.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(
+            f"'{override}' is not an override; write name=value, for example experiment.lr=0.0003."
+        )
+    if name[0] in "+~":
+        raise ValueError(
+            f"'{override}': settings can be changed, not added or removed; leave out the '{name[0]}'."
+        )
+    return name.strip(), value
+
+
+def _check_names(given: dict[str, str]) -> None:
+    """Unknown algorithms and tasks get a suggestion instead of Hydra's list of files."""
+    for kind, registry in (
+        ("algorithm", algorithm_config_registry),
+        ("task", task_config_registry),
+    ):
+        name = given.get(kind)
+        if name is not None and name not in registry:
+            hint = closest(name, registry) or f"`marl-td list {kind}s` shows the names."
+            raise ValueError(f"unknown {kind} '{name}'. {hint}")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """A sentence with the names most like ``name``, those of the same library only; empty if none is."""
+    library, _, leaf = name.rpartition("/")
+    alike = {word.rpartition("/")[2]: word for word in known if word.rpartition("/")[0] == library}
+    found = [f"'{alike[word]}'" for word in difflib.get_close_matches(leaf, alike, n=2)]
+    return f"Did you mean {' or '.join(found)}?" if found else ""
+
+
+def _without_values(primary: str, overrides: list[str]) -> DictConfig | None:
+    """The configuration with the choices of groups only, to look up what a field could be called."""
+    groups = ("algorithm", "task", "experiment", "model", "model@critic_model", "preset")
+    kept = [override for override in overrides if override.partition("=")[0] in groups]
+    try:
+        return hydra_compose(primary, overrides=kept)
+    except (HydraException, OmegaConfBaseException):
+        return None
+
+
+def _culprit(error: Exception, overrides: list[str]) -> str:
+    """The override that Hydra's message talks about."""
+    text = str(error)
+    named = [
+        override
+        for override in overrides
+        if override.split("=")[0] in text or f"'{override.partition('=')[2]}'" in text
+    ]
+    return max(named, key=lambda override: len(override.split("=")[0]), default="")
+
+
+def _reworded(error: Exception, culprit: str, sample: DictConfig | None) -> str:
+    """One sentence for a Hydra or OmegaConf error."""
+    cause: BaseException = error.__cause__ or error
+    reason = str(cause).splitlines()[0].rstrip(".")
+    field, _, value = culprit.partition("=")
+    if isinstance(error, MissingConfigException):
+        return f"there is no option '{value}' for '{field}'. {_options(field)}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"the value of '{field or culprit}' cannot be read ({reason}); quote lists and strings."
+        )
+    if "not in" in reason and reason.startswith("Key"):
+        return f"there is no setting '{field}'. {_known_fields(field, sample)}"
+    full = [line.split(":")[1].strip() for line in str(cause).splitlines() if "full_key:" in line]
+    where = full[0] if full and full[0] else field
+    return f"setting '{where}': {reason}."
+
+
+def _known_fields(field: str, sample: DictConfig | None) -> str:
+    """The fields beside the one that does not exist."""
+    parent, _, leaf = field.rpartition(".")
+    node: Any = sample
+    if sample is not None and parent:
+        node = OmegaConf.select(sample, parent, throw_on_missing=False)
+    known = [str(key) for key in node] if isinstance(node, DictConfig) else []
+    return suggest(leaf, known) if known else "Check its spelling."
+
+
+def _options(group: str) -> str:
+    """The options of a configuration group such as ``model`` or ``preset``."""
+    loader = GlobalHydra.instance().config_loader()
+    group = group.split("@")[0]
+    options = loader.get_group_options(group)
+    for folder in loader.get_group_options(group, results_filter=ObjectType.GROUP):
+        options += [
+            f"{folder}/{option}" for option in loader.get_group_options(f"{group}/{folder}")
+        ]
+    return suggest("", [option for option in options if not option.endswith("_config")])

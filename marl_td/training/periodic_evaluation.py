@@ -1,0 +1,96 @@
+"""Evaluation during training: what the policy is worth now, without a trace in the training itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from benchmarl.experiment.callback import Callback
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from marl_td.collect.episodes import Episodes, batched_task, run_episodes
+from marl_td.collect.rng import isolated_rng
+
+
+class _Recorder:
+    """Keeps every step of every copy's first episode, for callbacks that want whole rollouts."""
+
+    def __init__(self) -> None:
+        self.steps: list[TensorDictBase] = []
+        self.active: list[Tensor] = []
+
+    def __call__(self, step: TensorDictBase, active: Tensor) -> None:
+        self.steps.append(step.clone())
+        self.active.append(active)
+
+    def rollouts(self) -> list[TensorDictBase]:
+        """One TensorDict ``[T_i]`` per copy."""
+        data = torch.stack(self.steps, dim=-1)
+        lengths = torch.stack(self.active, dim=-1).sum(-1).reshape(-1).tolist()
+        copies = data.reshape(-1, data.shape[-1]).unbind(0)
+        return [copy[: int(n)] for copy, n in zip(copies, lengths, strict=True)]
+
+
+def evaluate(experiment: Any) -> tuple[Episodes, list[TensorDictBase]]:
+    """Run the experiment's evaluation episodes; every random stream ends as it began.
+
+    Returns:
+        The episodes' sums, and whole rollouts if a callback of the experiment asks for them.
+    """
+    config, env = experiment.config, experiment.test_env
+    wanted = any(
+        type(callback).on_evaluation_end is not Callback.on_evaluation_end
+        for callback in experiment.callbacks
+    )
+    mode = (
+        ExplorationType.DETERMINISTIC
+        if config.evaluation_deterministic_actions
+        else ExplorationType.RANDOM
+    )
+    rounds = 1 if env.batch_size else config.evaluation_episodes
+    parts, rollouts = [], []
+    with isolated_rng(), set_exploration_type(mode):
+        if config.evaluation_static:
+            env.set_seed(experiment.evaluation_seed)
+        for _ in range(rounds):
+            recorder = _Recorder() if wanted else None
+            parts.append(run_episodes(env, _policy(experiment), experiment.max_steps, recorder))
+            rollouts += [] if recorder is None else recorder.rollouts()
+    return join(parts), rollouts
+
+
+def _policy(experiment: Any) -> Any:
+    """The policy, fed on its own device where that is not the environment's."""
+    train, sample = experiment.config.train_device, experiment.config.sampling_device
+    if torch.device(train) == torch.device(sample):
+        return experiment.policy
+    return lambda data: experiment.policy(data.to(train)).to(sample)
+
+
+def join(parts: list[Episodes]) -> Episodes:
+    """The episodes of several rounds one after the other."""
+    totals = {key: torch.cat([part.totals[key] for part in parts]) for key in parts[0].totals}
+    groups = {
+        key: torch.cat([part.group_return[key] for part in parts]) for key in parts[0].group_return
+    }
+    return Episodes(totals, groups)
+
+
+def metrics(env: Any, episodes: Episodes) -> dict[str, float]:
+    """What an evaluation logs: returns, episode length and, where the task has one, its score."""
+    values = {"eval/reward/episode_reward": episodes.totals["return"]}
+    for group, value in episodes.group_return.items():
+        values[f"eval/{group}/reward/episode_reward"] = value
+    task = batched_task(env)
+    if task is not None:
+        values["eval/score"] = task.score(episodes.totals)
+    logged = {"eval/reward/episode_len_mean": episodes.totals["steps"].mean().item()}
+    for key, value in values.items():
+        logged[f"{key}_mean"] = value.mean().item()
+        logged[f"{key}_std"] = value.std().item() if value.numel() > 1 else 0.0
+        logged[f"{key}_min"] = value.min().item()
+        logged[f"{key}_max"] = value.max().item()
+    logged["eval/episodes"] = float(episodes.totals["return"].numel())
+    return logged

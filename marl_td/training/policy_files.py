@@ -1,0 +1,103 @@
+"""The deployable policy of a run: weights and signature, without any pickled object.
+
+``policy/weights.pt`` holds tensors by name (``torch.load(weights_only=True)``), ``policy/signature.json``
+says what goes in and comes out: per group the agents, and name, type and shape of every input and action.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchrl.data import Categorical, Composite
+
+import marl_td
+from marl_td.training.files import save_atomic, write_atomic
+
+WEIGHTS_FILE = "weights.pt"
+SIGNATURE_FILE = "signature.json"
+
+
+def policy_tensors(policy: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    named = [*policy.named_parameters(), *policy.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in named}
+
+
+def save_policy(folder: Path, policy: nn.Module, signature: dict[str, Any]) -> None:
+    """Write weights and signature into ``folder``, each atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_atomic(folder / WEIGHTS_FILE, policy_tensors(policy))
+    text = json.dumps(signature, indent=2)
+    write_atomic(folder / SIGNATURE_FILE, text.encode())
+
+
+def load_weights(folder: Path, policy: nn.Module) -> None:
+    """Load the weights in ``folder`` into ``policy``, which must have been built alike.
+
+    Raises:
+        ValueError: if the file is missing, or its tensors are not the policy's.
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"'{folder}' holds no policy ({WEIGHTS_FILE} is missing); the run ended before its first "
+            "checkpoint. Train it again."
+        )
+    own = dict([*policy.named_parameters(), *policy.named_buffers()])
+    device = next(iter(own.values())).device if own else "cpu"
+    loaded = torch.load(path, map_location=device, weights_only=True)
+    for name in sorted(set(own) | set(loaded)):
+        expected = list(own[name].shape) if name in own else "nothing"
+        got = list(loaded[name].shape) if name in loaded else "nothing"
+        if expected != got:
+            raise ValueError(
+                f"'{path}' does not fit the policy of this run's settings: '{name}' is {got} in the "
+                f"file, {expected} in the policy. Was config.yaml edited after training?"
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(loaded[name])
+
+
+def policy_signature(
+    group_map: dict[str, list[str]],
+    inputs: Composite,
+    actions: Composite,
+    run: dict[str, Any],
+) -> dict[str, Any]:
+    """What the policy of each group reads and writes, per agent and without a batch dimension.
+
+    Args:
+        group_map: groups and their agents.
+        inputs: specs of the groups' observations (and masks).
+        actions: specs of the groups' actions.
+        run: what the policy comes from, added as it is.
+    """
+    groups = {
+        group: {
+            "agents": agents,
+            "inputs": {
+                key if isinstance(key, str) else ".".join(key): _tensor(spec)
+                for key, spec in inputs[group].items(True, True)
+            },
+            "action": _action(actions[group, "action"]),
+        }
+        for group, agents in group_map.items()
+    }
+    versions = {"marl_td": marl_td.__version__, "torch": torch.__version__}
+    return {"format": 1, **run, "versions": versions, "groups": groups}
+
+
+def _tensor(spec: Any) -> dict[str, Any]:
+    return {"dtype": str(spec.dtype).removeprefix("torch."), "shape": list(spec.shape[1:])}
+
+
+def _action(spec: Any) -> dict[str, Any]:
+    if isinstance(spec, Categorical):
+        return {"kind": "discrete", **_tensor(spec), "n": int(spec.space.n)}
+    low, high = spec.space.low[0].tolist(), spec.space.high[0].tolist()
+    return {"kind": "continuous", **_tensor(spec), "low": low, "high": high}

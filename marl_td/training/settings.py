@@ -1,0 +1,210 @@
+"""The settings of a run as plain data: written to ``config.yaml``, read back through the registries.
+
+Nothing in the file is run: names are looked up in BenchMARL's registries (which hold ours too), and the
+only classes it may name are torch's own layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from benchmarl.algorithms import algorithm_config_registry
+from benchmarl.algorithms.common import AlgorithmConfig
+from benchmarl.environments import TaskClass, task_config_registry
+from benchmarl.experiment import ExperimentConfig
+from benchmarl.models import model_config_registry
+from benchmarl.models.common import ModelConfig, SequenceModelConfig
+
+import marl_td
+from marl_td.tasks.registry import suggest
+from marl_td.training.files import write_atomic
+
+CONFIG_FILE = "config.yaml"
+MACHINE_FIELDS = ("save_folder", "restore_file")
+"""Experiment settings that say where a run lies; a copied run folder must not point back."""
+
+
+@dataclass
+class RunSettings:
+    """Everything an experiment is built from.
+
+    ``algorithm`` and ``task`` are registry names such as ``"marl_td/mappo"`` and ``"vmas/balance"``.
+    """
+
+    algorithm: str
+    task: str
+    seed: int
+    algorithm_config: AlgorithmConfig
+    task_config: TaskClass
+    experiment_config: ExperimentConfig
+    model_config: ModelConfig
+    critic_model_config: ModelConfig
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of :class:`marl_td.training.experiment.Experiment`."""
+        return {
+            "task": self.task_config,
+            "algorithm_config": self.algorithm_config,
+            "model_config": self.model_config,
+            "critic_model_config": self.critic_model_config,
+            "seed": self.seed,
+            "config": self.experiment_config,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the settings as YAML."""
+        experiment = {
+            key: value
+            for key, value in vars(self.experiment_config).items()
+            if key not in MACHINE_FIELDS
+        }
+        data = {
+            "marl_td": marl_td.__version__,
+            "algorithm": self.algorithm,
+            "task": self.task,
+            "seed": self.seed,
+            "algorithm_config": _plain(vars(self.algorithm_config)),
+            "task_config": _plain(self.task_config.config),
+            "experiment_config": _plain(experiment),
+            "model_config": _describe_model(self.model_config),
+            "critic_model_config": _describe_model(self.critic_model_config),
+        }
+        write_atomic(path, yaml.safe_dump(data, sort_keys=False).encode())
+
+    @staticmethod
+    def load(path: Path) -> RunSettings:
+        """Settings from a file that :meth:`save` wrote.
+
+        Raises:
+            ValueError: if the file is missing or damaged, or names what no registry holds.
+        """
+        marl_td.register()
+        data = _read(path)
+        algorithm = _registered(algorithm_config_registry, data["algorithm"], "algorithm", path)
+        task = _registered(task_config_registry, data["task"], "task", path)
+        experiment = {**data["experiment_config"], **dict.fromkeys(MACHINE_FIELDS)}
+        return RunSettings(
+            algorithm=data["algorithm"],
+            task=data["task"],
+            seed=data["seed"],
+            algorithm_config=_build(algorithm, data["algorithm_config"], path),
+            task_config=task.get_task(data["task_config"]),
+            experiment_config=_build(ExperimentConfig, experiment, path),
+            model_config=_model(data["model_config"], path),
+            critic_model_config=_model(data["critic_model_config"], path),
+        )
+
+
+def describe(experiment: Any) -> RunSettings:
+    """The settings of an experiment object, with the registry names of its parts."""
+    return RunSettings(
+        algorithm=_name_of(type(experiment.algorithm_config), algorithm_config_registry),
+        task=f"{experiment.task.env_name().lower()}/{experiment.task.name.lower()}",
+        seed=experiment.seed,
+        algorithm_config=experiment.algorithm_config,
+        task_config=experiment.task,
+        experiment_config=experiment.config,
+        model_config=experiment.model_config,
+        critic_model_config=experiment.critic_model_config,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(
+            f"'{path.parent}' is not a run folder: it has no {path.name}. Give the folder that "
+            "`marl-td train --out` wrote."
+        )
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"'{path}' is not YAML that can be read safely: {error}") from error
+    needed = {field.name for field in dataclasses.fields(RunSettings)}
+    missing = sorted(needed - set(data)) if isinstance(data, dict) else sorted(needed)
+    if missing:
+        raise ValueError(f"'{path}' lacks {', '.join(missing)}; it is not a run's {path.name}.")
+    return dict(data)
+
+
+def _registered(registry: dict[str, Any], name: str, kind: str, path: Path) -> Any:
+    if name not in registry:
+        raise ValueError(
+            f"'{path}' names the {kind} '{name}', which is in no registry. {suggest(name, registry)}"
+        )
+    return registry[name]
+
+
+def _build(cls: type[Any], values: dict[str, Any], path: Path) -> Any:
+    known = {field.name for field in dataclasses.fields(cls)}
+    for key in values:
+        if key not in known:
+            raise ValueError(
+                f"'{path}' sets '{key}', which {cls.__name__} does not have. {suggest(key, known)}"
+            )
+    return cls(**values)
+
+
+def _name_of(cls: type[Any], registry: dict[str, Any]) -> str:
+    """Registry name of a configuration class, or its dotted name if it is in no registry."""
+    for name, known in registry.items():
+        if known is cls:
+            return name
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as YAML can hold it: classes by name, tuples as lists."""
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if dataclasses.is_dataclass(value):
+        return _plain(vars(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def _describe_model(model: ModelConfig) -> dict[str, Any]:
+    if isinstance(model, SequenceModelConfig):
+        layers = [_describe_model(layer) for layer in model.model_configs]
+        return {"layers": layers, "intermediate_sizes": list(model.intermediate_sizes)}
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    return {"name": _name_of(type(model), model_config_registry), **_plain(fields)}
+
+
+def _model(values: dict[str, Any], path: Path) -> ModelConfig:
+    if "layers" in values:
+        layers = [_model(layer, path) for layer in values["layers"]]
+        return SequenceModelConfig(
+            model_configs=layers, intermediate_sizes=values["intermediate_sizes"]
+        )
+    fields = {key: value for key, value in values.items() if key != "name"}
+    for key, value in fields.items():
+        if key.endswith("class") and value is not None:
+            fields[key] = layer_class(value)
+    cls = _registered(model_config_registry, values.get("name", ""), "model", path)
+    model: ModelConfig = _build(cls, fields, path)
+    return model
+
+
+def layer_class(name: str) -> type[torch.nn.Module]:
+    """The layer class of a dotted name below ``torch.nn``; nothing is imported for it.
+
+    Raises:
+        ValueError: for any other name: a settings file must not make us import and call things.
+    """
+    found: Any = torch.nn
+    inside = name.startswith("torch.nn.")
+    for part in name.removeprefix("torch.nn.").split("."):
+        found = getattr(found, part, None)
+    if not (inside and isinstance(found, type) and issubclass(found, torch.nn.Module)):
+        raise ValueError(f"a model's classes must be layers of torch.nn; got '{name}'.")
+    return found

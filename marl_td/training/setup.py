@@ -1,0 +1,131 @@
+"""How a run is put together: the folder, the environments, the collector, the logger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarl.experiment import Experiment as BenchmarlExperiment
+from benchmarl.utils import seed_everything
+from torchrl.collectors import Collector
+
+from marl_td.training.check import check_experiment
+from marl_td.training.checkpoints import Checkpoints
+from marl_td.training.run_logger import RunLogger
+from marl_td.training.settings import CONFIG_FILE, describe
+
+METRICS_FILE = "metrics.csv"
+EVALUATION_SEED_OFFSET = 1_000_003
+"""Added to the run's seed for the evaluation environment: its episodes are not the training ones."""
+
+
+class RunSetup(BenchmarlExperiment):
+    """The set-up of :class:`marl_td.training.experiment.Experiment`, step by step as in BenchMARL."""
+
+    env_func: Callable[[], Any]
+    test_env: Any
+
+    def _setup(self) -> None:
+        check_experiment(self.config)
+        seed_everything(self.seed)
+        self._perform_checks()
+        self._set_action_type()
+        self._setup_name()
+        self._setup_task()
+        self._open_folder()
+        self._setup_algorithm()
+        self._setup_collector()
+        self._setup_logger()
+        self._on_setup()
+
+    @property
+    def evaluation_seed(self) -> int:
+        """Seed of the evaluation environment's own random stream."""
+        return int(self.seed) + EVALUATION_SEED_OFFSET
+
+    def _setup_name(self) -> None:
+        self.algorithm_name = self.algorithm_config.associated_class().__name__.lower()
+        self.model_name = self.model_config.associated_class().__name__.lower()
+        self.critic_model_name = self.critic_model_config.associated_class().__name__.lower()
+        self.environment_name = self.task.env_name().lower()
+        self.task_name = self.task.name.lower()
+        config = self.config
+        if config.save_folder is not None:
+            self.folder_name = Path(config.save_folder)
+        elif config.restore_file is not None:
+            self.folder_name = Path(config.restore_file).parent.parent
+        else:
+            self.folder_name = Path(f"{self.algorithm_name}_{self.task_name}_{self.seed}")
+        self.name = self.folder_name.resolve().name
+        self.checkpoints = Checkpoints(
+            self.folder_name / "checkpoints", config.keep_checkpoints_num
+        )
+
+    def _open_folder(self) -> None:
+        """Make the run folder and write its settings; nothing of an earlier run is overwritten."""
+        if (self.folder_name / METRICS_FILE).exists() and self.config.restore_file is None:
+            raise ValueError(
+                f"'{self.folder_name}' already holds a run; choose another folder, or remove it."
+            )
+        self.folder_name.mkdir(parents=True, exist_ok=True)
+        describe(self).save(self.folder_name / CONFIG_FILE)
+
+    def _setup_task(self) -> None:
+        super()._setup_task()
+        self.test_env.set_seed(self.evaluation_seed)
+        if not self.test_env.batch_size:  # BenchMARL gives all copies of such a task one seed
+            make: Callable[[], Any] = self.env_func
+            seed = self.seed
+            self.env_func = lambda: _seeded(make(), seed)
+
+    def _setup_collector(self) -> None:
+        config = self.config
+        self.policy = self.algorithm.get_policy_for_collection()
+        self.group_policies = {
+            group: self.policy.select_subsequence(out_keys=[(group, "action")])[0]
+            for group in self.group_map
+        }
+        self.collector = Collector(
+            self.env_func,
+            self.policy,
+            device=config.sampling_device,
+            storing_device=config.sampling_device,
+            frames_per_batch=config.collected_frames_per_batch(self.on_policy),
+            total_frames=config.get_max_n_frames(self.on_policy),
+            init_random_frames=0 if self.on_policy else config.off_policy_init_random_frames,
+        )
+
+    def _setup_logger(self) -> None:
+        settings = {
+            "experiment_config": vars(self.config),
+            "algorithm_config": vars(self.algorithm_config),
+            "model_config": vars(self.model_config),
+            "critic_model_config": vars(self.critic_model_config),
+            "task_config": self.task.config,
+            "continuous_actions": self.continuous_actions,
+            "on_policy": self.on_policy,
+        }
+        names = {
+            "algorithm_name": self.algorithm_name,
+            "model_name": self.model_name,
+            "environment_name": self.environment_name,
+            "task_name": self.task_name,
+            "seed": self.seed,
+        }
+        self.logger = RunLogger(
+            self.folder_name / METRICS_FILE,
+            experiment_name=self.name,
+            folder_name=str(self.folder_name),
+            experiment_config=self.config,
+            group_map=self.group_map,
+            project_name=self.config.project_name,
+            wandb_extra_kwargs={**self.config.wandb_extra_kwargs, "config": {**settings, **names}},
+            **names,
+        )
+        self.logger.log_hparams(**settings, **names, critic_model_name=self.critic_model_name)
+
+
+def _seeded(env: Any, seed: int) -> Any:
+    env.set_seed(seed)
+    return env

@@ -1,0 +1,67 @@
+"""A trained policy back from its run folder, with an environment to run it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarl.utils import seed_everything
+from torchrl.envs import EnvBase
+
+from marl_td.collect.rng import isolated_rng
+from marl_td.training.check import check_settings
+from marl_td.training.extras import require_simulator
+from marl_td.training.policy_files import load_weights
+from marl_td.training.settings import CONFIG_FILE, RunSettings
+from marl_td.training.setup import RunSetup
+
+
+@dataclass
+class TrainedRun:
+    """What a run folder holds: settings, the trained policy, an environment of ``n_envs`` copies."""
+
+    settings: RunSettings
+    policy: Any
+    env: EnvBase
+
+
+class _PolicyOnly(RunSetup):
+    """An experiment that stops after policy and evaluation environment; it writes no file."""
+
+    def _setup(self) -> None:
+        seed_everything(self.seed)
+        self._perform_checks()
+        self._set_action_type()
+        self._setup_name()
+        self._setup_task()
+        self.algorithm = self.algorithm_config.get_algorithm(experiment=self)
+        env = self.test_env
+        self.test_env = self.algorithm.process_env_fun(lambda: env)()
+        self.policy = self.algorithm.get_policy_for_collection()
+
+
+def load_run(folder: Path, n_envs: int, device: str | None = None) -> TrainedRun:
+    """Rebuild the policy of a run from its settings, through the registries, and load its weights.
+
+    Args:
+        folder: what ``marl-td train --out`` wrote.
+        n_envs: copies in the environment.
+        device: where policy and environment live; None takes the run's own.
+
+    Raises:
+        ValueError: if the folder holds no run, or its files do not fit together.
+        ImportError: if the task needs a package that is not installed.
+    """
+    settings = RunSettings.load(folder / CONFIG_FILE)
+    require_simulator(settings.task)
+    check_settings(settings)
+    config = settings.experiment_config
+    config.evaluation_episodes = n_envs
+    config.on_policy_n_envs_per_worker = config.off_policy_n_envs_per_worker = 1
+    if device is not None:
+        config.sampling_device = config.train_device = config.buffer_device = device
+    with isolated_rng():
+        built = _PolicyOnly(**settings.arguments())
+    load_weights(folder / "policy", built.policy)
+    return TrainedRun(settings, built.policy, built.test_env)
