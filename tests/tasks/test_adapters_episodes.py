@@ -1,0 +1,214 @@
+"""How episodes of adapted PettingZoo environments end, who is alive, what is legal."""
+
+import gymnasium.spaces as spaces
+import numpy as np
+import pytest
+import torch
+from toy_parallel import Toy, act, play
+
+from marl_td.tasks.adapters import from_pettingzoo
+
+
+def flags(steps, key):
+    return [bool(step[key].item()) for step in steps]
+
+
+def alive(steps, group):
+    return [step[group, "mask"].squeeze(0).tolist() for step in steps]
+
+
+# ------------------------------------------------------------------------------------------ ends
+def test_a_time_limit_truncates_and_all_are_still_alive():
+    steps = play(from_pettingzoo(Toy(limit=3)), 3)
+    assert flags(steps, "truncated") == flags(steps, "done") == [False, False, True]
+    assert not any(flags(steps, "terminated"))
+    assert alive(steps, "cat")[-1] == [True, True] and alive(steps, "mouse")[-1] == [True]
+
+
+def test_all_agents_ending_terminates():
+    ends = dict.fromkeys(["cat_0", "cat_1", "mouse_0"], (2, "terminated"))
+    steps = play(from_pettingzoo(Toy(ends=ends)), 2)
+    assert flags(steps, "terminated") == flags(steps, "done") == [False, True]
+    assert not any(flags(steps, "truncated"))
+    assert alive(steps, "cat")[-1] == [False, False]
+
+
+def test_a_death_leaves_the_others_in_the_game():
+    toy = Toy(ends={"cat_0": (2, "terminated")}, limit=4)
+    steps = play(from_pettingzoo(toy), 4)
+    assert alive(steps, "cat") == [[True, True], [False, True], [False, True], [False, True]]
+    assert flags(steps, "done") == [False, False, False, True]
+    assert flags(steps, "truncated")[-1] and not flags(steps, "terminated")[-1]
+    rewards = [step["cat", "reward"].flatten().tolist() for step in steps]
+    assert rewards == [[11, 11], [21, 21], [0, 31], [0, 41]]
+    assert (steps[2]["cat", "observation"][0, 0] == 0).all()
+    assert (steps[2]["cat", "observation"][0, 1] != 0).all()
+    assert ["cat_0" in actions for actions in toy.received] == [True, True, False, False]
+
+
+def test_the_last_survivor_s_death_terminates():
+    ends = {"cat_0": (1, "terminated"), "cat_1": (2, "terminated"), "mouse_0": (3, "terminated")}
+    steps = play(from_pettingzoo(Toy(ends=ends)), 3)
+    assert flags(steps, "terminated") == flags(steps, "done") == [False, False, True]
+    assert not any(flags(steps, "truncated"))
+
+
+def test_an_agent_that_is_truncated_early_is_alive_in_that_step_only():
+    steps = play(from_pettingzoo(Toy(ends={"mouse_0": (1, "truncated")}, limit=2)), 2)
+    assert alive(steps, "mouse") == [[True], [False]]
+    assert flags(steps, "done") == [False, True]
+
+
+def test_our_time_limit_truncates_too():
+    steps = play(from_pettingzoo(Toy(limit=50), max_steps=2), 2)
+    assert flags(steps, "truncated") == [False, True] and not any(flags(steps, "terminated"))
+    ends = dict.fromkeys(["cat_0", "cat_1", "mouse_0"], (2, "terminated"))
+    steps = play(from_pettingzoo(Toy(ends=ends), max_steps=2), 2)
+    assert flags(steps, "terminated") == [False, True] and not any(flags(steps, "truncated"))
+    with pytest.raises(ValueError, match="max_steps must be at least 1; got 0"):
+        from_pettingzoo(Toy(), max_steps=0)
+
+
+def test_deaths_without_a_mask_are_an_error_with_the_remedy():
+    env = from_pettingzoo(Toy(ends={"cat_0": (1, "terminated")}), mortal=False)
+    assert ("cat", "mask") not in env.full_observation_spec.keys(True, True)
+    with pytest.raises(
+        ValueError, match=r"terminated \['cat_0'\], truncated \[\], still.*mortal=T"
+    ):
+        env.step(env.reset().update(act(env)))
+    mixed = Toy(ends={"cat_0": (1, "terminated")}, limit=1)
+    env = from_pettingzoo(mixed, mortal=False)
+    with pytest.raises(ValueError, match=r"truncated \['cat_1', 'mouse_0'\], still there \[\]"):
+        env.step(env.reset().update(act(env)))
+
+
+# -------------------------------------------------------------------------------- several copies
+def test_copies_reset_one_by_one_and_only_the_finished_ones():
+    limits = iter([2, 3])
+    env = from_pettingzoo(lambda: Toy(limit=next(limits)), n_envs=2)
+    td = env.rollout(6, break_when_any_done=False)
+    ends = td["next", "truncated"].squeeze(-1).tolist()
+    assert ends == [[False, True] * 3, [False, False, True] * 2]
+    resets = [len(copy.env.seeds) - 1 for copy in env.copies]  # one is spent on the layout
+    assert resets == [3, 2]
+    final, start = td["next", "cat", "observation"][0, 1], td["cat", "observation"][0, 2]
+    assert not torch.equal(final, start)
+
+
+def test_a_finished_copy_waits_until_it_is_reset():
+    limits = iter([1, 5])
+    env = from_pettingzoo(lambda: Toy(limit=next(limits)), n_envs=2)
+    first, second = play(env, 2)
+    assert first["done"].flatten().tolist() == second["done"].flatten().tolist() == [True, False]
+    assert len(env.copies[0].env.received) == 1 and len(env.copies[1].env.received) == 2
+    assert (second["cat", "reward"][0] == 0).all() and (second["cat", "reward"][1] == 21).all()
+    assert torch.equal(second["cat", "observation"][0], first["cat", "observation"][0])
+
+
+def test_what_was_returned_does_not_change_later():
+    first, second = play(from_pettingzoo(Toy()), 2)
+    assert not torch.equal(first["cat", "observation"], second["cat", "observation"])
+    assert (first["cat", "reward"] == 11).all()
+
+
+# ----------------------------------------------------------------------------------------- masks
+@pytest.mark.parametrize("where", ["observation", "info"])
+def test_action_masks(where):
+    toy = Toy(mask=where, ends={"cat_0": (2, "terminated")})
+    env = from_pettingzoo(toy)
+    start = env.reset()["cat", "action_mask"][0].tolist()
+    assert start == [[False, True, True]] * 2
+    steps = [step["cat", "action_mask"][0].tolist() for step in play(env, 3)]
+    dead = [True, False, False]  # a dead agent has one action, so that every row has one
+    assert steps[0] == [[True, False, True]] * 2
+    assert steps[1] == [dead, [True, True, False]]
+    assert steps[2] == [dead, [False, True, True]]
+
+
+def test_no_mask_no_key():
+    env = from_pettingzoo(Toy())
+    assert ("cat", "action_mask") not in env.full_observation_spec.keys(True, True)
+
+
+def test_random_actions_are_legal():
+    env = from_pettingzoo(lambda: Toy(mask="info", limit=30), n_envs=4)
+    td = env.rollout(30)
+    action = td["cat", "action"].unsqueeze(-1)
+    assert td["cat", "action_mask"].gather(-1, action).all()
+    assert (td["mouse", "action"] >= -1).all() and (td["mouse", "action"] <= 2).all()
+
+
+def test_an_agent_without_any_available_action_keeps_the_first():
+    toy = Toy(mask="info")
+    toy.legal = lambda: np.zeros(3, dtype=np.int8)
+    assert from_pettingzoo(toy).reset()["cat", "action_mask"][0, 0].tolist() == [True, False, False]
+
+
+def test_a_mask_of_a_wrong_length_is_named():
+    toy = Toy(mask="info")
+    env = from_pettingzoo(toy)
+    toy.legal = lambda: np.ones(4, dtype=np.int8)
+    with pytest.raises(ValueError, match=r"mask of agent 'cat_0' has shape \(4,\); it has 3 act"):
+        env.reset()
+
+
+# --------------------------------------------------------------------------------- wrong numbers
+def test_an_observation_that_does_not_fit_its_space_is_named():
+    toy = Toy()
+    toy.seen["mouse_0"] = spaces.Box(-np.inf, np.inf, (5,), dtype=np.float32)
+    toy.observe = lambda agents: {agent: np.zeros(2, dtype=np.float32) for agent in agents}
+    with pytest.raises(ValueError, match=r"'mouse_0' has shape \(2,\), but its space says \(5,\)"):
+        from_pettingzoo(toy).reset()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_number_that_is_not_finite_is_named(bad):
+    toys = []
+    env = from_pettingzoo(lambda: toys.append(Toy(limit=9)) or toys[-1], n_envs=2)
+    td = env.step(env.reset().update(act(env)))["next"].clone()
+    plain = toys[1].observe
+
+    def broken(agents):
+        out = plain(agents)
+        out["cat_1"][1] = bad
+        return out
+
+    toys[1].observe = broken
+    message = rf"observation of agent 'cat_1' is {bad} at index \[1\] \(copy 1, step 2\)"
+    with pytest.raises(ValueError, match=message):
+        env.step(td.update(act(env)))
+
+
+def test_a_reward_that_is_not_a_number_is_named():
+    env = from_pettingzoo(Toy())
+    with pytest.raises(ValueError, match=r"reward of agent 'mouse_0' is nan.*copy 0, step 1"):
+        env.step(env.reset().update(act(env, mouse=float("nan"))))
+
+
+def test_a_wrong_action_shape_is_named():
+    env = from_pettingzoo(Toy, n_envs=2)
+    action = act(from_pettingzoo(Toy()))
+    td = env.reset().update(act(env))
+    td["cat"] = action["cat"].expand(2, 2).clone().update({"action": torch.ones(2, 2, 3)})
+    with pytest.raises(ValueError, match=r"'cat' must have shape \[2, 2\].*got \[2, 2, 3\]"):
+        env.step(td)
+
+
+# ----------------------------------------------------------------------------------------- state
+def test_the_state_can_be_left_out_or_asked_for():
+    assert "state" not in from_pettingzoo(Toy(state=True), state=False).reset().keys()
+    assert "state" not in from_pettingzoo(Toy()).reset().keys()
+    with pytest.raises(NotImplementedError):
+        from_pettingzoo(Toy(), state=True)
+
+
+def test_rendering_needs_a_render_mode():
+    toy = Toy()
+    env = from_pettingzoo(toy)
+    env.reset()
+    with pytest.raises(ValueError, match="render_mode='rgb_array' to render it"):
+        env.render()
+    toy.render_mode = "rgb_array"
+    assert env.render().shape == (4, 4, 3)
+    with pytest.raises(ValueError, match="render mode must be 'rgb_array'; got 'human'"):
+        env.render("human")
