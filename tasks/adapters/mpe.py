@@ -7,8 +7,10 @@ cycle at a time, with the same results.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -149,7 +151,9 @@ def alias_mpe() -> bool:
     """
     _hide_greeting()
     try:
-        import pettingzoo.mpe.all_modules  # noqa: F401
+        with warnings.catch_warnings():  # PettingZoo 1.25 says at each that it will move
+            warnings.simplefilter("ignore", DeprecationWarning)
+            importlib.import_module("pettingzoo.mpe.all_modules")
     except ImportError:
         mpe2 = import_extra("mpe2", extra="mpe")
         modules = import_extra("mpe2.all_modules", extra="mpe")
