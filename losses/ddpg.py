@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -30,8 +30,7 @@ class MADDPGLoss(MultiAgentLoss):
         loss_actor = -mean_i Q_i(x, u_1, .., mu_i(o_i), .., u_N) + c mean(parameter^2)
 
     x is what the critic reads of the batch, u the actions in the batch; the N agents are those of *all*
-    groups in the critic's scope. An agent's death ends its return: steps after it do not count, and nothing
-    is bootstrapped from them.
+    groups in the critic's scope. Dead agents teach no actor.
 
     Args:
         actor: actor of this loss's group.
@@ -44,6 +43,8 @@ class MADDPGLoss(MultiAgentLoss):
             policy gradient of FACMAC, and what BenchMARL does).
         central: whether critics take the joint action, or their own agent's action only (IDDPG).
         regularisation_coef: c, >= 0; the reference code takes 1e-3.
+        mask_dead_values: an agent's death ends its return: critics learn nothing from its later steps and
+            bootstrap nothing from them. By default they learn what death is worth.
         target_actors: target actors of every group in the critic's order, this group's own included; losses
             of competing groups are given the *same* mapping. Each loss owns, saves and moves only its own
             group's target actor, and sees what the others have done. None: this group is alone.
@@ -51,7 +52,8 @@ class MADDPGLoss(MultiAgentLoss):
 
     Reads (defaults): ``("next", "agents", "reward" | "terminated")`` ``[*B, n_agents, 1]``, the actions, what
     the networks read; with several groups, everything of group g is under ``("joint", g)``. If present: alive
-    mask ``mask`` ``[*B, n_agents]``, importance weight ``priority_weight`` ``[*B]``.
+    mask ``mask`` ``[*B, n_agents]``, padding mask ``step_mask`` ``[*B, 1]`` (both true = counts), importance
+    weight ``priority_weight`` ``[*B]``.
 
     Writes ``loss_actor``, ``loss_value`` and metrics ``td_error`` (mean absolute), ``pred_value``,
     ``target_value``, ``pred_value_max``, ``target_value_max``, ``parameter_square``, ``entropy`` (discrete
@@ -68,11 +70,12 @@ class MADDPGLoss(MultiAgentLoss):
         reward: NestedKey = ("agents", "reward")
         terminated: NestedKey = ("agents", "terminated")
         mask: NestedKey = ("agents", "mask")
+        step_mask: NestedKey = "step_mask"
         priority: NestedKey = ("agents", "td_error")
         priority_weight: NestedKey = "priority_weight"
         joint: NestedKey = "joint"
 
-    out_keys = [
+    out_keys: ClassVar[list[str]] = [
         "loss_actor",
         "loss_value",
         "td_error",
@@ -93,6 +96,7 @@ class MADDPGLoss(MultiAgentLoss):
         actor_gradient: Literal["own", "all"] = "own",
         central: bool = True,
         regularisation_coef: float = 0.0,
+        mask_dead_values: bool = False,
         target_actors: Mapping[str, GroupActor] | None = None,
         recurrent: bool = False,
     ) -> None:
@@ -110,6 +114,7 @@ class MADDPGLoss(MultiAgentLoss):
         self.actor_gradient = actor_gradient
         self.central = central
         self.regularisation_coef = regularisation_coef
+        self.mask_dead_values = mask_dead_values
         self.recurrent = recurrent
         self.actor = actor
         self.critic = critic
@@ -127,18 +132,13 @@ class MADDPGLoss(MultiAgentLoss):
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Losses, metrics and priority from a batch ``[*B]`` (``[*B, T]`` if recurrent)."""
         taken = self._taken(tensordict)
-        mask = tensordict.get(self.tensor_keys.mask, None)
-        return {
-            **self._value(tensordict, taken, mask),
-            **self._policy(tensordict, taken, mask),
-        }
+        return {**self._value(tensordict, taken), **self._policy(tensordict, taken)}
 
     # ------------------------------------------------------------------ value
-    def _value(
-        self, tensordict: TensorDictBase, taken: list[Tensor], mask: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _value(self, tensordict: TensorDictBase, taken: list[Tensor]) -> dict[str, Tensor]:
         predicted = self._action_value(self.critic, tensordict, self._rows(taken))
-        target = self._target(tensordict, mask)
+        target = self._target(tensordict)
+        mask = self._mask(tensordict, predicted, alive=self.mask_dead_values)
         error = distance_loss(predicted, target, loss_function=self.loss_function)
         weight = tensordict.get(self.tensor_keys.priority_weight, None)
         if weight is not None:
@@ -156,7 +156,7 @@ class MADDPGLoss(MultiAgentLoss):
         }
 
     @torch.no_grad()
-    def _target(self, tensordict: TensorDictBase, mask: Tensor | None) -> Tensor:
+    def _target(self, tensordict: TensorDictBase) -> Tensor:
         """Regression target y, ``[*B, n_agents]``."""
         keys = self.tensor_keys
         following = self._following(tensordict)
@@ -166,9 +166,9 @@ class MADDPGLoss(MultiAgentLoss):
         if self.recurrent:
             next_value = next_value[..., 1:, :]
         ended = read(tensordict, next_key(keys.terminated))
-        next_mask = tensordict.get(next_key(keys.mask), None)
-        if mask is not None and next_mask is not None:
-            ended = ended | (mask & ~next_mask)
+        alive = tensordict.get(next_key(keys.mask), None)
+        if self.mask_dead_values and alive is not None:
+            ended = ended | ~alive
         reward = read(tensordict, next_key(keys.reward))
         return one_step_target(reward, next_value, ended, gamma=self.gamma)
 
@@ -194,15 +194,14 @@ class MADDPGLoss(MultiAgentLoss):
         return out
 
     # ----------------------------------------------------------------- policy
-    def _policy(
-        self, tensordict: TensorDictBase, taken: list[Tensor], mask: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _policy(self, tensordict: TensorDictBase, taken: list[Tensor]) -> dict[str, Tensor]:
         action, parameter = self.actor(tensordict)
         if self.actor_gradient == "all":
             rows = self._rows(_replaced(taken, self._position, action))
         else:
             rows = self._rows(taken, action)
         value = self._action_value(self._frozen_critic.module, tensordict, rows)
+        mask = self._mask(tensordict, value, alive=True)
         out = {"loss_actor": -masked_mean(value, mask)}
         if parameter is not None:
             square = masked_mean(parameter.square().mean(-1), mask)
@@ -239,6 +238,15 @@ class MADDPGLoss(MultiAgentLoss):
         """Q of each agent, ``[*B, n_agents]``."""
         source = tensordict.copy().set(self.tensor_keys.joint_action, rows)
         return run(critic, source, self.tensor_keys.action_value).squeeze(-1)
+
+    def _mask(self, tensordict: TensorDictBase, like: Tensor, *, alive: bool) -> Tensor | None:
+        """Entries ``[*B, n_agents]`` that are real steps (of living agents), or None if all are."""
+        living = tensordict.get(self.tensor_keys.mask, None) if alive else None
+        steps = tensordict.get(self.tensor_keys.step_mask, None)
+        if steps is None:
+            return living
+        steps = steps.expand_as(like)
+        return steps if living is None else living & steps
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> nn.Module:
         out = super()._apply(fn)

@@ -36,6 +36,8 @@ class DdpgConfig(MarlTdConfig):
     """Smoothness of the straight-through Gumbel-softmax of discrete actions, > 0: tau."""
     regularisation_coef: float = 1e-3
     """Weight of the mean square of logits or pre-tanh actions, >= 0; 1e-3 in the reference code."""
+    mask_dead_values: bool = False
+    """Let an agent's death end its return; by default the critic learns what death is worth."""
     exploration_sigma: float = 1.0
     """Scale of continuous exploration, >= 0: noise = this * experiment's epsilon * half the action range."""
 
@@ -114,6 +116,7 @@ class DdpgFamily(MarlTdAlgorithm):
             actor_gradient=config.actor_gradient,
             central=self.scope != "agent",
             regularisation_coef=config.regularisation_coef,
+            mask_dead_values=config.mask_dead_values,
             target_actors=self.target_actors(group),
             recurrent=self.has_rnn,
         )
