@@ -8,11 +8,12 @@ import torch
 from torchrl.envs.libs.vmas import VmasEnv
 from torchrl.envs.utils import check_env_specs
 
-from marl_td.tasks.adapters import extras, from_vmas
-
 pytest.importorskip("vmas", reason="needs the extra `vmas`")
+
 from vmas.scenarios.mpe.simple_spread import Scenario as SimpleSpread
 from vmas.simulator.environment import Environment
+
+from marl_td.tasks.adapters import extras, from_vmas
 
 
 class EndsAt(SimpleSpread):
