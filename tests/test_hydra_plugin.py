@@ -4,9 +4,11 @@ import subprocess
 import sys
 import types
 
+import cloudpickle
 import pytest
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 import marl_td
@@ -82,3 +84,28 @@ def test_another_hydra_program_loads_nothing_of_ours(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout == "answer 42 ours True heavy []\n"
+
+
+CHILD = """
+import sys
+import cloudpickle
+from hydra.core.singleton import Singleton
+
+with open(sys.argv[1], "rb") as file:
+    Singleton.set_state(cloudpickle.load(file))
+from benchmarl.algorithms import algorithm_config_registry
+from benchmarl.environments import task_config_registry
+print("marl_td/retail" in task_config_registry, "marl_td/mappo" in algorithm_config_registry)
+"""
+
+
+def test_a_launchers_child_process_knows_our_names(tmp_path):
+    """Launchers send Hydra's stores to their processes, which never run the plugin."""
+    import benchmarl  # noqa: F401 - fills Hydra's store with its own settings
+
+    marl_td.register()
+    state = tmp_path / "state"
+    state.write_bytes(cloudpickle.dumps(Singleton.get_state()))
+    command = [sys.executable, "-W", "ignore", "-c", CHILD, str(state)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("True True\n", 0), done.stderr
