@@ -113,15 +113,18 @@ def stochastic(
         return _continuous_actor(algorithm, group, scale_mapping, squash)
     in_keys: dict[str, Any] = {"logits": (group, "logits")}
     distribution: Any = Categorical
+    options: dict[str, Any] = {}
     if algorithm.is_masked(group):
         in_keys["mask"] = (group, "action_mask")
         distribution = MaskedCategorical
+        options["use_cross_entropy"] = False  # that way of TorchRL's warns at every call
     return ProbabilisticActor(
         module=network(algorithm, group, "logits", n_actions(algorithm, group)),
         spec=algorithm.action_spec[group, "action"],
         in_keys=in_keys,
         out_keys=[(group, "action")],
         distribution_class=distribution,
+        distribution_kwargs=options,
         return_log_prob=True,
         log_prob_key=(group, "log_prob"),
     )
