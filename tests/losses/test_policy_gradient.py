@@ -113,9 +113,9 @@ def test_messages():
         clipped_objective(x, x, x.unsqueeze(-1), clip_epsilon=0.2)
     with pytest.raises(ValueError, match=r"`clip_epsilon` must lie in \(0, 1\); got 1.0"):
         clipped_objective(x, x, x, clip_epsilon=1.0)
-    with pytest.raises(ValueError, match="`huber_delta` must be above 0; got 0.0"):
+    with pytest.raises(ValueError, match=r"`huber_delta` must be above 0; got 0.0"):
         regression_error(x, x, huber_delta=0.0)
-    with pytest.raises(ValueError, match="`clip_epsilon` must be above 0; got -1.0"):
+    with pytest.raises(ValueError, match=r"`clip_epsilon` must be above 0; got -1.0"):
         clipped_value_error(x, x, x, clip_epsilon=-1.0, huber_delta=None)
     with pytest.raises(ValueError, match="`old_value` must have the shape of `value`"):
         clipped_value_error(x, x[:2], x, clip_epsilon=0.2, huber_delta=None)

@@ -397,11 +397,11 @@ def test_messages():
     for key in ("advantage", "log_prob", "action", "value_target"):
         with pytest.raises(KeyError, match=f"the batch has no entry .*{key}.* Point the loss"):
             loss(batch.exclude((GROUP, key)))
-    with pytest.raises(KeyError, match="the batch has no entry .*reward"):
+    with pytest.raises(KeyError, match=r"the batch has no entry .*reward"):
         loss.estimate(
             collected(loss.actor).exclude(("next", GROUP, "reward")), gamma=0.9, lmbda=0.8
         )
-    with pytest.raises(KeyError, match="the batch has no entry .*other_value"):
+    with pytest.raises(KeyError, match=r"the batch has no entry .*other_value"):
         wrong = TensorDictModule(
             nn.Linear(D_OBS, 1), [(GROUP, "observation")], [(GROUP, "state_value")]
         )

@@ -110,7 +110,7 @@ def test_gae_equals_torchrls(seed, gamma, lmbda):
 
 
 def test_termination_never_bootstraps_and_truncation_always_does():
-    """The value of the reached state counts at a time limit and at the end of the batch, never at a termination."""
+    """The reached state counts at a time limit and at the end of the batch, not at a termination."""
     steps = trajectory(0, 4)
     steps["done"] = torch.tensor([False, True, True, False])
     steps["terminated"] = torch.tensor([False, True, False, False])
