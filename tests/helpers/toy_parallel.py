@@ -14,7 +14,8 @@ class Toy(ParallelEnv):
     plus ten times the number of steps.
 
     Args:
-        ends: `{agent: (step, "terminated" | "truncated")}`; others are truncated at `limit`.
+        ends: `{agent: (step, "terminated" | "truncated" | "both")}`; others are truncated at
+            `limit`.
         mask: where the cats' action mask is, `"observation"`, `"info"` or None; action
             `step % 3` is unavailable.
         state: whether there is a global state.
@@ -63,8 +64,8 @@ class Toy(ParallelEnv):
         acted = self.agents
         over = {a: kind for a, (step, kind) in self.ends.items() if step <= self.count}
         rewards = {a: float(np.sum(actions[a])) + 10 * self.count for a in acted}
-        terminations = {a: over.get(a) == "terminated" for a in acted}
-        truncations = {a: over.get(a) == "truncated" for a in acted}
+        terminations = {a: over.get(a) in ("terminated", "both") for a in acted}
+        truncations = {a: over.get(a) in ("truncated", "both") for a in acted}
         self.agents = [a for a in acted if a not in over]
         return self.observe(acted), rewards, terminations, truncations, self.infos(acted)
 

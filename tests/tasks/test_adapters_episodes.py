@@ -59,12 +59,21 @@ def test_an_agent_that_is_truncated_early_is_alive_in_that_step_only():
     assert flags(steps, "done") == [False, True]
 
 
+def test_a_real_end_at_the_time_limit_terminates():
+    ends = dict.fromkeys(["cat_0", "cat_1", "mouse_0"], (2, "both"))
+    steps = play(from_pettingzoo(Toy(ends=ends)), 2)
+    assert flags(steps, "terminated") == [False, True] and not any(flags(steps, "truncated"))
+    assert alive(steps, "cat")[-1] == [False, False]
+
+
 def test_our_time_limit_truncates_too():
     steps = play(from_pettingzoo(Toy(limit=50), max_steps=2), 2)
     assert flags(steps, "truncated") == [False, True] and not any(flags(steps, "terminated"))
     ends = dict.fromkeys(["cat_0", "cat_1", "mouse_0"], (2, "terminated"))
     steps = play(from_pettingzoo(Toy(ends=ends), max_steps=2), 2)
     assert flags(steps, "terminated") == [False, True] and not any(flags(steps, "truncated"))
+    td = from_pettingzoo(Toy(limit=50), max_steps=2).rollout(6, break_when_any_done=False)
+    assert td["next", "truncated"].flatten().tolist() == [False, True] * 3
     with pytest.raises(ValueError, match="max_steps must be at least 1; got 0"):
         from_pettingzoo(Toy(), max_steps=0)
 
@@ -123,6 +132,12 @@ def test_action_masks(where):
     assert steps[0] == [[True, False, True]] * 2
     assert steps[1] == [dead, [True, True, False]]
     assert steps[2] == [dead, [False, True, True]]
+
+
+def test_info_starts_at_zero():
+    env = from_pettingzoo(Toy(), info_keys=["cost"])
+    assert play(env, 1)[0]["info", "cost"].item() == 1.0
+    assert env.reset()["info", "cost"].item() == 0.0
 
 
 def test_no_mask_no_key():

@@ -74,6 +74,14 @@ def test_actions_arrive_as_members_of_their_spaces():
     assert all(toy.acts[agent].contains(action) for agent, action in toy.received[0].items())
 
 
+def test_a_box_of_another_shape_and_type_gets_its_own():
+    toy = Toy()
+    toy.acts["mouse_0"] = spaces.Box(-1.0, 1.0, (2, 1), dtype=np.float64)
+    env = from_pettingzoo(toy)
+    env.step(env.reset().update(act(env)))
+    assert toy.acts["mouse_0"].contains(toy.received[0]["mouse_0"])
+
+
 def test_observations_and_rewards_are_the_environment_s():
     env, twin = from_pettingzoo(Toy(), seed=3), Toy()
     first = env.reset()
