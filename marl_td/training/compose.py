@@ -7,7 +7,8 @@ to do instead; Hydra's own messages span several lines and name files of ours.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from benchmarl.algorithms import algorithm_config_registry
@@ -87,7 +88,7 @@ def _compose(
             raise ValueError(
                 f"no {group} was given; add {group}=NAME. `marl-td list {group}s` shows the names."
             )
-    with initialize_config_module("benchmarl.conf", version_base=None):
+    with _benchmarl_configuration():
         try:
             config = hydra_compose(primary, overrides=overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
@@ -95,6 +96,19 @@ def _compose(
             raise ValueError(_reworded(error, _culprit(error, overrides), sample)) from error
         chosen = {group: config.hydra.runtime.choices[group] for group in needed}
     return config, chosen
+
+
+@contextmanager
+def _benchmarl_configuration() -> Iterator[None]:
+    """BenchMARL's configuration tree; a Hydra program that we are called from is left as it was."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("benchmarl.conf", version_base=None):
+            yield
+    finally:
+        if outer is not None:
+            GlobalHydra.instance().initialize(outer)
 
 
 def _split(override: str) -> tuple[str, str]:

@@ -1,0 +1,141 @@
+"""From overrides to settings; every wrong override gets one sentence that names it."""
+
+import re
+
+import pytest
+
+from marl_td.training import extras
+from marl_td.training.compose import compose, compose_task
+
+GIVEN = {"algorithm": "marl_td/qmix", "task": "marl_td/matrix_game"}
+
+
+def with_override(override):
+    """Overrides that are complete but for the one in question."""
+    name = override.partition("=")[0]
+    return [f"{key}={value}" for key, value in GIVEN.items() if key != name] + [override]
+
+
+def test_overrides_reach_their_parts():
+    overrides = ["experiment.lr=0.25", "task.repeats=3", "model.num_cells=[7,5]", "seed=4"]
+    settings = compose([f"{key}={value}" for key, value in GIVEN.items()] + overrides)
+    assert settings.experiment_config.lr == 0.25
+    assert settings.task_config.config["repeats"] == 3
+    assert settings.model_config.num_cells == [7, 5]
+    assert settings.critic_model_config.num_cells != [7, 5]
+    assert settings.seed == 4
+    assert (settings.algorithm, settings.task) == ("marl_td/qmix", "marl_td/matrix_game")
+
+
+def test_our_experiment_settings_are_the_default_and_benchmarl_s_can_be_had():
+    ours = compose([f"{key}={value}" for key, value in GIVEN.items()])
+    assert ours.experiment_config.loggers == []
+    assert ours.experiment_config.render is False
+    theirs = compose(
+        [f"{key}={value}" for key, value in GIVEN.items()] + ["experiment=base_experiment"]
+    )
+    assert theirs.experiment_config.loggers == ["csv", "wandb"]
+
+
+def test_a_preset_sets_several_groups_and_the_command_line_wins():
+    settings = compose(["preset=retail_maddpg", "experiment.lr=0.5"])
+    assert (settings.algorithm, settings.task) == ("marl_td/maddpg", "marl_td/retail")
+    assert settings.experiment_config.lr == 0.5
+    assert settings.experiment_config.loggers == []
+
+
+def test_benchmarl_s_own_algorithms_and_models():
+    settings = compose(["algorithm=qmix", "task=marl_td/matrix_game", "model=layers/gru"])
+    assert type(settings.model_config).__name__ == "GruConfig"
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("algorithm=qmxi", "unknown algorithm 'qmxi'. Did you mean 'qmix'?"),
+        (
+            "algorithm=marl_td/mapo",
+            "unknown algorithm 'marl_td/mapo'. Did you mean 'marl_td/mappo'",
+        ),
+        ("algorithm=zzz", "unknown algorithm 'zzz'. `marl-td list algorithms` shows the names."),
+        ("task=marl_td/retial", "unknown task 'marl_td/retial'. Did you mean 'marl_td/retail'?"),
+        ("experiment.lrr=1", "there is no setting 'experiment.lrr'. Did you mean 'lr'"),
+        ("algorithm.mixin=1", "there is no setting 'algorithm.mixin'."),
+        ("task.repeat=2", "there is no setting 'task.repeat'. Did you mean 'repeats'?"),
+        ("nosuch.x=2", "there is no setting 'nosuch.x'."),
+        ("experiment.lr=abc", "setting 'experiment.lr': Value 'abc' of type 'str' could not be"),
+        ("experiment.max_n_frames=1.5", "setting 'experiment.max_n_frames': Value '1.5'"),
+        ("task.repeats=many", "setting 'task.repeats': Value 'many' of type 'str'"),
+        ("task.repeats=0", "repeats must be at least 1; got 0."),
+        ("experiment.lr=-0.001", "experiment.lr must be above 0; got -0.001."),
+        ("experiment.gamma=1.5", "experiment.gamma must lie in [0, 1]; got 1.5."),
+        (
+            "experiment.evaluation_episodes=0",
+            "experiment.evaluation_episodes must be above 0; got 0.",
+        ),
+        ("experiment.max_n_frames=null", "are both null; set one of them"),
+        (
+            "experiment.collect_with_grad=true",
+            "experiment.collect_with_grad=true is not offered here",
+        ),
+        ("model=nosuch", "there is no option 'nosuch' for 'model'. Known: layers/cnn"),
+        ("preset=nosuch", "there is no option 'nosuch' for 'preset'. Known: banking_mappo"),
+        (
+            "model.num_cells=64",
+            "model.num_cells must be a list of sizes above 0 such as [64,64]; got 64.",
+        ),
+        ("model.num_cells=[0]", "model.num_cells must be a list of sizes above 0"),
+        ("seed=abc", "seed must be a whole number of at least 0; got 'abc'."),
+        ("seed=-1", "seed must be a whole number of at least 0; got '-1'."),
+        ("experiment.lr", "'experiment.lr' is not an override; write name=value"),
+        ("experiment.lr=[1", "the value of 'experiment.lr' cannot be read"),
+        ("+experiment.foo=1", "settings can be changed, not added or removed; leave out the '+'."),
+        (
+            "algorithm=maddpg",
+            "learns continuous actions, but task 'marl_td/matrix_game' has discrete ones",
+        ),
+    ],
+)
+def test_a_wrong_override_gets_one_sentence(override, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        compose(with_override(override))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [[], ["task=marl_td/matrix_game"]])
+def test_algorithm_and_task_must_be_given(given):
+    with pytest.raises(ValueError, match=r"no algorithm was given; add algorithm=NAME"):
+        compose(given)
+    with pytest.raises(ValueError, match=r"no task was given; add task=NAME"):
+        compose_task([])
+
+
+def test_mismatched_actions_name_what_would_fit():
+    with pytest.raises(ValueError, match=r"take one of .*marl_td/qmix"):
+        compose(["algorithm=maddpg", "task=marl_td/matrix_game"])
+
+
+def test_a_task_alone():
+    name, task = compose_task(["task=marl_td/matrix_game", "task.repeats=5"])
+    assert name == "marl_td/matrix_game"
+    assert task.config["repeats"] == 5
+
+
+def test_a_missing_simulator_is_named_with_the_command_that_gets_it(monkeypatch):
+    monkeypatch.setattr(extras, "is_installed", lambda package: package != "vmas")
+    with pytest.raises(
+        ImportError, match=r"task 'vmas/balance' needs the package 'vmas'.*marl-td\[vmas\]"
+    ):
+        compose(["algorithm=marl_td/mappo", "task=vmas/balance"])
+    with pytest.raises(ImportError, match="needs the package 'vmas'"):
+        compose_task(["task=vmas/balance"])
+
+
+def test_a_hydra_program_around_it_is_left_as_it_was():
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    with initialize_config_module("benchmarl.conf", version_base=None):
+        outer = GlobalHydra.instance().hydra
+        compose([f"{key}={value}" for key, value in GIVEN.items()])
+        assert GlobalHydra.instance().hydra is outer

@@ -1,0 +1,214 @@
+"""The run folder, evaluation that is only a look, stops and restarts."""
+
+import copy
+import json
+
+import pytest
+import torch
+from benchmarl.experiment.callback import Callback
+from short_runs import short_experiment
+
+from marl_td.training.experiment import Experiment
+from marl_td.training.metrics import read_metrics
+from marl_td.training.trained import load_run
+
+
+def parameters(experiment):
+    return [p.detach().clone() for p in experiment.losses["agents"].parameters()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    experiment = short_experiment(tmp_path_factory.mktemp("runs") / "run")
+    experiment.run()
+    return experiment
+
+
+def test_the_run_folder(finished):
+    found = {
+        str(path.relative_to(finished.folder_name))
+        for path in finished.folder_name.rglob("*")
+        if path.is_file()
+    }
+    assert found == {
+        "config.yaml",
+        "metrics.csv",
+        "checkpoints/checkpoint_60.pt",
+        "policy/weights.pt",
+        "policy/signature.json",
+    }
+
+
+def test_a_row_per_iteration_with_counters_first(finished):
+    rows = read_metrics(finished.folder_name / "metrics.csv")
+    assert [row["counters/total_frames"] for row in rows] == ["20", "40", "60"]
+    assert next(iter(rows[0])).startswith("counters/")
+    for key in (
+        "eval/score_mean",
+        "eval/score_std",
+        "train/agents/loss_value",
+        "timers/total_time",
+    ):
+        assert all(row[key] for row in rows), key
+    assert rows[0]["eval/episodes"] == "4"
+
+
+def test_the_signature_says_what_goes_in_and_out(finished):
+    text = (finished.folder_name / "policy" / "signature.json").read_text()
+    group = json.loads(text)["groups"]["agents"]
+    assert group == {
+        "agents": ["agents_0", "agents_1"],
+        "inputs": {"observation": {"dtype": "float32", "shape": [2]}},
+        "action": {"kind": "discrete", "dtype": "int64", "shape": [], "n": 3},
+    }
+
+
+def test_the_policy_comes_back_from_its_folder(finished):
+    state = torch.get_rng_state()
+    run = load_run(finished.folder_name, n_envs=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert run.env.batch_size == (3,)
+    for (name, ours), (other, theirs) in zip(
+        run.policy.named_parameters(), finished.policy.named_parameters(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(ours, theirs)
+
+
+def test_a_policy_that_does_not_fit_is_refused(finished, tmp_path):
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder_name, folder)
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("- 8\n", "- 9\n"))
+    with pytest.raises(
+        ValueError, match=r"does not fit the policy of this run's settings: .* is \[8"
+    ):
+        load_run(folder, 1)
+    shutil.rmtree(folder / "policy")
+    with pytest.raises(ValueError, match=r"holds no policy \(weights.pt is missing\)"):
+        load_run(folder, 1)
+
+
+@pytest.mark.parametrize("static", ["true", "false"])
+def test_evaluation_changes_nothing(tmp_path, static):
+    """Trained parameters are equal to the bit with evaluation, without, and with more of it."""
+    results = []
+    for name, overrides in {
+        "off": ["experiment.evaluation=false"],
+        "on": [f"experiment.evaluation_static={static}"],
+        "more": [
+            "experiment.evaluation_episodes=4",
+            "experiment.evaluation_deterministic_actions=false",
+        ],
+    }.items():
+        experiment = short_experiment(tmp_path / name, *overrides)
+        experiment.run()
+        results.append(parameters(experiment))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_training_and_evaluation_have_random_streams_of_their_own(tmp_path):
+    experiment = short_experiment(tmp_path / "run")
+    assert experiment.test_env.base_env.rng.initial_seed() == experiment.evaluation_seed
+    assert experiment.collector.env.base_env.rng.initial_seed() == experiment.seed
+    experiment.close()
+
+
+def test_a_callback_sees_rollouts_cut_at_the_first_done(tmp_path):
+    class Keep(Callback):
+        seen = ()
+
+        def on_evaluation_end(self, rollouts):
+            self.seen = [tuple(rollout.batch_size) for rollout in rollouts]
+
+    keep = Keep()
+    overrides = ["task.repeats=2", "experiment.max_n_frames=20"]
+    short_experiment(tmp_path / "run", *overrides, callbacks=[keep]).run()
+    assert keep.seen == [(2,)] * 4
+
+
+def test_a_folder_with_a_run_is_refused(finished):
+    with pytest.raises(
+        ValueError, match="already holds a run; choose another folder, or remove it"
+    ):
+        short_experiment(finished.folder_name)
+
+
+def test_bad_numbers_are_refused_from_python_too(tmp_path):
+    experiment = short_experiment(tmp_path / "one")
+    experiment.close()
+    config = copy.copy(experiment.config)
+    config.lr, config.save_folder = -1.0, str(tmp_path / "two")
+    with pytest.raises(ValueError, match=r"experiment\.lr must be above 0; got -1\.0"):
+        Experiment(
+            experiment.task,
+            experiment.algorithm_config,
+            experiment.model_config,
+            seed=0,
+            config=config,
+        )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    class Poison(Callback):
+        def on_batch_collected(self, batch):
+            for parameter in self.experiment.losses["agents"].parameters():
+                parameter.data.fill_(float("nan"))
+
+    experiment = short_experiment(tmp_path / "run", callbacks=[Poison()])
+    message = r"'loss.*' of group 'agents' is no longer finite in iteration 0 \(20 frames\); no checkpoint"
+    with pytest.raises(FloatingPointError, match=message):
+        experiment.run()
+
+
+def test_an_interrupted_run_leaves_a_checkpoint(tmp_path):
+    class Interrupt(Callback):
+        def on_train_end(self, training_td, group):
+            if self.experiment.n_iters_performed == 1:
+                raise KeyboardInterrupt
+
+    experiment = short_experiment(tmp_path / "run", callbacks=[Interrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run()
+    assert [file.name for file in experiment.checkpoints.files()] == ["checkpoint_40.pt"]
+
+
+def test_intervals_need_not_be_multiples_of_a_batch(tmp_path):
+    overrides = ["experiment.evaluation_interval=30", "experiment.checkpoint_interval=30"]
+    experiment = short_experiment(tmp_path / "run", *overrides, "experiment.max_n_frames=100")
+    experiment.run()
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    evaluated = [row["counters/total_frames"] for row in rows if row["eval/score_mean"]]
+    assert evaluated == ["20", "40", "60", "100"]  # the first, past 30, past 60 (and 90), the last
+    assert [file.name for file in experiment.checkpoints.files()] == [
+        "checkpoint_40.pt",
+        "checkpoint_60.pt",
+        "checkpoint_100.pt",
+    ]
+
+
+def test_a_checkpoint_goes_on_where_it_ended(tmp_path):
+    experiment = short_experiment(tmp_path / "run")
+    experiment.run()
+    file = experiment.checkpoints.files()[-1]
+    again = Experiment.reload_from_file(str(file), {"max_n_frames": 80})
+    assert again.folder_name == experiment.folder_name
+    assert again.total_frames == 60
+    for ours, theirs in zip(parameters(again), parameters(experiment), strict=True):
+        assert torch.equal(ours, theirs)
+    again.run()
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [row["counters/total_frames"] for row in rows] == ["20", "40", "60", "80"]
+    with pytest.raises(ValueError, match="the experiment has no setting 'max_frames'"):
+        Experiment.reload_from_file(str(file), {"max_frames": 1})
+
+
+def test_the_json_of_marl_eval_on_request(tmp_path):
+    experiment = short_experiment(tmp_path / "run", "experiment.create_json=true")
+    experiment.run()
+    data = json.loads((tmp_path / "run" / "run.json").read_text())
+    seed = data["marl_td"]["matrix_game"]["qmix"]["seed_0"]
+    assert len(seed["step_3"]["return"]) == 4
