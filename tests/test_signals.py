@@ -1,0 +1,96 @@
+"""Reward, done and terminated in agent and team shape, from every form an environment gives them in."""
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from marl_td.signals import agent_signals, team_signals
+
+TRUE, FALSE = True, False
+
+
+def batch(root: dict | None = None, group: dict | None = None) -> TensorDict:
+    """Two steps of two agents ``[2]``; values are nested lists without the trailing 1."""
+    following = {key: torch.tensor(value).unsqueeze(-1) for key, value in (root or {}).items()}
+    agents = {key: torch.tensor(value).unsqueeze(-1) for key, value in (group or {}).items()}
+    return TensorDict(
+        {
+            "agents": TensorDict({}, [2, 2]),
+            "next": TensorDict({**following, "agents": TensorDict(agents, [2, 2])}, [2]),
+        },
+        [2],
+    )
+
+
+ROOT = {"reward": [1.0, 2.0], "done": [FALSE, TRUE], "terminated": [FALSE, FALSE]}
+
+
+def of(data: TensorDict, *key: str) -> list:
+    return data[("next", *key)].squeeze(-1).tolist()
+
+
+def test_team_signals_are_given_to_every_agent():
+    out = agent_signals(batch(ROOT), "agents")
+    assert of(out, "agents", "reward") == [[1, 1], [2, 2]]
+    assert of(out, "agents", "done") == [[FALSE, FALSE], [TRUE, TRUE]]
+    assert of(out, "agents", "terminated") == [[FALSE, FALSE], [FALSE, FALSE]]
+    out["next", "agents", "reward"][0, 0] = 7.0  # memory of its own, not a view of the team's
+    assert of(out, "reward") == [1, 2]
+
+
+def test_agents_keep_their_own_signals():
+    own = {
+        "reward": [[1.0, 2.0], [3.0, 4.0]],
+        "done": [[FALSE, TRUE], [FALSE, TRUE]],
+        "terminated": [[FALSE, TRUE], [FALSE, FALSE]],
+    }
+    out = agent_signals(batch(group=own), "agents")
+    for key, value in own.items():
+        assert of(out, "agents", key) == value
+
+
+def test_a_reset_ends_every_agents_trajectory():
+    """The environment is done because one agent is: nothing may leak over the reset for the others."""
+    own = {"done": [[FALSE, FALSE], [FALSE, TRUE]], "terminated": [[FALSE, FALSE], [FALSE, FALSE]]}
+    out = agent_signals(batch(ROOT, own), "agents")
+    assert of(out, "agents", "done") == [[FALSE, FALSE], [TRUE, TRUE]]
+    assert of(out, "agents", "terminated") == [[FALSE, FALSE], [FALSE, FALSE]]
+
+
+def test_an_agents_death_is_kept_while_the_team_goes_on():
+    own = {"done": [[TRUE, FALSE], [TRUE, FALSE]], "terminated": [[TRUE, FALSE], [TRUE, FALSE]]}
+    out = agent_signals(batch({**ROOT, "done": [FALSE, FALSE]}, own), "agents")
+    assert of(out, "agents", "done") == own["done"]
+    assert of(out, "agents", "terminated") == own["terminated"]
+
+
+@pytest.mark.parametrize(("how", "expected"), [("mean", [1.5, 3.5]), ("sum", [3.0, 7.0])])
+def test_team_reward_of_agents_rewards(how, expected):
+    own = {"reward": [[1.0, 2.0], [3.0, 4.0]]}
+    root = {key: ROOT[key] for key in ("done", "terminated")}
+    assert of(team_signals(batch(root, own), "agents", how), "reward") == expected
+
+
+def test_the_team_is_done_when_all_its_agents_are():
+    own = {
+        "reward": [[0.0, 0.0], [0.0, 0.0]],
+        "done": [[FALSE, TRUE], [TRUE, TRUE]],
+        "terminated": [[FALSE, TRUE], [TRUE, FALSE]],
+    }
+    out = team_signals(batch(group=own), "agents")
+    assert of(out, "done") == [FALSE, TRUE]
+    assert of(out, "terminated") == [FALSE, FALSE]
+
+
+def test_the_environments_own_word_comes_first():
+    own = {"done": [[TRUE, TRUE], [FALSE, FALSE]], "terminated": [[TRUE, TRUE], [FALSE, FALSE]]}
+    out = team_signals(batch(ROOT, own), "agents")
+    assert of(out, "done") == ROOT["done"]
+    assert of(out, "terminated") == ROOT["terminated"]
+    assert of(out, "reward") == ROOT["reward"]
+
+
+@pytest.mark.parametrize("function", [agent_signals, team_signals])
+def test_a_missing_signal_is_named(function):
+    with pytest.raises(KeyError, match=r"neither \('next', 'agents', 'terminated'\) nor"):
+        function(batch({key: ROOT[key] for key in ("reward", "done")}), "agents")
