@@ -55,7 +55,10 @@ THIRD_PARTIES: dict[str, tuple[set[str], set[str]]] = {
 Parts that are not listed may import every third party.
 """
 ADAPTERS = "marl_td.tasks.adapters"
-"""Classes of other libraries are subclassed here, so these may be imported at the top of a file."""
+"""Classes of other libraries are subclassed here, so these may be imported at the top of a file.
+
+The same holds for files called `render.py`, which are loaded when something is drawn.
+"""
 
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 NOT_LIBRARY = {"tests", "benchmarks", "docs", "scripts"}
@@ -106,7 +109,7 @@ def third_party_error(source: Source, root: str, lazy: bool) -> str | None:
     if root in sys.stdlib_module_names or layer not in THIRD_PARTIES:
         return None
     top, inside = THIRD_PARTIES[layer]
-    if source.module.startswith(ADAPTERS):
+    if source.module.startswith(ADAPTERS) or source.module.endswith(".render"):
         top = top | inside
     if root in top or (lazy and root in inside):
         return None
@@ -227,6 +230,7 @@ GOOD = [
     ("tasks/a.py", "import torch\ndef f():\n    from scipy import optimize\n    import numpy"),
     ("tasks/adapters/a.py", "import pettingzoo\nimport numpy as np"),
     ("tasks/a.py", "import numpy as np"),
+    ("tasks/shop/render.py", "import matplotlib\nfrom PIL import Image"),
     (
         "marl_td/algorithms/a.py",
         "import benchmarl\nfrom marl_td import register, losses\nfrom .. import policies",

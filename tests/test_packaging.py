@@ -174,7 +174,8 @@ def test_importing_the_package_loads_no_torch(work, installed):
 
 COMPONENTS = """
 import sys, marl_td.losses, marl_td.losses.functional, marl_td.tasks
-print(sorted({name.split(".")[0] for name in sys.modules} & {"benchmarl", "hydra", "omegaconf"}))
+heavy = {"benchmarl", "hydra", "omegaconf", "matplotlib", "pettingzoo", "vmas"}
+print(sorted({name.split(".")[0] for name in sys.modules} & heavy))
 print(marl_td.losses.__file__)
 print(marl_td.tasks.__file__)
 try:

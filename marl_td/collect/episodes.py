@@ -90,14 +90,13 @@ def _quantities(env: EnvBase, after: TensorDictBase) -> dict[NestedKey, Tensor]:
     n_dims = len(env.batch_size)
     found: dict[NestedKey, Tensor] = {}
     n_rewards = 0
-    total: Tensor | float = 0.0
+    total = torch.zeros((), dtype=torch.float64)
     for key in env.reward_keys:
         reward = after.get(key).flatten(n_dims)  # [*B, n_agents] or [*B, 1]
         n_rewards += reward.shape[-1]
         total = total + reward.double().sum(-1)
         group = key[0] if isinstance(key, tuple) else "agents"
         found["group_return", group] = reward.double().mean(-1)
-    assert isinstance(total, Tensor)
     found["return"] = total / n_rewards
     found["steps"] = torch.ones(env.batch_size, dtype=torch.float64, device=total.device)
     info = after.get("info", None)
