@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 WORK = 4e10
 """Elementary operations a bound may take (some seconds); longer lead times are relaxed to fit."""
+MAX_STOCK = 3000
+"""Stock values that a dynamic programme may have (its matrices have that many rows and columns)."""
 N_PRICES = 12
 """Prices that the search for the best market bound tries."""
 
@@ -215,7 +217,7 @@ def affordable_lead(params: RetailParams, pooled: bool = False) -> int:
     orders = min((params.n_agents if pooled else 1) * _max_order(params), n_stock - 1) + 1
     n_solved = 1 if pooled else N_PRICES * len(set(site_rates(params)))
     work = params.max_steps * params.n_phases * n_solved * n_stock * (n_stock + 100)
-    if work > WORK:
+    if work > WORK or n_stock > MAX_STOCK:
         return -1
     return min(params.lead_time, int(math.log(WORK / work) / math.log(orders)))
 

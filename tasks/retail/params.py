@@ -75,7 +75,7 @@ class RetailParams(TaskParams):
         require(self.lead_time >= 0, f"lead_time must be at least 0; got {self.lead_time}.")
         require(
             self.max_level is None or self.max_level >= 1,
-            f"max_level must be at least 1, or None for the capacity; got {self.max_level}.",
+            f"max_level must be at least 1, or None for the default; got {self.max_level}.",
         )
         for name in ("lost_cost", "holding_cost", "transfer_cost", "order_cost"):
             value = getattr(self, name)
