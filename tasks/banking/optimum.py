@@ -16,13 +16,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from marl_td.tasks.banking.chain import CLOSED, Chain, Solution, grid_sizes
+from marl_td.tasks.banking.chain import Chain, Solution, grid_sizes
 from marl_td.tasks.banking.params import N_CHANNELS, BankingParams
 from marl_td.tasks.banking.queueing import pooled_latency
 from marl_td.tasks.base import Optimum, require
 
 SMALL = (22, 16, 6)
 """Places beyond the servers on the small grid that the start law is computed on."""
+FORBIDDEN = 10.0
+"""Fee in s for a channel that is too risky: paid only if all others are full."""
 IRRELEVANT = {"stale": 0, "classes": False, "hold": False, "max_steps": 1, "start": "empty"}
 """Fields that do not enter the chain, at the value they are cached under."""
 
@@ -134,17 +136,20 @@ def portfolio_bound(params: BankingParams) -> tuple[float, float]:
         solved = chain.solve(price * risk, params.shares)
         return solved.low - price * params.risk_limit
 
+    free, step = dual(0.0), 1e-2
+    if dual(step) <= free:  # the dual is concave: it only falls from here, the limit is slack
+        return free, 0.0
     high = 40.0 * max(params.service_time)
     found = minimize_scalar(
-        lambda price: -dual(price), bounds=(0.0, high), method="bounded", options={"xatol": 1e-3}
+        lambda price: -dual(price), bounds=(0.0, high), method="bounded", options={"xatol": 0.02}
     )
-    return max((-found.fun, float(found.x)), (dual(0.0), 0.0))
+    return -float(found.fun), float(found.x)
 
 
 def payment_bound(params: BankingParams) -> float:
     """Least mean latency in s of any policy that keeps the risk of *every* payment within ``risk_limit``.
 
-    Exact on the event clock (small grid): channels that are too risky for a class are closed to it.
+    Exact on the event clock (small grid): a channel that is too risky for a class costs it 10 s more.
 
     Raises:
         ValueError: if no channel is safe enough for some class.
@@ -156,7 +161,7 @@ def payment_bound(params: BankingParams) -> float:
         f"risk_limit {params.risk_limit} is below {lowest:.4g}, the least risk of the riskiest class; "
         "raise it or lower class_risk.",
     )
-    fee = torch.where(risk > params.risk_limit, CLOSED, 0.0).double()
+    fee = torch.where(risk > params.risk_limit, FORBIDDEN, 0.0).double()
     return Chain(params, "event", SMALL).solve(fee, params.shares).low
 
 

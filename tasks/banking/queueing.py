@@ -110,7 +110,7 @@ def _bisect(function: Any, low: float, high: float) -> float:
     """Root of an increasing function on ``[low, high]``; an end point if it has none there."""
     if function(low) >= 0:
         return low
-    for _ in range(100):
+    for _ in range(48):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if function(middle) < 0 else (low, middle)
     return 0.5 * (low + high)
