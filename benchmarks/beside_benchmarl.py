@@ -1,8 +1,8 @@
 """Our MAPPO, MADDPG and QMIX beside BenchMARL's own, on VMAS `navigation` and `balance`.
 
 Same task object, same networks, same experiment settings and budget; each library's own algorithm defaults.
-The figure of merit is the return (mean over agents, one episode of 100 steps) of the trained policy acting at its
-mode, over 100 fresh episodes; the mean over the last fifth of training stands beside it.
+The figure of merit is the return (mean over agents, one episode of 100 steps) of the trained policy acting at
+its mode, over 100 fresh episodes; the mean over the last fifth of training stands beside it.
 
     python benchmarks/beside_benchmarl.py --algorithms mappo maddpg qmix --seeds 0 1 2
 

@@ -1,4 +1,4 @@
-"""MAPPO on mpe2 `simple_spread_v3` (3 agents, continuous actions, 25 steps): a return of -58.9 within 800k steps.
+"""MAPPO on mpe2 `simple_spread_v3` (3 agents, continuous, 25 steps): -58.9 within 800k steps.
 
 The return is summed over the agents and the 25 steps; a random policy makes -78.7 +- 1.5 over 300 episodes.
 

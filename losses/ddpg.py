@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
@@ -184,7 +184,7 @@ class MADDPGLoss(MultiAgentLoss):
         time_dim = tensordict.batch_dims - 1
         shared = set(tensordict.keys(True, True)) & set(following.keys(True, True))
         first = tensordict.narrow(time_dim, 0, 1).select(*shared)
-        out = torch.cat([first, following.select(*shared)], dim=time_dim)
+        out: TensorDictBase = TensorDict.cat([first, following.select(*shared)], dim=time_dim)
         is_init = tensordict.get("is_init", None)
         if is_init is not None:
             n_steps = is_init.shape[time_dim]
@@ -228,7 +228,8 @@ class MADDPGLoss(MultiAgentLoss):
         """Where every group in scope is found by its name."""
         if len(self._target_actors) == 1:
             return tensordict
-        joint = require(tensordict, self.tensor_keys.joint).copy()
+        entry: Any = require(tensordict, self.tensor_keys.joint)
+        joint = entry.copy()
         is_init = tensordict.get("is_init", None)
         return joint if is_init is None else joint.set("is_init", is_init)
 

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from marl_td.losses.functional.checks import check_fraction
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-def target_copy(module: nn.Module) -> nn.Module:
+
+def target_copy(module: ModuleT) -> ModuleT:
     """A deep copy of ``module`` whose parameters take no gradient: its target network."""
-    return deepcopy(module).requires_grad_(False)
+    copied = deepcopy(module)
+    copied.requires_grad_(False)
+    return copied
 
 
 class FrozenView:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
 from torch import nn
 from torch.distributions import Categorical
@@ -78,7 +79,7 @@ def greedy_q(algorithm: Any, group: str) -> TensorDictSequential:
     return TensorDictSequential(net, head)
 
 
-def epsilon_greedy(algorithm: Any, group: str, policy: nn.Module) -> TensorDictSequential:
+def epsilon_greedy(algorithm: Any, group: str, policy: TensorDictSequential) -> TensorDictSequential:
     """``policy`` with each agent, by itself, acting at random (among available actions) with epsilon.
 
     Epsilon falls linearly as the experiment's ``exploration_*`` settings say.
@@ -96,8 +97,31 @@ def epsilon_greedy(algorithm: Any, group: str, policy: nn.Module) -> TensorDictS
     return TensorDictSequential(*policy, explore)
 
 
+@torch.no_grad()
+def scale_output(network: nn.Module, gain: float) -> nn.Module:
+    """Multiply the last linear layer of ``network`` by ``gain`` and zero its bias, in place.
+
+    A small gain makes the first outputs near zero, so that no action is preferred by chance. A network that
+    does not end in a linear layer with a bias keeps its own initialisation.
+    """
+    named = dict(network.named_parameters())
+    *_, before_last, last = ["", "", *named]
+    prefixes = {name.removesuffix("weight").removesuffix("bias") for name in (before_last, last)}
+    weight, bias = (named.get(f"{min(prefixes)}{part}") for part in ("weight", "bias"))
+    if len(prefixes) == 1 and weight is not None and bias is not None:
+        if weight.shape[:-1] == bias.shape:
+            weight.mul_(gain)
+            bias.zero_()
+    return network
+
+
 def stochastic(
-    algorithm: Any, group: str, *, scale_mapping: str = "biased_softplus_1.0", squash: bool = True
+    algorithm: Any,
+    group: str,
+    *,
+    scale_mapping: str = "biased_softplus_1.0",
+    squash: bool = True,
+    output_gain: float = 1.0,
 ) -> ProbabilisticActor:
     """Actor that samples: masked categorical, or (tanh-squashed) normal inside the bounds.
 
@@ -108,9 +132,15 @@ def stochastic(
         group: the agent group.
         scale_mapping: how the network's output becomes a standard deviation (TorchRL's names).
         squash: squash continuous actions into their bounds by tanh; a plain normal otherwise.
+        output_gain: as in :func:`scale_output`; 1 keeps the network's own initialisation.
     """
-    if algorithm.is_continuous(group):
-        return _continuous_actor(algorithm, group, scale_mapping, squash)
+    continuous = algorithm.is_continuous(group)
+    width = 2 * d_action(algorithm, group) if continuous else n_actions(algorithm, group)
+    net = network(algorithm, group, "logits", width)
+    if output_gain != 1.0:
+        scale_output(net, output_gain)
+    if continuous:
+        return _continuous_actor(algorithm, group, net, scale_mapping, squash)
     in_keys: dict[str, Any] = {"logits": (group, "logits")}
     distribution: Any = Categorical
     options: dict[str, Any] = {}
@@ -119,7 +149,7 @@ def stochastic(
         distribution = MaskedCategorical
         options["use_cross_entropy"] = False  # that way of TorchRL's warns at every call
     return ProbabilisticActor(
-        module=network(algorithm, group, "logits", n_actions(algorithm, group)),
+        module=net,
         spec=algorithm.action_spec[group, "action"],
         in_keys=in_keys,
         out_keys=[(group, "action")],
@@ -131,9 +161,8 @@ def stochastic(
 
 
 def _continuous_actor(
-    algorithm: Any, group: str, scale_mapping: str, squash: bool
+    algorithm: Any, group: str, net: nn.Module, scale_mapping: str, squash: bool
 ) -> ProbabilisticActor:
-    net = network(algorithm, group, "logits", 2 * d_action(algorithm, group))
     extract = TensorDictModule(
         NormalParamExtractor(scale_mapping=scale_mapping),
         in_keys=[(group, "logits")],

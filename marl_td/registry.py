@@ -94,7 +94,7 @@ def _register_tasks() -> None:
     from marl_td.benchmarl_tasks import MarlTdTask, params_class
 
     store = ConfigStore.instance()
-    for member in MarlTdTask:
+    for member in MarlTdTask.__members__.values():
         name = member.name.lower()
         params = params_class(name)
         task_config_registry[f"marl_td/{name}"] = member

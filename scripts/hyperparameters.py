@@ -12,6 +12,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import itertools
 import sys
 import textwrap
 from pathlib import Path
@@ -28,7 +29,7 @@ def field_docs(config: type[Any]) -> dict[str, str]:
         if not dataclasses.is_dataclass(cls):
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
-        for statement, following in zip(body, body[1:], strict=False):
+        for statement, following in itertools.pairwise(body):
             if not isinstance(statement, ast.AnnAssign) or not isinstance(following, ast.Expr):
                 continue
             target, text = statement.target, following.value
@@ -76,7 +77,9 @@ def filled(text: str, config: type[Any]) -> str:
 def main() -> int:
     """Rewrite or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if a page is old")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing, exit 1 if a page is old"
+    )
     check = parser.parse_args().check
     old = []
     for path, config in pages().items():

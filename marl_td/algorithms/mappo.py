@@ -1,7 +1,7 @@
 """MAPPO: PPO actors with a central critic.
 
 Yu et al. 2022, "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games",
-https://arxiv.org/abs/2103.01955. The page ``docs/algorithms/mappo.md`` says what differs from the reference code.
+https://arxiv.org/abs/2103.01955. The page ``docs/algorithms/mappo.md`` says what differs from the reference.
 """
 
 from __future__ import annotations
