@@ -49,6 +49,11 @@ class QMixingConfig(MarlTdConfig):
         check_range("huber_delta", self.huber_delta, 1e-6)
         check_range("lmbda", self.lmbda, 0.0, 1.0)
 
+    def loss_options(self) -> dict[str, Any]:
+        """The fields that :class:`QMixingLoss` takes, by its argument names."""
+        names = ("double_q", "loss_function", "huber_delta", "lmbda")
+        return {name: getattr(self, name) for name in names}
+
 
 class QMixingFamily(MarlTdAlgorithm):
     """Base of the algorithms that learn a team value mixed from the agents' values."""
@@ -80,16 +85,12 @@ class QMixingFamily(MarlTdAlgorithm):
     def _get_loss(
         self, group: str, policy_for_loss: Any, continuous: bool
     ) -> tuple[QMixingLoss, bool]:
-        config = self.config
         loss = QMixingLoss(
             policy_for_loss.select_subsequence(out_keys=[(group, "action_value")]),
             self.mixer(group).to(self.device),
             gamma=self.experiment_config.gamma,
-            double_q=config.double_q,
-            loss_function=config.loss_function,
-            huber_delta=config.huber_delta,
-            lmbda=config.lmbda,
             sequences=self.keeps_episodes,
+            **self.config.loss_options(),
         )
         names = ("action", "action_value", "action_mask", "chosen_action_value", "mask")
         loss.set_keys(priority=(group, "td_error"), **{name: (group, name) for name in names})

@@ -25,17 +25,13 @@ class Qmix(QMixingFamily):
 
     def mixer(self, group: str) -> TensorDictSequential:
         """The monotone mixing network, given the global state or the joint observation."""
-        config = self.config
-        scope = config.critic_scope
+        scope = self.config.critic_scope
         network = QMixer(
             self.n_agents(group),
             critics.joint_observation_size(self, group, scope),
-            d_embed=config.mixing_embed_dim,
-            hypernet_layers=config.hypernet_layers,
-            d_hypernet=config.hypernet_embed,
-            state_norm=config.state_norm,
             local_key=(group, "chosen_action_value"),
             state_key="mixer_state",
+            **self.config.mixer_options(),
         )
         return TensorDictSequential(critics.joint_input(self, group, scope, "mixer_state"), network)
 
@@ -65,3 +61,12 @@ class QmixConfig(QMixingConfig):
         check_range("hypernet_embed", self.hypernet_embed, 1)
         check_choice("state_norm", self.state_norm, STATE_NORMS)
         check_choice("critic_scope", self.critic_scope, ("environment", "group"))
+
+    def mixer_options(self) -> dict[str, Any]:
+        """The fields that :class:`marl_td.models.mixers.QMixer` takes, by its argument names."""
+        return {
+            "d_embed": self.mixing_embed_dim,
+            "hypernet_layers": self.hypernet_layers,
+            "d_hypernet": self.hypernet_embed,
+            "state_norm": self.state_norm,
+        }

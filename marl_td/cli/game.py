@@ -1,0 +1,98 @@
+"""``marl-td game``: what a value-based algorithm learns of a payoff table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from marl_td.cli.output import add_progress_option, count, print_json
+
+DESCRIPTION = """Train a value-based algorithm on a one-step game, over all joint actions, and print per seed
+the learned value of every joint action, its squared error and the payoff of the greedy joint action.
+
+The agents' values are free numbers; the mixer and the loss are the algorithm's own. So the result
+shows what the algorithm's factorisation makes of the payoff, and nothing else."""
+
+EXAMPLE = """example: marl-td game --algorithm qmix --payoff '[[8,-12,-12],[-12,0,0],[-12,0,0]]' --seeds 4"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Describe the command."""
+    parser = subparsers.add_parser(
+        "game",
+        help="train on a payoff table",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--payoff",
+        required=True,
+        metavar="JSON",
+        help="nested lists, one level per agent (agent 1 outermost), or a file that holds them",
+    )
+    parser.add_argument("--algorithm", required=True, metavar="NAME", help="such as qmix or vdn")
+    parser.add_argument(
+        "--seeds", type=count, default=8, metavar="N", help="seeds 0 to N-1 (default 8)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    add_progress_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train and print."""
+    payoff = read_payoff(arguments.payoff)
+    from tqdm import tqdm
+
+    from marl_td.evaluation.games import game_algorithm, payoff_table, train_game
+    from marl_td.evaluation.table_fit import N_STEPS
+
+    game_algorithm(arguments.algorithm)
+    payoff_table(payoff)
+    hidden = None if arguments.progress is None else not arguments.progress
+    with tqdm(total=N_STEPS, desc=f"game: {arguments.algorithm}", disable=hidden) as bar:
+        runs = train_game(payoff, arguments.algorithm, range(arguments.seeds), on_step=bar.update)
+    if arguments.json:
+        print_json({"runs": [asdict(run) for run in runs]})
+        return 0
+    for run in runs:
+        print(
+            f"seed {run.seed}: squared error {run.squared_error:.3f}, "
+            f"greedy payoff {run.greedy_payoff:g}"
+        )
+        print("\n".join(f"  {row}" for row in table_rows(run.table)))
+    return 0
+
+
+def read_payoff(text: str) -> Any:
+    """The payoff that ``--payoff`` gives, as JSON or as the name of a JSON file.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    given, where = text, "--payoff"
+    if not text.lstrip().startswith("["):
+        path = Path(text)
+        if not path.is_file():
+            raise ValueError(
+                f"--payoff must be JSON such as '[[1,0],[0,1]]' or an existing file; got '{text}'."
+            )
+        given, where = path.read_text(encoding="utf-8"), f"the file {text}"
+    try:
+        return json.loads(given)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not valid JSON: {error}.") from error
+
+
+def table_rows(table: Any) -> list[str]:
+    """A nested table as lines, the last agent across; more than two agents give blocks."""
+    if not isinstance(table[0], list):
+        return ["".join(f"{round(value, 3) + 0.0:10.3f}" for value in table)]
+    blocks = [table_rows(part) for part in table]
+    if not isinstance(table[0][0], list):
+        return [row for block in blocks for row in block]
+    return [line for i, block in enumerate(blocks) for line in (f"[{i}]", *block)]
