@@ -214,6 +214,9 @@ class ParallelCopy:
 
 
 def _has_state(env: Any) -> bool:
+    """Whether there is a global state; some environments keep something else under that name."""
+    if not callable(getattr(env.unwrapped, "state", None)):
+        return False
     try:
         env.state()
     except NotImplementedError:  # what PettingZoo's base class raises where there is none

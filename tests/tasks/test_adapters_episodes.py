@@ -215,6 +215,9 @@ def test_the_state_can_be_left_out_or_asked_for():
     assert "state" not in from_pettingzoo(Toy()).reset().keys()
     with pytest.raises(NotImplementedError):
         from_pettingzoo(Toy(), state=True)
+    other = Toy()
+    other.state = {"cat_0": 1}  # as in PettingZoo's rock, paper, scissors
+    assert "state" not in from_pettingzoo(other).reset().keys()
 
 
 def test_rendering_needs_a_render_mode():

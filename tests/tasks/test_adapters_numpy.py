@@ -48,6 +48,10 @@ class SeededReset(Plain):
         return super().reset()
 
 
+class Unseedable(Plain):
+    seed = 5
+
+
 def play(env, steps, action=1):
     td, out = env.reset(), []
     actions = TensorDict({"action": torch.full((env.n_envs, 3), action)}, [env.n_envs, 3])
@@ -107,6 +111,12 @@ def test_copies_get_distinct_seeds(kind):
     assert all(len(copy.env.seeds) == 1 for copy in env.copies)
 
 
+def test_an_environment_without_seeds_is_left_to_itself():
+    env = from_numpy(Unseedable, n_actions=2, n_envs=2, seed=1)
+    env.reset()
+    assert all(copy.env.seeds == [] for copy in env.copies)
+
+
 # ------------------------------------------------------------------------------------------ ends
 @pytest.mark.parametrize("done", [True, [True, True, True], np.ones((3, 1), dtype=bool)])
 def test_done_terminates(done):
@@ -138,12 +148,14 @@ def test_our_time_limit_truncates():
 
 def test_agents_that_are_done_early_are_masked():
     plain = Plain(dones={1: [True, False, False], 2: [False, True, False], 3: [False, False, True]})
-    steps = play(from_numpy(plain, n_actions=2), 3)
+    env = from_numpy(plain, n_actions=2)
+    steps = play(env, 3)
     alive = [step["agents", "mask"][0].tolist() for step in steps]
     assert alive == [[False, True, True], [False, False, True], [False, False, False]]
     rewards = [step["agents", "reward"].flatten().tolist() for step in steps]
     assert rewards == [[1, 2, 3], [0, 2, 3], [0, 0, 3]]
     assert flags(steps, "terminated") == [False, False, True]
+    assert env.reset()["agents", "mask"].all()
 
 
 def test_without_a_mask_they_are_an_error_with_the_remedy():

@@ -34,6 +34,14 @@ class EndsAt(SimpleSpread):
         return self.count >= torch.arange(len(self.count)) + 2
 
 
+class Noisy(SimpleSpread):
+    """A scenario that draws in every step."""
+
+    def observation(self, agent):
+        seen = super().observation(agent)
+        return seen + torch.rand_like(seen)
+
+
 def still(td, env):
     """Write zero actions: a policy without randomness."""
     for group, agents in env.group_map.items():
@@ -142,6 +150,23 @@ def test_another_environment_does_not_change_the_start_states():
 
     assert torch.equal(starts(env, 4, disturb), alone)
     assert not torch.equal(alone[0], alone[1])
+
+
+def test_another_environment_does_not_change_the_steps():
+    def steps(env, between=lambda: None):
+        td, out = env.reset(), []
+        for _ in range(3):
+            td = env.step(still(td, env))["next"].clone()
+            out.append(td["agents", "observation"])
+            between()
+        return torch.stack(out)
+
+    env, other = (from_vmas(Noisy(), n_envs=2, seed=1) for _ in range(2))
+    shared = Environment.vmas_random_state[0].clone()
+    alone = steps(from_vmas(Noisy(), n_envs=2, seed=1))
+    assert torch.equal(steps(env, lambda: other.step(still(other.reset(), other))), alone)
+    assert not torch.equal(alone[0], alone[1])
+    assert torch.equal(Environment.vmas_random_state[0], shared)
 
 
 def test_a_plain_environment_would_be_changed():
