@@ -15,9 +15,9 @@ import torch
 
 from marl_td.tasks import make_task
 from marl_td.tasks.retail import Retail
-from marl_td.tasks.retail.demand import demand_pmf, total_pmf
+from marl_td.tasks.retail.demand import demand_pmf, newsvendor_level, total_pmf
 from marl_td.tasks.retail.dp import average_cost
-from marl_td.tasks.retail.optimum import alone, newsvendor_level, pooled_point, stock_point
+from marl_td.tasks.retail.optimum import alone, pooled_point, stock_point
 from marl_td.tasks.retail.policies import StockPolicy
 from marl_td.tasks.retail.search import map_parameters, simulate
 

@@ -36,6 +36,23 @@ def demand_pmf(params: RetailParams) -> Tensor:
     return poisson_pmf(phase_rates(params))
 
 
+def newsvendor_level(params: RetailParams, mean: float) -> int:
+    """Smallest stock that covers Poisson demand with ``mean`` with probability p / (p + h)."""
+    cdf = poisson_pmf(torch.tensor(mean)).cumsum(-1)
+    ratio = params.lost_cost / max(params.lost_cost + params.holding_cost, 1e-12)
+    return int((cdf < ratio).sum())
+
+
+def level_scale(params: RetailParams) -> int:
+    """Order-up-to level that the action 1.0 stands for, in units; see ``RetailParams.max_level``."""
+    if params.max_level is not None:
+        return params.max_level
+    if params.order_cost > 0:
+        return params.capacity
+    largest = float(phase_rates(params).max())
+    return min(params.capacity, max(1, newsvendor_level(params, (params.lead_time + 1) * largest)))
+
+
 def draw_uniforms(params: RetailParams, n_envs: int, generator: torch.Generator) -> Tensor:
     """Uniform numbers ``[n_envs, n_agents]`` that :func:`demand_of` turns into demand.
 

@@ -25,7 +25,14 @@ import torch
 from torch import Tensor
 
 from marl_td.tasks.base import Optimum
-from marl_td.tasks.retail.demand import convolve, demand_pmf, phase_rates, poisson_pmf, total_pmf
+from marl_td.tasks.retail.demand import (
+    convolve,
+    demand_pmf,
+    level_scale,
+    newsvendor_level,
+    phase_rates,
+    total_pmf,
+)
 from marl_td.tasks.retail.dp import (
     StockPoint,
     Trade,
@@ -83,19 +90,11 @@ def _bound(task: Retail) -> Optimum | None:
     return max(found, key=lambda optimum: optimum.value, default=None)
 
 
-def newsvendor_level(params: RetailParams, mean: float) -> int:
-    """Smallest stock that covers Poisson demand with ``mean`` with probability p / (p + h)."""
-    cdf = poisson_pmf(torch.tensor(mean)).cumsum(-1)
-    ratio = params.lost_cost / max(params.lost_cost + params.holding_cost, 1e-12)
-    return int((cdf < ratio).sum())
-
-
 def _never_full(params: RetailParams) -> bool:
     """Whether capacity, order size and level scale leave the optimal policy alone (K = 0)."""
-    most = float(phase_rates(params).max())
-    level = newsvendor_level(params, (params.lead_time + 1) * most)
-    room = min(params.capacity, params.level_scale)
-    return params.order_cost == 0 and level <= room
+    largest = float(phase_rates(params).max())
+    level = newsvendor_level(params, (params.lead_time + 1) * largest)
+    return params.order_cost == 0 and level <= min(params.capacity, level_scale(params))
 
 
 # ------------------------------------------------------------------------------------------- problems

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +31,9 @@ class RetailParams(TaskParams):
     max_order: int = 20
     """Largest order of a site per period, Q_max, in units."""
     max_level: int | None = None
-    """Order-up-to level that the action 1.0 stands for, S_max, in units. None: the largest site's mean
-    demand m of ``lead_time + 1`` periods plus 5 sqrt(m), at most the capacity; the capacity if orders
-    have a fixed cost."""
+    """Order-up-to level that the action 1.0 stands for, S_max, in units. None: what ``lead_time + 1``
+    periods of the largest demand need with probability p / (p + h), at most the capacity (without a fixed
+    order cost no optimal policy orders beyond that); the capacity if orders have a fixed cost."""
     transfer_mode: str = "reactive"
     """``"reactive"``: after demand, leftovers that sites lend cover others' unmet units;
     ``"action"``: before demand, offers meet requests."""
@@ -97,15 +96,6 @@ class RetailParams(TaskParams):
             value = getattr(self, name)
             require(value in known, f"{name} must be one of {', '.join(known)}; got '{value}'.")
         site_rates(self)
-
-    @property
-    def level_scale(self) -> int:
-        """Order-up-to level that the action 1.0 stands for, in units."""
-        if self.max_level is not None:
-            return self.max_level
-        mean = (self.lead_time + 1) * max(site_rates(self)) * (1 + self.season_amplitude)
-        enough = math.ceil(mean + 5 * math.sqrt(mean))
-        return self.capacity if self.order_cost > 0 else min(self.capacity, enough)
 
     @property
     def n_phases(self) -> int:

@@ -78,7 +78,7 @@ class StockPolicy:
         return (offer / can_give - request / can_take).clamp(-1.0, 1.0)
 
     def _encode(self, level: Tensor, transfer: Tensor) -> Tensor:
-        scale = self.task.params.level_scale
+        scale = self.task.level_scale
         if self.task.continuous:
             return torch.stack([(level / scale).clamp_max(1.0), transfer], -1)
         n_levels = self.task.levels().numel()

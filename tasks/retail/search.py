@@ -78,7 +78,7 @@ def best_base_stock(task: Retail) -> StockPolicy:
 def best_reorder_point(task: Retail) -> StockPolicy:
     """The best (s, S) policy without transfers, S - s in steps of 2 units."""
     level = level_candidates(task, 0.0, 12.0)
-    gap = torch.arange(1.0, task.params.level_scale, 2.0, device=task.device)
+    gap = torch.arange(1.0, task.level_scale, 2.0, device=task.device)
     i, j = _product(len(level), len(gap))
     gaps = gap[j].unsqueeze(-1).expand(-1, task.n_agents)
     return _best_per_site(StockPolicy(task, level[i], gaps), SCREEN_PATHS)

@@ -18,7 +18,7 @@ Description:
     :mod:`~marl_td.tasks.retail.optimum` solve this very task, not a fluid version of it.
 
 Action space:
-    Continuous, ``Box(2)``: the order-up-to level in [0, 1] of ``level_scale`` units (see ``max_level``; 26
+    Continuous, ``Box(2)``: the order-up-to level in [0, 1] of ``level_scale`` units (see ``max_level``; 18
     by default), and the transfer in [-1, 1]. Mode ``"action"``: > 0 offers that share of the own
     stock, < 0 requests that share of the free capacity, each counted up to ``max_transfer`` units. Mode
     ``"reactive"``: > 0 lends that share of what is left after demand; unmet units are always requested, so
@@ -60,7 +60,7 @@ import torch
 from torch import Tensor
 
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Optimum, Policy, Step, Task
-from marl_td.tasks.retail.demand import demand_of, demand_pmf, draw_uniforms
+from marl_td.tasks.retail.demand import demand_of, demand_pmf, draw_uniforms, level_scale
 from marl_td.tasks.retail.dynamics import (
     Decision,
     Flow,
@@ -107,6 +107,7 @@ class Retail(Task[RetailParams, RetailState]):
         site = torch.arange(self.n_agents, device=self.device)
         n_others = self.n_agents - 1 if params.share_inventory else 0
         self._others = (site.unsqueeze(-1) + site[1 : 1 + n_others]) % self.n_agents
+        self.level_scale = level_scale(params)
         self._levels = self.levels().to(self.device)
 
     # ------------------------------------------------------------------ shape
@@ -210,11 +211,11 @@ class Retail(Task[RetailParams, RetailState]):
         else:
             share = (action // 3).to(torch.float32) / (N_LEVELS - 1)
             transfer = 1.0 - (action % 3).to(torch.float32)
-        return Decision((share * self.params.level_scale).round(), transfer)
+        return Decision((share * self.level_scale).round(), transfer)
 
     def levels(self) -> Tensor:
         """Order-up-to levels that an action can express, in units, increasing."""
-        scale = self.params.level_scale
+        scale = self.level_scale
         if self.continuous:
             return torch.arange(scale + 1, dtype=torch.float32)
         return (torch.arange(N_LEVELS, dtype=torch.float32) / (N_LEVELS - 1) * scale).round()
@@ -273,4 +274,4 @@ class Retail(Task[RetailParams, RetailState]):
     def render(self, state: RetailState, index: int = 0) -> Any:
         from marl_td.tasks.retail.render import draw
 
-        return draw(self.params, state, index)
+        return draw(self.params, self.level_scale, state, index)

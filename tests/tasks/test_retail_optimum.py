@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marl_td.tasks import make_task
-from marl_td.tasks.retail.demand import convolve, poisson_pmf, total_pmf
+from marl_td.tasks.retail.demand import convolve, newsvendor_level, poisson_pmf, total_pmf
 from marl_td.tasks.retail.dp import (
     average_cost,
     buying,
@@ -18,7 +18,6 @@ from marl_td.tasks.retail.optimum import (
     affordable_lead,
     alone,
     market,
-    newsvendor_level,
     pooled,
     pooled_point,
     stock_point,
