@@ -399,6 +399,7 @@ def test_a_discrete_actor_learns_the_better_action():
 third_party_warnings = [
     pytest.mark.filterwarnings("ignore:Using lock_:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*inline_inbuilt_nn_modules:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.:DeprecationWarning"),
 ]
 
 
