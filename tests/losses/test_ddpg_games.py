@@ -112,7 +112,7 @@ def zero_sum_payoff(action):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_team_learns_the_optimum_of_a_quadratic_game(seed):
     torch.manual_seed(seed)
-    final = play({"agents": 3}, team_payoff, 160)[-1]
+    final = play({"agents": 3}, team_payoff, 240)[-1]
     assert team_payoff(final)["agents"][0] > -0.02
 
 
