@@ -79,7 +79,9 @@ def greedy_q(algorithm: Any, group: str) -> TensorDictSequential:
     return TensorDictSequential(net, head)
 
 
-def epsilon_greedy(algorithm: Any, group: str, policy: TensorDictSequential) -> TensorDictSequential:
+def epsilon_greedy(
+    algorithm: Any, group: str, policy: TensorDictSequential
+) -> TensorDictSequential:
     """``policy`` with each agent, by itself, acting at random (among available actions) with epsilon.
 
     Epsilon falls linearly as the experiment's ``exploration_*`` settings say.
@@ -105,13 +107,12 @@ def scale_output(network: nn.Module, gain: float) -> nn.Module:
     does not end in a linear layer with a bias keeps its own initialisation.
     """
     named = dict(network.named_parameters())
-    *_, before_last, last = ["", "", *named]
-    prefixes = {name.removesuffix("weight").removesuffix("bias") for name in (before_last, last)}
-    weight, bias = (named.get(f"{min(prefixes)}{part}") for part in ("weight", "bias"))
-    if len(prefixes) == 1 and weight is not None and bias is not None:
-        if weight.shape[:-1] == bias.shape:
-            weight.mul_(gain)
-            bias.zero_()
+    stems = {name.rpartition(".")[0] for name in list(named)[-2:]}
+    stem = stems.pop()
+    weight, bias = named.get(f"{stem}.weight"), named.get(f"{stem}.bias")
+    if not stems and weight is not None and bias is not None and weight.ndim == bias.ndim + 1:
+        weight.mul_(gain)
+        bias.zero_()
     return network
 
 

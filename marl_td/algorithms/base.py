@@ -20,6 +20,8 @@ from marl_td.losses.targets import TargetUpdater
 
 Scope = Literal["group", "environment"]
 
+NETWORK_OUTPUTS = ("action", "log_prob", "logits", "loc", "scale", "parameter")
+
 
 class MarlTdAlgorithm(Algorithm):
     """Base of our algorithms inside an unchanged BenchMARL experiment.
@@ -188,7 +190,10 @@ def check_finite(batch: TensorDictBase) -> None:
     finite = torch.stack([value.isfinite().all() for value in floats.values()])
     if bool(finite.all()):
         return
-    key, value = list(floats.items())[finite.tolist().index(False)]
+    bad = [key for key, ok in zip(floats, finite.tolist(), strict=True) if not ok]
+    # What the environment gave is the cause, what a network made of it the consequence.
+    key = min(bad, key=lambda key: (key if isinstance(key, str) else key[-1]) in NETWORK_OUTPUTS)
+    value = floats[key]
     where = (~value.isfinite()).nonzero()[0].tolist()
     name = key if isinstance(key, str) else ".".join(key)
     raise ValueError(

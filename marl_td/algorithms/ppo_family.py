@@ -52,6 +52,8 @@ class PpoConfig(MarlTdConfig):
     """How the network's output becomes a standard deviation (continuous actions)."""
     use_tanh_normal: bool = True
     """Squash continuous actions into their bounds by tanh, or use a plain normal."""
+    actor_gain: float = 0.01
+    """Scale of the actor's last layer at the start, > 0; small: no action is preferred by chance; 1: off."""
     chunk_length: int = 0
     """Length of training sequences of recurrent networks, in steps; 0 for whole collected rows."""
 
@@ -59,6 +61,7 @@ class PpoConfig(MarlTdConfig):
         """Check the ranges."""
         check_range("clip_epsilon", self.clip_epsilon, 1e-6, 0.999)
         check_range("lmbda", self.lmbda, 0.0, 1.0)
+        check_range("actor_gain", self.actor_gain, 1e-6)
         check_range("value_norm_beta", self.value_norm_beta, 0.0, 0.9999999)
         for name in ("entropy_coef", "critic_coef", "clip_value", "huber_delta", "chunk_length"):
             check_range(name, getattr(self, name), 0.0)
@@ -85,6 +88,7 @@ class PpoFamily(MarlTdAlgorithm):
             group,
             scale_mapping=self.config.scale_mapping,
             squash=self.config.use_tanh_normal,
+            output_gain=self.config.actor_gain,
         )
 
     def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:

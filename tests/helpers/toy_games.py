@@ -1,0 +1,131 @@
+"""Games of a few steps whose random and best returns are known in closed form, as BenchMARL tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from marl_td.benchmarl_tasks import FunctionTask
+from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Step, Task, TaskParams
+from marl_td.tasks.vector_env import VectorEnv
+
+
+class GameState(NamedTuple):
+    """What the episode is about, ``[n_envs, ...]``, and the number of steps taken."""
+
+    cue: Tensor
+    step: Tensor
+
+
+@dataclass
+class RecallParams(TaskParams):
+    """Parameters of the memory game."""
+
+    max_steps: int = 4
+    """Length of the episode."""
+
+
+class Recall(Task[RecallParams, GameState]):
+    """Each of two agents sees its cue (-1 or 1) in the first step and must name it in the last one.
+
+    Reward 1 for a right answer: 1 with memory, 0.5 without.
+    """
+
+    name = "recall"
+    Params: ClassVar[type[TaskParams]] = RecallParams
+    has_continuous_actions = False
+
+    @property
+    def groups(self) -> dict[str, GroupSpec]:
+        return {"agents": GroupSpec(2, 2, Discrete(2))}
+
+    def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
+        return {"cue": torch.rand((n_envs, 2), generator=generator, device=self.device)}
+
+    def reset(self, n_envs: int, noise: Noise) -> GameState:
+        step = torch.zeros(n_envs, dtype=torch.long, device=self.device)
+        return GameState((noise["cue"] > 0.5).long(), step)
+
+    def step(self, state: GameState, action: Groups, noise: Noise) -> Step[GameState]:
+        last = state.step + 1 == self.params.max_steps
+        right = (action["agents"] == state.cue) & last.unsqueeze(-1)
+        return Step(GameState(state.cue, state.step + 1), {"agents": right.float()}, last, {})
+
+    def observe(self, state: GameState) -> Groups:
+        first = (state.step == 0).unsqueeze(-1)
+        shown = torch.where(first, 2.0 * state.cue - 1.0, 0.0)
+        time = (state.step / self.params.max_steps).unsqueeze(-1).expand_as(shown)
+        return {"agents": torch.stack([shown, time], -1)}
+
+
+class Meet(Task[RecallParams, GameState]):
+    """Two agents see a number c_i in [-1, 1] each and choose u_i in [-1, 1].
+
+    Reward ``-(u_1 + u_2 - c_1 - c_2)^2 / 2``: best 0; choosing 0 gives ``-E(c_1 + c_2)^2 / 2 = -1/3``;
+    uniformly random choices twice that, -2/3.
+    """
+
+    name = "meet"
+    Params: ClassVar[type[TaskParams]] = RecallParams
+    has_discrete_actions = False
+
+    @property
+    def groups(self) -> dict[str, GroupSpec]:
+        return {"agents": GroupSpec(2, 1, Box((-1.0,), (1.0,)))}
+
+    def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
+        return {"cue": torch.rand((n_envs, 2), generator=generator, device=self.device)}
+
+    def reset(self, n_envs: int, noise: Noise) -> GameState:
+        step = torch.zeros(n_envs, dtype=torch.long, device=self.device)
+        return GameState(2.0 * noise["cue"] - 1.0, step)
+
+    def step(self, state: GameState, action: Groups, noise: Noise) -> Step[GameState]:
+        miss = action["agents"].sum((-2, -1)) - state.cue.sum(-1)
+        reward = (-0.5 * miss.square()).unsqueeze(-1).expand(-1, 2)
+        done = torch.ones_like(state.step, dtype=torch.bool)
+        return Step(GameState(state.cue, state.step + 1), {"agents": reward}, done, {})
+
+    def observe(self, state: GameState) -> Groups:
+        return {"agents": state.cue.unsqueeze(-1)}
+
+
+class Broken(Meet):
+    """The same game with a sensor that fails: agent 1 of environment 2 sees NaN."""
+
+    name = "broken"
+
+    def observe(self, state: GameState) -> Groups:
+        seen = state.cue.clone()
+        seen[2, 1] = float("nan")
+        return {"agents": seen.unsqueeze(-1)}
+
+
+def _recall(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
+    return VectorEnv(Recall(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
+
+
+def _meet(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
+    return VectorEnv(Meet(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
+
+
+def _broken(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
+    return VectorEnv(Broken(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
+
+
+def recall_task() -> FunctionTask:
+    """The memory game."""
+    return FunctionTask("recall", _recall, max_steps=4, continuous=False, discrete=True)
+
+
+def meet_task() -> FunctionTask:
+    """The meeting of two numbers."""
+    return FunctionTask("meet", _meet, max_steps=1)
+
+
+def broken_task() -> FunctionTask:
+    """The game with the broken sensor."""
+    return FunctionTask("broken", _broken, max_steps=1)
