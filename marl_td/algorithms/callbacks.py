@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarl.experiment.callback import Callback
 from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
 
 
 def add_callback(experiment: Any, callback: Callback) -> None:
@@ -20,8 +21,9 @@ class JointKeys(Callback):
     """Keeps every group's observations and actions in the data of every other group.
 
     BenchMARL hands each group a batch without the other groups. Central critics over all groups of the
-    environment read ``("joint", group, "observation" | "action" | "action_mask")`` and the same under
-    ``"next"``, each ``[n_envs, T, n_agents, ...]``; these root keys survive into every group's replay.
+    environment read ``("joint", group, ...)`` and the same under ``"next"``: each group's observation,
+    action, action mask and (recurrent policies) hidden state, ``[n_envs, T, n_agents, ...]``. These root
+    keys survive into every group's replay.
     """
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
@@ -29,6 +31,11 @@ class JointKeys(Callback):
         for source in (batch, batch.get("next")):
             joint = TensorDict({}, batch_size=batch.batch_size, device=batch.device)
             for group in self.experiment.group_map:
-                kept = [*self.experiment.observation_spec[group].keys(), "action", "action_mask"]
-                joint.set(group, source.get(group).select(*kept, strict=False))
+                joint.set(group, source.get(group).select(*self._kept(group), strict=False))
             source.set("joint", joint)
+
+    def _kept(self, group: str) -> list[NestedKey]:
+        """What the group's policy and the critics read of it."""
+        read = self.experiment.algorithm.get_policy_for_loss(group).in_keys
+        own = [key[1:] for key in read if isinstance(key, tuple) and key[0] == group]
+        return [*self.experiment.observation_spec[group].keys(), *own, "action", "action_mask"]

@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 from small_ddpg import make_actor, make_batch, make_critic, make_loss, make_losses
-from tensordict.nn import TensorDictModule
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
 from torchrl.objectives import DDPGLoss, SoftUpdate, ValueEstimators
 
@@ -301,6 +302,59 @@ def test_padded_steps_and_importance_weights_count_in_the_loss():
     torch.testing.assert_close(loss(batch)["loss_value"], first)
     batch["priority_weight"] = torch.full((8,), 0.5)
     torch.testing.assert_close(loss(batch)["loss_value"], 0.5 * first)
+
+
+# ------------------------------------------------------------------------ recurrence
+class Memory(TensorDictModuleBase):
+    """An actor whose action is the sum of what it saw since the last ``is_init`` of the row."""
+
+    in_keys = [("agents", "observation"), "is_init"]  # noqa: RUF012
+    out_keys = [("agents", "action")]  # noqa: RUF012
+
+    def forward(self, tensordict):
+        total, sums = 0.0, []
+        starts = tensordict["is_init"].unsqueeze(-1).unbind(1)
+        for seen, start in zip(tensordict["agents", "observation"].unbind(1), starts, strict=True):
+            total = torch.where(start, 0.0, total) + seen
+            sums.append(total)
+        return tensordict.set(("agents", "action"), torch.stack(sums, 1))
+
+
+def recurrent_targets(is_init, seen, reached):
+    """Targets ``[T]`` of one agent, where Q^- is the target actor's action and rewards are 0."""
+    shape = (1, len(seen), 1, 1)
+    keys = [("agents", "joint_action")], [("agents", "chosen_action_value")]
+    critic = TensorDictModule(lambda joint_action: joint_action, *keys)
+    loss = MADDPGLoss(GroupActor(Memory()), critic, gamma=1.0, recurrent=True)
+    following = {
+        "observation": torch.tensor(reached).reshape(shape),
+        "reward": torch.zeros(shape),
+        "terminated": torch.zeros(shape, dtype=torch.bool),
+    }
+    batch = TensorDict(
+        {
+            "agents": {
+                "observation": torch.tensor(seen).reshape(shape),
+                "action": torch.zeros(shape),
+            },
+            "is_init": torch.tensor(is_init).reshape(shape[:-1]),
+            "next": {"agents": following, "is_init": torch.zeros(shape[:-1], dtype=torch.bool)},
+        },
+        shape[:2],
+    )
+    return loss._target(batch).flatten().tolist()
+
+
+def test_target_networks_with_memory_have_seen_the_steps_before():
+    start = [True, False, False]
+    assert recurrent_targets(start, [1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) == [3.0, 7.0, 15.0]
+
+
+def test_an_episode_that_begins_inside_a_row_starts_without_memory():
+    start = [True, False, True, False]
+    targets = recurrent_targets(start, [1.0, 2.0, 100.0, 200.0], [2.0, 4.0, 200.0, 400.0])
+    # Exact would be 300 and 700: the memory lacks the new episode's own first step, as documented.
+    assert targets == [3.0, 7.0, 200.0, 600.0]
 
 
 # ------------------------------------------------------------------------ invariants
