@@ -12,19 +12,22 @@ from typing import Any
 import torch
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
 from torch import nn
-from torch.distributions import Categorical
 from torchrl.data import Composite, Unbounded
 from torchrl.modules import (
     EGreedyModule,
     IndependentNormal,
-    MaskedCategorical,
     NormalParamExtractor,
     ProbabilisticActor,
     TanhNormal,
 )
 
 from marl_td.models.exploration import GaussianExploration
-from marl_td.models.heads import BoundedAction, GreedyAction
+from marl_td.models.heads import (
+    BoundedAction,
+    FiniteCategorical,
+    FiniteMaskedCategorical,
+    GreedyAction,
+)
 
 
 def network(algorithm: Any, group: str, out_key: str, d_out: int) -> nn.Module:
@@ -143,19 +146,15 @@ def stochastic(
     if continuous:
         return _continuous_actor(algorithm, group, net, scale_mapping, squash)
     in_keys: dict[str, Any] = {"logits": (group, "logits")}
-    distribution: Any = Categorical
-    options: dict[str, Any] = {}
-    if algorithm.is_masked(group):
+    masked = algorithm.is_masked(group)
+    if masked:
         in_keys["mask"] = (group, "action_mask")
-        distribution = MaskedCategorical
-        options["use_cross_entropy"] = False  # that way of TorchRL's warns at every call
     return ProbabilisticActor(
         module=net,
         spec=algorithm.action_spec[group, "action"],
         in_keys=in_keys,
         out_keys=[(group, "action")],
-        distribution_class=distribution,
-        distribution_kwargs=options,
+        distribution_class=FiniteMaskedCategorical if masked else FiniteCategorical,
         return_log_prob=True,
         log_prob_key=(group, "log_prob"),
     )
@@ -230,6 +229,6 @@ def logits_policy(algorithm: Any, group: str) -> TensorDictSequential:
     sample = ProbabilisticTensorDictModule(
         in_keys=in_keys,
         out_keys=[(group, "action")],
-        distribution_class=MaskedCategorical if masked else Categorical,
+        distribution_class=FiniteMaskedCategorical if masked else FiniteCategorical,
     )
     return TensorDictSequential(net, sample)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical
+from torchrl.modules import MaskedCategorical
 
 from marl_td.losses.functional.action_values import masked_argmax
 
@@ -43,3 +45,35 @@ class GreedyAction(nn.Module):
     def forward(self, action_value: Tensor, action_mask: Tensor | None = None) -> Tensor:
         """Action ``[*B, n_agents]`` from values and mask ``[*B, n_agents, n_actions]``."""
         return masked_argmax(action_value, action_mask)
+
+
+class FiniteCategorical(Categorical):
+    """Categorical distribution that takes logits that are not numbers for 0.
+
+    A NaN observation would otherwise end in the sampler's own error (on a GPU, of the whole process). So
+    the data is collected, and the check of the batch names the entry, the environment and the step.
+
+    Args:
+        logits: ``[*B, n_actions]``.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(logits=torch.nan_to_num(logits))
+
+    @property
+    def deterministic_sample(self) -> Tensor:
+        """The most probable action, ``[*B]``."""
+        return self.mode
+
+
+class FiniteMaskedCategorical(MaskedCategorical):
+    """The same over available actions only.
+
+    Args:
+        logits: ``[*B, n_actions]``.
+        mask: bool like ``logits``; at least one action is available.
+    """
+
+    def __init__(self, logits: Tensor, mask: Tensor) -> None:
+        # TorchRL's other way to the log-probability warns at every call.
+        super().__init__(logits=torch.nan_to_num(logits), mask=mask, use_cross_entropy=False)

@@ -182,8 +182,10 @@ def test_a_reloaded_experiment_is_the_same_and_goes_on(options, small_experiment
 
 
 # ---------------------------------------------------------------- messages
-def test_an_observation_that_is_not_a_number_stops_the_run(small_experiment):
-    experiment = small_experiment(MappoConfig(), broken_task())
+@pytest.mark.parametrize("continuous", [True, False])
+def test_an_observation_that_is_not_a_number_stops_the_run(continuous, small_experiment):
+    settings = {"prefer_continuous_actions": continuous}
+    experiment = small_experiment(MappoConfig(), broken_task(), **settings)
     with pytest.raises(ValueError, match=r"'agents\.observation' is nan at index \[2, 0, 1, 0\]"):
         experiment.run()
 

@@ -104,6 +104,17 @@ class Broken(Meet):
         return {"agents": seen.unsqueeze(-1)}
 
 
+class BrokenRecall(Recall):
+    """The memory game with a sensor that fails: agent 1 of environment 2 sees NaN."""
+
+    name = "broken_recall"
+
+    def observe(self, state: GameState) -> Groups:
+        seen = super().observe(state)["agents"].clone()
+        seen[2, 1, 0] = float("nan")
+        return {"agents": seen}
+
+
 def _recall(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
     return VectorEnv(Recall(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
 
@@ -113,7 +124,8 @@ def _meet(n_envs: int, continuous: bool, seed: int | None, device: object) -> Ve
 
 
 def _broken(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
-    return VectorEnv(Broken(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
+    task = Broken if continuous else BrokenRecall
+    return VectorEnv(task(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
 
 
 def recall_task() -> FunctionTask:
@@ -127,5 +139,5 @@ def meet_task() -> FunctionTask:
 
 
 def broken_task() -> FunctionTask:
-    """The game with the broken sensor."""
-    return FunctionTask("broken", _broken, max_steps=1)
+    """The games with the broken sensor."""
+    return FunctionTask("broken", _broken, max_steps=4, discrete=True)
