@@ -2,8 +2,8 @@
 
     python benchmarks/mpe_speed.py
 
-prints a table and writes `results/mpe_speed.csv`: environment steps per second of CPU time of one thread (other
-programs on the machine disturb that little), median over interleaved repetitions. Needs the extra `mpe`.
+prints a table and writes `results/mpe_speed.csv`: environment steps per second of CPU time of one thread, the
+median over interleaved repetitions. Needs the extra `mpe`.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class DirectMpe(ParallelEnv):
 
     def state(self) -> Array:
         """All agents' observations in one vector."""
-        return np.asarray(self.raw.state())
+        return np.concatenate(list(self._seen.values()))
 
     def render(self) -> Any:
         """The simulator's picture."""
@@ -134,7 +134,8 @@ class DirectMpe(ParallelEnv):
         self.raw.close()
 
     def _observations(self) -> dict[str, Array]:
-        return {agent: self.raw.observe(agent) for agent in self.possible_agents}
+        self._seen = {agent: self.raw.observe(agent) for agent in self.possible_agents}
+        return self._seen
 
 
 def alias_mpe() -> bool:

@@ -15,7 +15,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
-from marl_td.tasks.adapters.copies import Array, Copy, make_arrays, row_of
+from marl_td.tasks.adapters.copies import Array, Copy, Row, make_arrays, row_of
 from marl_td.tasks.base import require
 from marl_td.tasks.specs import DONE_KEYS, random_available, read_action, set_specs
 
@@ -101,7 +101,8 @@ class PythonEnv(EnvBase):
 
     def _publish(self, with_reward: bool) -> TensorDict:
         """The arrays' present content as tensors; the next step overwrites the arrays."""
-        batch, out = self._batch, TensorDict({}, batch_size=self.batch_size, device=self.device)
+        batch: Row = self._batch
+        out: dict[str, Any] = {}
         for group, spec in self.layout.groups.items():
             self._require_finite("observation", group, batch.observation[group])
             entries = {"observation": batch.observation[group]}
@@ -114,16 +115,16 @@ class PythonEnv(EnvBase):
                 entries["reward"] = batch.reward[group]
             shape = (self.n_envs, spec.n_agents)
             tensors = {key: self._tensor(value) for key, value in entries.items()}
-            out.set(group, TensorDict(tensors, batch_size=shape, device=self.device))
+            out[group] = TensorDict(tensors, batch_size=shape, device=self.device)
         if self.layout.d_state is not None:
-            out.set("state", self._tensor(batch.state))
+            out["state"] = self._tensor(batch.state)
         if self.layout.info_keys:
             info = {key: self._tensor(values) for key, values in batch.info.items()}
-            out.set("info", TensorDict(info, batch_size=self.batch_size, device=self.device))
+            out["info"] = TensorDict(info, batch_size=self.batch_size, device=self.device)
         done = self._terminated | self._truncated
         for key, value in zip(DONE_KEYS, (done, self._terminated, self._truncated), strict=True):
-            out.set(key, self._tensor(value).unsqueeze(-1))
-        return out
+            out[key] = self._tensor(value).unsqueeze(-1)
+        return TensorDict(out, batch_size=self.batch_size, device=self.device)
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(array.copy()).to(self.device)
