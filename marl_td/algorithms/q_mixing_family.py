@@ -12,13 +12,16 @@ from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torchrl.data import LazyMemmapStorage, LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers import PrioritizedSampler, RandomSampler
 from torchrl.envs import Compose, InitTracker, TransformedEnv
 
 from marl_td import policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
+from marl_td.algorithms.recurrent import state_keys
 from marl_td.collect.episode_replay import EpisodeReplayBuffer
+from marl_td.losses.common import next_key
 from marl_td.losses.qmix import LOSS_FUNCTIONS, QMixingLoss
 
 TEAM_REWARDS = ("mean", "sum")
@@ -102,10 +105,12 @@ class QMixingFamily(MarlTdAlgorithm):
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals of the team, without what the loss does not read (it would only fill the replay)."""
         signals.team_signals(batch, group, self.config.team_reward)
-        batch = batch.exclude((group, "action_value"))
+        unread: list[NestedKey] = [(group, "action_value")]
         if self.state_spec is not None:  # the mixer sees it in place of all groups' observations
-            batch = batch.exclude("joint", ("next", "joint"))
-        return batch
+            unread += ["joint", ("next", "joint")]
+        for state in state_keys(self.get_policy_for_loss(group)):  # an episode starts from zero
+            unread += [state, next_key(state)]
+        return batch.exclude(*unread)
 
     def process_env_fun(
         self, env_fun: Callable[[], TransformedEnv]
