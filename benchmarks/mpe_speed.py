@@ -8,6 +8,7 @@ median over interleaved repetitions. Needs the extra `mpe`.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 import warnings
@@ -23,8 +24,6 @@ from torchrl.envs import PettingZooWrapper, SerialEnv
 from marl_td.tasks.adapters import from_mpe, from_pettingzoo
 
 NAME = "simple_spread_v3"
-REPETITIONS = 5
-SECONDS = 0.5
 
 
 def make_raw() -> Any:
@@ -39,10 +38,10 @@ def make_torchrl(n_envs: int) -> Any:
     return SerialEnv(n_envs, lambda: PettingZooWrapper(make_raw()))
 
 
-def rate(step: Callable[[], None], n_envs: int) -> float:
+def rate(step: Callable[[], None], n_envs: int, seconds: float) -> float:
     """Environment steps per second of CPU time."""
     steps, start = 0, time.process_time()
-    while time.process_time() - start < SECONDS:
+    while time.process_time() - start < seconds:
         step()
         steps += n_envs
     return steps / (time.process_time() - start)
@@ -76,6 +75,11 @@ def torchrl_step(env: Any) -> Callable[[], None]:
 
 def main() -> None:
     """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n-envs", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of CPU time per measurement")
+    args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     routes: dict[str, Callable[[int], Callable[[], None]]] = {
@@ -87,13 +91,13 @@ def main() -> None:
         "TorchRL's PettingZooWrapper": lambda n: torchrl_step(make_torchrl(n)),
     }
     rows = []
-    for n_envs in (1, 8, 32):
+    for n_envs in args.n_envs:
         steps = {route: make(n_envs) for route, make in routes.items()}
         sizes = {route: 1 if "no wrapper" in route else n_envs for route in routes}
         rates: dict[str, list[float]] = {route: [] for route in routes}
-        for _ in range(REPETITIONS):
+        for _ in range(args.repetitions):
             for route, step in steps.items():
-                rates[route].append(rate(step, sizes[route]))
+                rates[route].append(rate(step, sizes[route], args.seconds))
         middle = {route: statistics.median(values) for route, values in rates.items()}
         base = middle["mpe2's parallel_env, no wrapper"]
         rows += [

@@ -114,7 +114,7 @@ class TaskParallelEnv(ParallelEnv):
         self._state = step.state
         self._steps += 1
         ended = bool(step.terminated)
-        cut = not ended and self._steps >= self.task.params.max_steps
+        cut = self._steps >= self.task.params.max_steps
         alive = set(self._living())
         terminations = {agent: ended or agent not in alive for agent in acted}
         truncations = {agent: cut and not terminations[agent] for agent in acted}
