@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from marl_td.tasks import make_task
-from marl_td.tasks.retail import Retail
+from marl_td.tasks import VectorEnv
+from marl_td.tasks.retail import Retail, RetailParams
 from marl_td.tasks.retail.demand import demand_pmf, newsvendor_level, total_pmf
 from marl_td.tasks.retail.dp import average_cost
-from marl_td.tasks.retail.optimum import alone, pooled_point, stock_point
+from marl_td.tasks.retail.optimum import alone, bound, pooled_point, stock_point
 from marl_td.tasks.retail.policies import StockPolicy
-from marl_td.tasks.retail.search import map_parameters, simulate
+from marl_td.tasks.retail.search import best_base_stock, best_transfers, map_parameters, simulate
 
 N_SITES = 5
 
@@ -43,7 +45,7 @@ def long_run_rows(
             fixed = {s: N_SITES * average_cost(site, s, 1e-6) for s in range(level - 2, level + 2)}
             best = min(fixed, key=lambda s: fixed[s])
             shared, cost, half_width = best_reactive(task, best, n_paths)
-            bound = (
+            below = (
                 average_cost(pooled_point(params, lead), tolerance=1e-5)
                 if rate < 20 or lead < 2
                 else None
@@ -57,7 +59,7 @@ def long_run_rows(
                 f"{exact:.3f}",
                 f"{fixed[best]:.3f} (S = {best})",
                 f"{cost:.3f} +- {half_width:.3f} (S = {shared})",
-                "-" if bound is None else f"{bound:.3f}",
+                "-" if below is None else f"{below:.3f}",
                 f"{average_cost(pool):.3f}" if lead == 0 else "",
             ]
 
@@ -77,18 +79,17 @@ def headroom_rows(leads: list[int], n_paths: int) -> Iterator[list[str]]:
     for mode in ("reactive", "action"):
         for lead in leads:
             task = retail(transfer_mode=mode, lead_time=lead)
-            found = task.baselines()
-            costs = [played(found[name], n_paths) for name in ("base_stock", "transfers")]
-            optimum = task.optimum()
-            assert optimum is not None
+            costs = [played(found(task), n_paths) for found in (best_base_stock, best_transfers)]
+            best = bound(task)
+            lower = 0.0 if best is None else best.value
             exact = alone(task.params)
-            gains = [1 - costs[1][0] / costs[0][0], 1 - optimum.value / costs[0][0]]
+            gains = [1 - costs[1][0] / costs[0][0], 1 - lower / costs[0][0]]
             yield [
                 mode,
                 str(lead),
                 f"{exact:.3f}",
                 *[f"{mean:.3f} +- {half_width:.3f}" for mean, half_width in costs],
-                f"{optimum.value:.3f}",
+                f"{lower:.3f}",
                 *[f"{100 * gain:.1f} %" for gain in gains],
             ]
 
@@ -100,13 +101,24 @@ def played(policy: StockPolicy, n_paths: int) -> tuple[float, float]:
     return float(cost.mean()), 1.96 * float(cost.std()) / n_paths**0.5
 
 
-def retail(**params: object) -> Retail:
-    """The retail task with ``params``."""
-    task = make_task(
-        "retail", n_agents=N_SITES, max_order=params.get("capacity", 40) // 2, **params
-    )
-    assert isinstance(task, Retail)
-    return task
+def retail(capacity: int = 40, **params: Any) -> Retail:
+    """The retail task with orders of at most half the capacity, as in the default."""
+    order = capacity // 2
+    return Retail(RetailParams(n_agents=N_SITES, capacity=capacity, max_order=order, **params))
+
+
+def picture(path: Path) -> None:
+    """Draw a period in which stock is moved and some demand is lost, with levels set low for it."""
+    from PIL import Image
+
+    task = retail()
+    policy = StockPolicy(task, torch.full((1, N_SITES), 12.0), lend=True)
+    env = VectorEnv(task, 64)
+    tensordict = env.reset()
+    for _ in range(20):
+        tensordict = env.step(policy(tensordict))["next"]
+    busy = env.state.moved.abs().sum(-1) * (env.state.lost.sum(-1) > 0)
+    Image.fromarray(env.render(index=int(busy.argmax()))).quantize(64).save(path, optimize=True)
 
 
 def show(title: str, header: list[str], rows: Iterator[list[str]]) -> None:
@@ -124,7 +136,12 @@ def main() -> None:
     parser.add_argument(
         "--periods", type=int, default=550, help="periods per path, 50 of them burn-in"
     )
+    parser.add_argument(
+        "--picture", type=Path, help="write the picture of the page there, no tables"
+    )
     arguments = parser.parse_args()
+    if arguments.picture:
+        return picture(arguments.picture)
     show(
         "Long-run cost",
         [

@@ -50,7 +50,8 @@ def level_scale(params: RetailParams) -> int:
     if params.order_cost > 0:
         return params.capacity
     largest = float(phase_rates(params).max())
-    return min(params.capacity, max(1, newsvendor_level(params, (params.lead_time + 1) * largest)))
+    level = newsvendor_level(params, (params.lead_time + 1) * largest)
+    return min(params.capacity, max(1, 2 * level))
 
 
 def draw_uniforms(params: RetailParams, n_envs: int, generator: torch.Generator) -> Tensor:

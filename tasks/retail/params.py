@@ -31,9 +31,9 @@ class RetailParams(TaskParams):
     max_order: int = 20
     """Largest order of a site per period, Q_max, in units."""
     max_level: int | None = None
-    """Order-up-to level that the action 1.0 stands for, S_max, in units. None: what ``lead_time + 1``
-    periods of the largest demand need with probability p / (p + h), at most the capacity (without a fixed
-    order cost no optimal policy orders beyond that); the capacity if orders have a fixed cost."""
+    """Order-up-to level that the action 1.0 stands for, S_max, in units. None: the capacity if orders have
+    a fixed cost, else twice the newsvendor level (what ``lead_time + 1`` periods of the largest demand need
+    with probability p / (p + h)), at most the capacity: the middle of the range is the classical policy."""
     transfer_mode: str = "reactive"
     """``"reactive"``: after demand, leftovers that sites lend cover others' unmet units;
     ``"action"``: before demand, offers meet requests."""

@@ -99,10 +99,12 @@ def _site(canvas: _Canvas, full: int, row: dict[str, Any], site: int) -> None:
         above = min(low - per_unit * (stock + coming) - 9, low - 28)
         canvas.text((x, max(above, high + 6)), f"+{coming:.0f}", INK, 12)
     canvas.text((x, low + 18), f"demand {row['demand'][site]:.0f}", INK, 12)
+    aside = 24 if lost and moved else 0
+    if moved:
+        text = f"{'got' if moved > 0 else 'gave'} {abs(moved):.0f}"
+        canvas.text((x - aside, low + 34), text, MOVED, 12)
     if lost:
-        canvas.text((x, low + 34), f"lost {lost:.0f}", LOST, 14)
-    elif moved:
-        canvas.text((x, low + 34), f"{'got' if moved > 0 else 'gave'} {abs(moved):.0f}", MOVED, 12)
+        canvas.text((x + aside, low + 34), f"lost {lost:.0f}", LOST, 13)
 
 
 def _arrows(canvas: _Canvas, moved: np.ndarray[Any, Any]) -> None:
@@ -122,7 +124,7 @@ def _arrow(
     t = np.linspace(0.0, 1.0, 24)
     y0, y1 = start[1] + BAR_TOP - 28, end[1] + BAR_TOP - 30
     x = start[0] + (end[0] - start[0]) * t
-    height = 14 + 0.02 * abs(end[0] - start[0])
+    height = 8 + 0.09 * min(abs(end[0] - start[0]), 500)
     y = y0 + (y1 - y0) * t - 4 * height * t * (1 - t)
     canvas.line(
         list(zip(x.tolist(), y.tolist(), strict=True))[:-1], MOVED, min(1.5 + 0.5 * units, 5)

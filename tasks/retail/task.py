@@ -18,7 +18,7 @@ Description:
     :mod:`~marl_td.tasks.retail.optimum` solve this very task, not a fluid version of it.
 
 Action space:
-    Continuous, ``Box(2)``: the order-up-to level in [0, 1] of ``level_scale`` units (see ``max_level``; 18
+    Continuous, ``Box(2)``: the order-up-to level in [0, 1] of ``level_scale`` units (see ``max_level``; 36
     by default), and the transfer in [-1, 1]. Mode ``"action"``: > 0 offers that share of the own
     stock, < 0 requests that share of the free capacity, each counted up to ``max_transfer`` units. Mode
     ``"reactive"``: > 0 lends that share of what is left after demand; unmet units are always requested, so
