@@ -117,12 +117,16 @@ def evaluate(chain: Chain, share: Tensor, tolerance: float = 1e-10) -> Evaluatio
     )
 
 
-def portfolio_bound(params: BankingParams) -> tuple[float, float]:
+def portfolio_bound(params: BankingParams, tolerance: float = 1e-6) -> tuple[float, float]:
     """Least mean latency in s of any policy whose *mean* risk stays within ``risk_limit``.
 
     Lagrangian dual of the linear programme over occupation measures of the truncated event chain
     (Altman, "Constrained Markov Decision Processes", 1999, chapter 12): for a price per unit of risk it
     is an ordinary routing problem; the best price gives the bound, without a duality gap.
+
+    Args:
+        params: the task's parameters, usually with ``classes``.
+        tolerance: of every solution, in s; the bound stays valid whatever it is.
 
     Returns:
         The bound in s, and the price of risk in s per unit that reaches it (0 if the limit is slack).
@@ -133,15 +137,20 @@ def portfolio_bound(params: BankingParams) -> tuple[float, float]:
     risk = class_risks(params)
 
     def dual(price: float) -> float:
-        solved = chain.solve(price * risk, params.shares)
+        solved = chain.solve(price * risk, params.shares, tolerance)
         return solved.low - price * params.risk_limit
 
     free, step = dual(0.0), 1e-2
     if dual(step) <= free:  # the dual is concave: it only falls from here, the limit is slack
         return free, 0.0
-    high = 40.0 * max(params.service_time)
+    high = 1.0
+    while dual(2.0 * high) > dual(high) and high < 1e4:
+        high *= 2.0
     found = minimize_scalar(
-        lambda price: -dual(price), bounds=(0.0, high), method="bounded", options={"xatol": 0.02}
+        lambda price: -dual(price),
+        bounds=(0.0, 2.0 * high),
+        method="bounded",
+        options={"xatol": 0.05},
     )
     return -float(found.fun), float(found.x)
 

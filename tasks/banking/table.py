@@ -134,11 +134,23 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.exact:
         for row in exact_rows(task):
             print(line(row), flush=True)
+        if task.params.classes:
+            _print_constraints(task.params)
         return
     for row, half in simulated_rows(task, chosen.episodes):
         print(line(row, half), flush=True)
     best = task.optimum()
     print("no bound" if best is None else f"\n{best.kind}: {best.value:.2f} ms ({best.how})")
+
+
+def _print_constraints(params: BankingParams) -> None:
+    """Least latency under the two readings of the risk limit (event clock, fresh loads)."""
+    limit = f"{100 * params.risk_limit:g} %"
+    mean, price = optimum.portfolio_bound(params)
+    print(
+        f"\nmean risk at most {limit}: {1000 * mean:.2f} ms (price {1000 * price:.0f} ms per unit)"
+    )
+    print(f"risk of every payment at most {limit}: {1000 * optimum.payment_bound(params):.2f} ms")
 
 
 def _value(text: str) -> Any:

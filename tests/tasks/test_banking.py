@@ -279,6 +279,8 @@ def test_keeping_without_the_right_to_sends_to_internal():
     action = {"agents": torch.tensor([[HOLD] * 3])}
     for hold, sent in ((False, 1.0), (True, 0.0)):
         task = cold(stale=0, hold=hold)
+        allowed = task.action_mask(state)["agents"][0]
+        assert allowed[:, HOLD].tolist() == [hold, True, True]
         assert (
             float(task.step(state, action, task.draw_step(1, generator())).info["internal"]) == sent
         )
@@ -304,15 +306,34 @@ def test_routers_see_loads_d_steps_old_and_what_they_sent_since():
     torch.testing.assert_close(true, queues[-1])
 
 
-def test_bursts_keep_the_mean_rate_and_change_the_phase():
-    task = cold(burst=True, burst_factor=1.8, burst_time=0.01, stale=0)
-    steps = [(state.phase, step.info["arrivals"]) for state, step in play(task, 400, 60)]
+@pytest.mark.parametrize("clock", ["slot", "event"])
+def test_bursts_keep_the_mean_rate_and_change_the_phase(clock):
+    task = cold(clock=clock, burst=True, burst_factor=1.8, burst_time=0.01, stale=0)
+    steps = [(state.phase, step) for state, step in play(task, 400, 60)]
     phase = torch.stack([phase for phase, _ in steps]).flatten()
-    arrivals = torch.stack([arrivals for _, arrivals in steps]).flatten()
-    mean = 117.55 * 0.005
+    arrivals = torch.stack([step.info["arrivals"] for _, step in steps]).flatten()
+    changed = torch.stack([step.state.phase != phase for phase, step in steps])
+    mean = 117.55 * task.params.step_time
     assert float(phase.float().mean()) == pytest.approx(0.5, abs=0.03)
     assert float(arrivals[phase == 0].mean()) == pytest.approx(1.8 * mean, rel=0.05)
     assert float(arrivals[phase == 1].mean()) == pytest.approx(0.2 * mean, rel=0.1)
+    often = 1 - math.exp(-0.005 / 0.01) if clock == "slot" else task.params.step_time / 0.01
+    assert float(changed.float().mean()) == pytest.approx(often, rel=0.06)
+
+
+@pytest.mark.gpu
+def test_the_step_is_the_same_on_a_gpu():
+    host, device = cold(classes=True), cold(classes=True, device="cuda")
+    draw = generator(3)
+    state = host.reset(8, host.draw_reset(8, draw))
+    there = type(state)(*(field.cuda() for field in state))
+    for _ in range(20):
+        action, noise = legal(host, state, draw), host.draw_step(8, draw)
+        state = host.step(state, action, noise).state
+        moved = {key: value.cuda() for key, value in noise.items()}
+        there = device.step(there, {"agents": action["agents"].cuda()}, moved).state
+        for ours, theirs in zip(state, there, strict=True):
+            torch.testing.assert_close(theirs.cpu(), ours)
 
 
 # ----------------------------------------------------------------------------- errors
