@@ -27,6 +27,7 @@ from marl_td.models.heads import (
     FiniteCategorical,
     FiniteMaskedCategorical,
     GreedyAction,
+    is_bounded,
 )
 
 
@@ -137,6 +138,9 @@ def stochastic(
         scale_mapping: how the network's output becomes a standard deviation (TorchRL's names).
         squash: squash continuous actions into their bounds by tanh; a plain normal otherwise.
         output_gain: as in :func:`scale_output`; 1 keeps the network's own initialisation.
+
+    Raises:
+        ValueError: if ``squash`` is asked for without finite bounds.
     """
     continuous = algorithm.is_continuous(group)
     width = 2 * d_action(algorithm, group) if continuous else n_actions(algorithm, group)
@@ -170,6 +174,12 @@ def _continuous_actor(
     )
     spec = algorithm.action_spec[group, "action"]
     bounds = {"low": spec.space.low, "high": spec.space.high} if squash else {}
+    if squash and not is_bounded(**bounds):
+        raise ValueError(
+            f"the actions of group '{group}' are unbounded, tanh cannot squash them into "
+            f"[{bounds['low'].min().item():g}, {bounds['high'].max().item():g}]. Bound the action space "
+            "of the environment, or set use_tanh_normal=False."
+        )
     return ProbabilisticActor(
         module=TensorDictSequential(net, extract),
         spec=spec,

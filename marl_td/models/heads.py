@@ -26,7 +26,7 @@ class BoundedAction(nn.Module):
 
     def __init__(self, low: Tensor, high: Tensor) -> None:
         super().__init__()
-        if not bool((low.isfinite() & high.isfinite() & (low < high)).all()):
+        if not is_bounded(low, high):
             raise ValueError(
                 f"a deterministic policy needs finite action bounds with low < high; got low={low}, "
                 f"high={high}. Bound the action space of the environment."
@@ -37,6 +37,12 @@ class BoundedAction(nn.Module):
     def forward(self, parameter: Tensor) -> Tensor:
         """Action ``[*B, n_agents, d_action]`` from an unbounded parameter of that shape."""
         return self.low + (torch.tanh(parameter) + 1.0) * 0.5 * (self.high - self.low)
+
+
+def is_bounded(low: Tensor, high: Tensor) -> bool:
+    """Whether every interval is finite and not empty (unbounded specs have the largest floats as bounds)."""
+    width = high - low
+    return bool((width.isfinite() & (width > 0)).all())
 
 
 class GreedyAction(nn.Module):

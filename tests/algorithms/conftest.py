@@ -1,64 +1,14 @@
-"""Small runs of any algorithm in unchanged BenchMARL."""
+"""What the algorithms' tests share."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import pytest
-import torch
-from benchmarl.experiment import Experiment, ExperimentConfig
-from benchmarl.models.mlp import MlpConfig
-
-from marl_td import register
-
-SMALL = {
-    "loggers": [],
-    "create_json": False,
-    "render": False,
-    "evaluation": False,
-    "max_n_iters": 2,
-    "max_n_frames": None,
-    "on_policy_n_envs_per_worker": 4,
-    "on_policy_collected_frames_per_batch": 24,
-    "on_policy_minibatch_size": 12,
-    "on_policy_n_minibatch_iters": 2,
-    "off_policy_n_envs_per_worker": 4,
-    "off_policy_collected_frames_per_batch": 24,
-    "off_policy_train_batch_size": 12,
-    "off_policy_n_optimizer_steps": 2,
-    "off_policy_memory_size": 200,
-}
-"""Two iterations of 24 frames with two gradient steps or two epochs each; nothing is written or evaluated."""
+from benchmarl.experiment import Experiment
+from benchmarl_runs import small_run
 
 
 @pytest.fixture
 def small_experiment(tmp_path) -> Callable[..., Experiment]:
     """``small_experiment(algorithm_config, task, model=..., callbacks=[...], **experiment_settings)``."""
-    register()
-
-    def build(
-        algorithm_config: Any,
-        task: Any,
-        *,
-        model: Any = None,
-        critic_model: Any = None,
-        callbacks: list[Any] | None = None,
-        seed: int = 0,
-        **settings: Any,
-    ) -> Experiment:
-        config = ExperimentConfig.get_from_yaml()
-        for key, value in {**SMALL, "save_folder": tmp_path, **settings}.items():
-            if not hasattr(config, key):
-                raise ValueError(f"BenchMARL's ExperimentConfig has no field '{key}'.")
-            setattr(config, key, value)
-        cells = {"activation_class": torch.nn.Tanh, "layer_class": torch.nn.Linear}
-        return Experiment(
-            task=task,
-            algorithm_config=algorithm_config,
-            model_config=model or MlpConfig(num_cells=[16], **cells),
-            critic_model_config=critic_model,
-            seed=seed,
-            config=config,
-            callbacks=callbacks or [],
-        )
-
-    return build
+    return partial(small_run, tmp_path)
