@@ -43,9 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = _parser()
     try:
-        arguments = parser.parse_args(argv)
+        arguments = _parse(_parser(), argv)
     except SystemExit as stop:  # argparse has already said what is wrong, or printed the help
         return int(stop.code or 0)
     _quiet_libraries()
@@ -58,7 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report_error(error, debug=arguments.debug)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; settings may stand before, between and after options (argparse takes them in one place)."""
+    arguments, rest = parser.parse_known_args(argv)
+    settings = [word for word in rest if "=" in word and not word.startswith("-")]
+    unknown = [word for word in rest if word not in settings]
+    if unknown or (settings and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or settings)}")
+    if settings:
+        arguments.overrides = [*arguments.overrides, *settings]
+    return arguments
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="marl-td",
         description=DESCRIPTION,
@@ -70,11 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for name in COMMANDS:
-        if name == "game":
-            from importlib.util import find_spec
-
-            if find_spec("marl_td.cli.game") is None:
-                continue
         module = importlib.import_module(f"marl_td.cli.{MODULES.get(name, name)}")
         module.add_parser(subparsers)
     return parser

@@ -31,9 +31,10 @@ def draw_report(report: RunReport, path: Path) -> None:
     picture = report.drawing.picture if report.drawing else None
     n_panels = len(series) + (picture is not None)
     n_rows = 1 + -(-n_panels // 2)
-    figure = Figure(figsize=(13, 4.6 + 3.2 * (n_rows - 1)), layout="constrained")
+    top = max(4.4, 1.4 + 0.34 * (len(report.rows()) + 1))
+    figure = Figure(figsize=(14, top + 3.2 * (n_rows - 1)), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(n_rows, 2, height_ratios=[4.6] + [3.2] * (n_rows - 1))
+    grid = figure.add_gridspec(n_rows, 2, height_ratios=[top] + [3.2] * (n_rows - 1))
     figure.suptitle(report.title(), fontsize=13, fontweight="bold")
     _draw_values(figure.add_subplot(grid[0, 0]), report)
     _draw_curve(figure.add_subplot(grid[0, 1]), report)
@@ -50,29 +51,24 @@ def draw_report(report: RunReport, path: Path) -> None:
 
 
 def _draw_values(axes: Any, report: RunReport) -> None:
-    """The table as a chart: one line per policy with value and interval."""
-    cells = report.cells()
+    """The table as a chart: a bar with its interval per policy, the numbers beside it."""
     rows = report.rows()
     optimum = report.table.optimum
     for index, row in enumerate(rows):
         learned = row is report.learned
         colour = LEARNED_COLOUR if learned else BASELINE_COLOUR
-        axes.barh(index, row.value, color=colour, alpha=0.85 if learned else 0.45, height=0.66)
+        axes.barh(index, row.value, color=colour, alpha=0.9 if learned else 0.5, height=0.62)
         axes.plot([row.low, row.high], [index, index], color="black", lw=1.5)
     if optimum is not None:
-        axes.barh(len(rows), optimum.value, color=OPTIMUM_COLOUR, alpha=0.6, height=0.66)
-        axes.axvline(optimum.value, color=OPTIMUM_COLOUR, lw=0.8)
-    clipped = _limit_axis(axes, report)
-    for index, (_, value, note) in enumerate(cells):
-        shown = f" {value}" if note in ("exact", "lower", "upper") else f" {value}  [{note}]"
-        mark = "  >>" if index < len(rows) and rows[index].policy in clipped else ""
-        axes.annotate(
-            shown + mark,
-            (0.01, index),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8.5,
-        )
+        axes.barh(len(rows), optimum.value, color=OPTIMUM_COLOUR, alpha=0.7, height=0.62)
+        axes.axvline(optimum.value, color=OPTIMUM_COLOUR, lw=0.8, ls="--")
+    cut = _limit_axis(axes, report)
+    cells = report.cells()
+    for index, (_, value, interval) in enumerate(cells):
+        arrow = "\u2192 " if index < len(rows) and rows[index].policy in cut else ""
+        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+        axes.annotate(f"{arrow}{value}", (1.02, index), fontweight="bold", **place)
+        axes.annotate(interval, (1.17, index), color="0.35", **place)
     axes.set_yticks(range(len(cells)), [cell[0] for cell in cells], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlabel(report.table.unit)

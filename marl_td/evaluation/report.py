@@ -63,7 +63,8 @@ class RunReport:
     def title(self) -> str:
         """One line that says what the numbers are."""
         better = "higher" if self.table.higher_is_better else "lower"
-        return f"{self.algorithm} on {self.table.task}: {self.table.unit}, {better} is better"
+        names = f"{self.algorithm} on {self.table.task}".replace("marl_td/", "")
+        return f"{names}: {self.table.unit}, {better} is better"
 
     def verdict(self) -> str:
         """One or two sentences on how the learned policy stands."""
@@ -88,7 +89,7 @@ class RunReport:
 
     def cells(self) -> list[tuple[str, str, str]]:
         """The table as text: policy, value, 95 % interval; the optimum or bound in the last line."""
-        label = f"{LEARNED} ({self.algorithm})"
+        label = f"{LEARNED} ({self.algorithm.removeprefix('marl_td/')})"
         return table_cells([*self.table.rows, self.learned], self.table, {LEARNED: label})
 
     def markdown(self) -> str:

@@ -55,7 +55,7 @@ def test_json(report):
 
 def test_markdown(report):
     page = report.markdown()
-    assert "| learned (marl_td/mappo) | 3.000 | 2.500 to 3.500 |" in page
+    assert "| learned (mappo) | 3.000 | 2.500 to 3.500 |" in page
     assert "| lower bound | 2.000 | lower |" in page
     assert "lower is better" in page
 

@@ -1,0 +1,120 @@
+"""What the package says about itself: baselines, list, doctor."""
+
+import json
+
+import pytest
+
+from marl_td.cli import main
+from marl_td.registry import ALGORITHMS
+from marl_td.tasks.registry import TASKS
+
+
+def output(capsys, *arguments):
+    assert main(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def test_baselines_json_has_the_promised_shape(capsys):
+    data = json.loads(
+        output(capsys, "baselines", "task=marl_td/two_step", "--episodes", "20", "--json")
+    )
+    assert {"task", "unit", "rows", "optimum"} <= set(data)
+    assert data["task"] == "marl_td/two_step"
+    assert data["rows"][0]["policy"] == "random"
+    for row in data["rows"]:
+        assert set(row) == {"policy", "value", "low", "high"}
+        assert row["low"] <= row["value"] <= row["high"]
+    assert data["optimum"] == {"value": 8.0, "kind": "exact", "how": data["optimum"]["how"]}
+
+
+def test_baselines_text_and_task_settings(capsys):
+    out = output(
+        capsys,
+        "baselines",
+        "task=marl_td/matrix_game",
+        "task.payoff=[[3,3],[3,3]]",
+        "--episodes",
+        "4",
+    )
+    assert (
+        out.splitlines()[0]
+        == "marl_td/matrix_game: return, higher is better, 4 episodes per policy"
+    )
+    assert "3.000 to 3.000" in out
+    assert "Optimum or bound: largest entry of the payoff table" in out
+
+
+def test_a_task_without_optimum_and_baselines(capsys):
+    pytest.importorskip("vmas")
+    data = json.loads(
+        output(
+            capsys,
+            "baselines",
+            "task=vmas/balance",
+            "task.max_steps=3",
+            "--episodes",
+            "4",
+            "--json",
+        )
+    )
+    assert data["optimum"] is None
+    assert [row["policy"] for row in data["rows"]] == ["random"]
+
+
+def test_kinds_of_actions(capsys):
+    assert (
+        main(["baselines", "task=marl_td/retail", "--discrete", "--episodes", "2", "--json"]) == 0
+    )
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("kind, table", [("algorithms", ALGORITHMS), ("tasks", TASKS)])
+def test_lists_hold_everything_of_ours(capsys, kind, table):
+    entries = json.loads(output(capsys, "list", kind, "--json"))
+    assert {f"marl_td/{name}" for name in table} <= {entry["name"] for entry in entries}
+    for entry in entries:
+        assert entry["description"]
+        assert entry["actions"]
+    text = output(capsys, "list", kind)
+    assert all(entry["name"] in text for entry in entries)
+
+
+@pytest.mark.parametrize("kind, name", [("algorithms", "masac"), ("tasks", "vmas/balance")])
+def test_benchmarl_s_own_on_request(capsys, kind, name):
+    names = [entry["name"] for entry in json.loads(output(capsys, "list", kind, "--json", "--all"))]
+    assert name in names
+    assert any(name.startswith("marl_td/") for name in names)
+
+
+def test_doctor(capsys):
+    data = json.loads(output(capsys, "doctor", "--json"))
+    assert data["versions"]["torchrl"]
+    checks = {check["name"]: check for check in data["checks"]}
+    assert checks["algorithms and tasks are registered"]["ok"]
+    assert checks["videos"]["ok"], checks["videos"]
+    vmas = next(extra for extra in data["extras"] if extra["name"] == "vmas")
+    assert vmas["command"] == "pip install 'marl-td[vmas]'"
+
+
+def test_doctor_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch):
+    from marl_td.cli import doctor
+    from marl_td.training import extras
+
+    def broken():
+        raise RuntimeError("no such\n thing")
+
+    monkeypatch.setattr(extras, "is_installed", lambda package: package != "mpe2")
+    monkeypatch.setattr(doctor, "_device", broken)
+    out = output(capsys, "doctor")
+    assert "missing mpe2; get it with: pip install 'marl-td[mpe]'" in out
+    assert "-- device: RuntimeError: no such thing" in " ".join(out.split())
+
+
+def test_extras_are_those_of_the_package():
+    """The table of extras and pyproject.toml say the same."""
+    from importlib.metadata import metadata
+
+    from marl_td.training.extras import EXTRAS
+
+    declared = set(metadata("marl-td").get_all("Provides-Extra")) - {"all"}
+    assert set(EXTRAS) == declared
