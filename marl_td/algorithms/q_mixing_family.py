@@ -106,10 +106,13 @@ class QMixingFamily(MarlTdAlgorithm):
         """Signals of the team, without what the loss does not read (it would only fill the replay)."""
         signals.team_signals(batch, group, self.config.team_reward)
         unread: list[NestedKey] = [(group, "action_value")]
-        if self.state_spec is not None:  # the mixer sees it in place of all groups' observations
-            unread += ["joint", ("next", "joint")]
         for state in state_keys(self.get_policy_for_loss(group)):  # an episode starts from zero
             unread += [state, next_key(state)]
+        loss, _ = self.get_loss_and_updater(group)
+        for key in batch.keys(include_nested=True, leaves_only=True):
+            plain = key[1:] if key[0] == "next" else key
+            if plain[0] == "joint" and plain not in loss.mixer.in_keys:
+                unread.append(key)
         return batch.exclude(*unread)
 
     def process_env_fun(
