@@ -23,7 +23,9 @@ def masked_moments(
     Raises:
         ValueError: if the shapes differ.
     """
-    mask = torch.ones_like(value, dtype=torch.bool) if mask is None else mask
+    if mask is None:
+        variance, mean = torch.var_mean(value, dims, correction=0, keepdim=keepdim)
+        return mean, variance, torch.full_like(mean, value.numel() / max(mean.numel(), 1))
     check_same_shape(value=value, mask=mask)
     zero = torch.zeros_like(value)
     count = mask.sum(dims, keepdim=True).to(value.dtype)
