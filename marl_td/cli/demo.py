@@ -50,11 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
     processes = {name: _start(name, arguments) for name in RUNS}
     try:
         _follow(processes, arguments)
+        failed = [name for name, process in processes.items() if process.poll()]
     finally:
         for process in processes.values():
             if process.poll() is None:
                 process.terminate()
-    failed = [name for name, process in processes.items() if process.wait() != 0]
+                process.wait()
     for name in failed:
         lines = _log(arguments.out, name).read_text(encoding="utf-8").strip().splitlines()
         note(f"{name} failed: {lines[-1] if lines else 'no message'}")
