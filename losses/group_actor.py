@@ -16,7 +16,9 @@ from marl_td.losses.functional.deterministic import (
 class GroupActor(nn.Module):
     """A deterministic actor (continuous), or logits made differentiable by Gumbel-softmax (discrete).
 
-    Critics take continuous actions as they are and discrete ones as one-hot vectors.
+    Critics take discrete actions as one-hot vectors and continuous ones scaled from their bounds to
+    ``[-action_scale, action_scale]`` (as they are if no bounds are given): an action that moves in a narrow
+    range beside wide observations would be hard to tell apart for a critic.
 
     Args:
         network: reads ``(group, "observation")``. Continuous: writes ``(group, "action")``
@@ -25,10 +27,15 @@ class GroupActor(nn.Module):
         group: name of the group in the batch.
         n_actions: number of discrete actions; None for continuous ones.
         temperature: of the Gumbel-softmax, > 0; discrete actions only.
+        bounds: ``(low, high)`` of continuous actions, each ``[n_agents, d_action]`` or broadcastable to it.
+        action_scale: half range of the scaled actions, > 0.
 
     Raises:
-        ValueError: if ``temperature`` is not above 0.
+        ValueError: if ``temperature`` or ``action_scale`` is not above 0.
     """
+
+    middle: Tensor | None
+    half_range: Tensor | None
 
     def __init__(
         self,
@@ -37,10 +44,20 @@ class GroupActor(nn.Module):
         *,
         n_actions: int | None = None,
         temperature: float = 1.0,
+        bounds: tuple[Tensor, Tensor] | None = None,
+        action_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if not temperature > 0.0:
             raise ValueError(f"`temperature` must be above 0; got {temperature}.")
+        if not action_scale > 0.0:
+            raise ValueError(f"`action_scale` must be above 0; got {action_scale}.")
+        middle = half_range = None
+        if bounds is not None:
+            low, high = bounds
+            middle, half_range = (high + low) / 2, (high - low) / 2 / action_scale
+        self.register_buffer("middle", middle)
+        self.register_buffer("half_range", half_range)
         self.network = network
         self.group = group
         self.n_actions = n_actions
@@ -58,7 +75,9 @@ class GroupActor(nn.Module):
             KeyError: if the batch has no action of this group.
         """
         action = require(tensordict, (self.group, "action"))
-        return action if self.n_actions is None else one_hot(action, self.n_actions).float()
+        if self.n_actions is not None:
+            return one_hot(action, self.n_actions).float()
+        return self._scaled(action)
 
     def forward(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor | None]:
         """Fresh actions ``[*B, n_agents, d_action or n_actions]``, and what made them.
@@ -70,7 +89,8 @@ class GroupActor(nn.Module):
         """
         out = self.network(tensordict.copy())
         if self.n_actions is None:
-            return out.get((self.group, "action")), out.get((self.group, "parameter"), None)
+            action = self._scaled(out.get((self.group, "action")))
+            return action, out.get((self.group, "parameter"), None)
         logits = out.get((self.group, "logits"))
         action = straight_through(
             logits, self._mask(tensordict), gumbel_noise(logits), temperature=self.temperature
@@ -80,6 +100,11 @@ class GroupActor(nn.Module):
     def entropy(self, tensordict: TensorDictBase, logits: Tensor) -> Tensor:
         """Entropy ``[*B, n_agents]`` in nats of the discrete policy."""
         return categorical_entropy(logits, self._mask(tensordict))
+
+    def _scaled(self, action: Tensor) -> Tensor:
+        if self.middle is None or self.half_range is None:
+            return action
+        return (action - self.middle) / self.half_range
 
     def _mask(self, tensordict: TensorDictBase) -> Tensor | None:
         return tensordict.get((self.group, "action_mask"), None)

@@ -36,6 +36,8 @@ class DdpgConfig(MarlTdConfig):
     """Smoothness of the straight-through Gumbel-softmax of discrete actions, > 0: tau."""
     regularisation_coef: float = 1e-3
     """Weight of the mean square of logits or pre-tanh actions, >= 0; 1e-3 in the reference code."""
+    action_scale: float = 1.0
+    """Critics take continuous actions scaled from their bounds to [-this, this], > 0."""
     mask_dead_values: bool = False
     """Let an agent's death end its return; by default the critic learns what death is worth."""
     exploration_sigma: float = 1.0
@@ -46,6 +48,7 @@ class DdpgConfig(MarlTdConfig):
         check_choice("actor_gradient", self.actor_gradient, ACTOR_GRADIENTS)
         check_choice("loss_function", self.loss_function, LOSS_FUNCTIONS)
         check_range("gumbel_temperature", self.gumbel_temperature, 1e-3)
+        check_range("action_scale", self.action_scale, 1e-3)
         check_range("regularisation_coef", self.regularisation_coef, 0.0)
         check_range("exploration_sigma", self.exploration_sigma, 0.0)
 
@@ -72,7 +75,9 @@ class DdpgFamily(MarlTdAlgorithm):
         """The actor of ``group`` as critics see it; its parameters are the policy's."""
         policy = self.get_policy_for_loss(group)
         if self.is_continuous(group):
-            return GroupActor(policy, group)
+            space = self.action_spec[group, "action"].space
+            bounds = (space.low.to(self.device), space.high.to(self.device))
+            return GroupActor(policy, group, bounds=bounds, action_scale=self.config.action_scale)
         network = policy.select_subsequence(out_keys=[(group, "logits")])
         return GroupActor(
             network,

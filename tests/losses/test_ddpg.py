@@ -520,3 +520,14 @@ def test_a_missing_entry_is_named(key):
     batch = batch.exclude(("next", *key) if "reward" in key else key)
     with pytest.raises(KeyError, match="the batch has no entry"):
         make_losses(TEAMS)["blue"](batch)
+
+
+def test_critics_take_actions_scaled_from_their_bounds():
+    low, high = torch.tensor([0.0, -1.0]), torch.tensor([1.0, 3.0])
+    network = TensorDictModule(torch.nn.Linear(2, 2), [("agents", "x")], [("agents", "action")])
+    actor = GroupActor(network, bounds=(low, high), action_scale=2.0)
+    taken = torch.stack([low, (low + high) / 2, high]).unsqueeze(0)
+    batch = TensorDict({"agents": {"action": taken}}, batch_size=[1])
+    torch.testing.assert_close(actor.taken(batch)[0], torch.tensor([[-2.0] * 2, [0.0] * 2, [2.0] * 2]))
+    with pytest.raises(ValueError, match="`action_scale` must be above 0; got 0"):
+        GroupActor(network, bounds=(low, high), action_scale=0.0)
