@@ -7,6 +7,7 @@ from toy_tasks import Hunt, HuntParams
 
 from marl_td.evaluation.scores import evaluate_episodes, evaluate_policy
 from marl_td.tasks import make_env, make_task
+from marl_td.tasks.vector_env import VectorEnv
 
 PAYOFF = [[1.0, 0.0], [0.0, 4.0]]
 
@@ -26,6 +27,36 @@ def test_a_seed_repeats_and_another_differs():
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_the_seed_is_the_environment_s_and_the_policy_s():
+    """An environment that was used before, and draws in between, change nothing."""
+    env = VectorEnv(Hunt(HuntParams()), 20, seed=1)
+    first = evaluate_episodes(env, None, 20, 5).totals["damage"]
+    torch.rand(7)
+    assert torch.equal(first, evaluate_episodes(env, None, 20, 5).totals["damage"])
+
+    class Weather(Hunt):
+        """Its noise decides the score, its policy does not."""
+
+        info_keys = ("life",)
+
+        def step(self, state, action, noise):
+            step = super().step(state, action, noise)
+            return step._replace(info={"life": step.state.life.sum(-1)})
+
+    def rest(data):
+        return data.update(
+            {
+                "hunter": {"action": torch.zeros(*data["hunter"].batch_size, dtype=torch.long)},
+                "prey": {"action": torch.zeros(*data["prey"].batch_size, 2)},
+            }
+        )
+
+    one, two = (
+        evaluate_episodes(Weather(HuntParams()), rest, 4, seed).totals["life"] for seed in (1, 2)
+    )
+    assert not torch.equal(one, two)
 
 
 def test_nothing_outside_is_disturbed():
