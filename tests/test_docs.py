@@ -20,9 +20,13 @@ def load_script():
 SCRIPT = load_script()
 
 
-@pytest.mark.parametrize(("path", "config"), SCRIPT.pages().items(), ids=lambda x: getattr(x, "stem", ""))
+@pytest.mark.parametrize(
+    ("path", "config"), SCRIPT.pages().items(), ids=lambda x: getattr(x, "stem", "")
+)
 def test_page_exists_with_the_settings_of_the_dataclass(path, config):
-    assert path.exists(), f"write {path.relative_to(ROOT)}: docs/add_an_algorithm.md says what goes in"
+    assert path.exists(), (
+        f"write {path.relative_to(ROOT)}: docs/add_an_algorithm.md says what goes in"
+    )
     text = path.read_text()
     assert SCRIPT.filled(text, config) == text, "run `python scripts/hyperparameters.py`"
 
