@@ -51,7 +51,9 @@ class SpecTask(TaskClass):
         for group in self.group_map(env):
             spec = env.full_observation_spec_unbatched[group]
             if "action_mask" in spec.keys():
-                masks[group] = Composite({"action_mask": spec["action_mask"].clone()}, shape=spec.shape)
+                masks[group] = Composite(
+                    {"action_mask": spec["action_mask"].clone()}, shape=spec.shape
+                )
         return Composite(masks) if masks else None
 
     def observation_spec(self, env: EnvBase) -> Composite:

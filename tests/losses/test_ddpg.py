@@ -528,6 +528,8 @@ def test_critics_take_actions_scaled_from_their_bounds():
     actor = GroupActor(network, bounds=(low, high), action_scale=2.0)
     taken = torch.stack([low, (low + high) / 2, high]).unsqueeze(0)
     batch = TensorDict({"agents": {"action": taken}}, batch_size=[1])
-    torch.testing.assert_close(actor.taken(batch)[0], torch.tensor([[-2.0] * 2, [0.0] * 2, [2.0] * 2]))
+    torch.testing.assert_close(
+        actor.taken(batch)[0], torch.tensor([[-2.0] * 2, [0.0] * 2, [2.0] * 2])
+    )
     with pytest.raises(ValueError, match="`action_scale` must be above 0; got 0"):
         GroupActor(network, bounds=(low, high), action_scale=0.0)
