@@ -117,6 +117,24 @@ def test_a_finite_horizon_by_hand():
     assert float(chain.total_cost(1)[0, 2, 1, 0]) == pytest.approx(3 / rate)
 
 
+def test_one_slot_of_the_chain_is_one_slot_of_the_task():
+    task = make_task("banking", start="empty", stale=0, capacity=SMALL)
+    chain, n_envs = Chain(task.params, "slot"), 40_000
+    draw = torch.Generator().manual_seed(0)
+    queue = torch.tensor([5.0, 3.0, 9.0])
+    state = task.reset(n_envs, task.draw_reset(n_envs, draw))
+    state = state._replace(queue=queue.expand(n_envs, 3))
+    keep = {"agents": torch.full((n_envs, 3), 3)}
+    step = task.step(state, keep, task.draw_step(n_envs, draw))
+    latency = step.info["latency"]
+    error = 3.0 * float(latency.std()) / n_envs**0.5
+    assert error < 0.1e-3
+    assert float(latency.mean()) == pytest.approx(float(chain.total_cost(1)[0, 5, 3, 9]), abs=error)
+    for k, death in enumerate(chain.death):
+        law = torch.bincount(step.state.queue[:, k].long(), minlength=13) / n_envs
+        torch.testing.assert_close(law.double(), death[int(queue[k])], rtol=0, atol=0.01)
+
+
 def test_the_optimal_table_earns_the_optimal_value():
     chain = Chain(BankingParams(capacity=SMALL), "event")
     solved = chain.solve()
