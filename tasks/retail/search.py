@@ -72,7 +72,7 @@ def simulate(policy: StockPolicy, n_paths: int, seed: int = 0, burn_in: int = 0)
 def best_base_stock(task: Retail) -> StockPolicy:
     """The best base-stock policy without transfers (sites do not interact, so each picks its own)."""
     level = level_candidates(task, 0.0, 6.0)
-    return _best_per_site(StockPolicy(task, level), FINAL_PATHS)
+    return _best_per_site(StockPolicy(task, level))
 
 
 def best_reorder_point(task: Retail) -> StockPolicy:
@@ -81,7 +81,7 @@ def best_reorder_point(task: Retail) -> StockPolicy:
     gap = torch.arange(1.0, task.level_scale, 2.0, device=task.device)
     i, j = _product(len(level), len(gap))
     gaps = gap[j].unsqueeze(-1).expand(-1, task.n_agents)
-    return _best_per_site(StockPolicy(task, level[i], gaps), SCREEN_PATHS)
+    return _best_per_site(StockPolicy(task, level[i], gaps))
 
 
 def best_transfers(task: Retail, gap: Tensor | None = None) -> StockPolicy:
@@ -125,14 +125,17 @@ def transfer_candidates(task: Retail, gap: Tensor | None = None) -> StockPolicy:
     return StockPolicy(task, level[i], _like(gap, level[i]), below[j], above)
 
 
-def _best_per_site(policy: StockPolicy, n_paths: int) -> StockPolicy:
+def _best_per_site(policy: StockPolicy) -> StockPolicy:
     """From every candidate's cost of every site, the best one for each site (alike for alike sites)."""
     rates = policy.task.rates
     alike = (rates.unsqueeze(-1) == rates).to(rates.dtype)
-    best = (simulate(policy, n_paths).mean(1) @ (alike / alike.sum(0))).argmin(0)
-    site = torch.arange(policy.task.n_agents, device=best.device)
-    gap = None if policy.gap is None else policy.gap[best, site]
-    return replace(policy, level=policy.level[best, :, site].T, gap=gap)
+    for seed, (n_keep, n_paths) in enumerate(((N_FINALISTS, SCREEN_PATHS), (1, FINAL_PATHS))):
+        cost = simulate(policy, n_paths, seed).mean(1) @ (alike / alike.sum(0))
+        keep = cost.argsort(0)[:n_keep]
+        gap = None if policy.gap is None else policy.gap.take_along_dim(keep, 0)
+        level = policy.level.take_along_dim(keep.unsqueeze(1), 0)
+        policy = replace(policy, level=level, gap=gap)
+    return map_parameters(policy, lambda parameter: parameter[0])
 
 
 def map_parameters(policy: StockPolicy, change: Callable[[Tensor], Tensor]) -> StockPolicy:

@@ -124,7 +124,7 @@ def test_one_period_with_transfers_before_demand_by_hand():
 
 
 def test_an_order_is_limited_by_size_and_capacity():
-    task = make_task("retail", n_agents=2, lead_time=2, capacity=30, max_order=12, max_level=30)
+    task = make_task("retail", n_agents=2, lead_time=2, capacity=30, max_order=12, max_level=60)
     state = state_with(task, [1, 10], [[2, 3], [4, 8]])
     action = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
     step = task.step(state, {"agents": action}, noise_for(task, [0, 0]))
@@ -358,6 +358,16 @@ def test_demand_is_poisson_with_or_without_a_common_factor():
         assert between == pytest.approx(correlation, abs=0.05)
 
 
+def test_the_season_goes_on_with_time():
+    env = make_env("retail", 3, season_amplitude=0.5, season_period=4)
+    env.reset()
+    phase = [env.state.phase]
+    for _ in range(5):
+        env.step(env.action_spec.zero())
+        phase.append(env.state.phase)
+    assert (torch.stack(phase).diff(dim=0) % 4 == 1).all()
+
+
 def test_demand_follows_the_season():
     demand, phase = draws(20_000, season_amplitude=0.8, season_period=4)
     means = [demand[phase == k].mean().item() for k in range(4)]
@@ -417,14 +427,29 @@ def test_a_fixed_order_cost_calls_for_a_reorder_point():
 
 
 def test_a_policy_knows_the_period_of_the_season():
-    task = make_task("retail", n_agents=2, season_amplitude=0.5, season_period=7, max_level=20)
-    level = torch.arange(14.0).reshape(7, 2)
-    state = task.reset(7, task.draw_reset(7, torch.Generator().manual_seed(0)))
-    state = state._replace(
-        phase=torch.arange(7), stock=torch.zeros(7, 2), pipeline=torch.zeros(7, 2, 1)
-    )
+    n = 23
+    task = make_task("retail", n_agents=2, season_amplitude=0.5, season_period=n, max_level=60)
+    level = torch.arange(2.0 * n).reshape(n, 2)
+    state = task.reset(n, task.draw_reset(n, torch.Generator().manual_seed(0)))
+    nothing = torch.zeros(n, 2)
+    state = state._replace(phase=torch.arange(n), stock=nothing, pipeline=nothing.unsqueeze(-1))
     action = StockPolicy(task, level).act(task.observe(state)["agents"])
-    assert torch.allclose(action[..., 0] * 20, level)
+    assert torch.allclose(action[..., 0] * 60, level)
+
+
+def test_a_policy_requests_and_offers_by_its_thresholds():
+    """On hand 4 + 2 asks for 3 units, 12 + 3 offers 4; the first has not fallen low enough to order."""
+    task = make_task("retail", n_agents=3, transfer_mode="action", lead_time=2, max_level=40)
+    state = state_with(task, [4, 12, 10], [[2, 9], [3, 0], [0, 0]])
+    level, gap = torch.full((1, 3), 20.0), torch.tensor([6.0, 1.0, 1.0])
+    below, above = torch.full((3,), 9.0), torch.full((3,), 11.0)
+    policy = StockPolicy(task, level, gap, below, above)
+    action = policy.act(task.observe(state)["agents"])[0]
+    assert (action[:, 0] * 40).tolist() == pytest.approx([0, 20, 20])
+    decision = task.decide(action)
+    assert (decision.transfer * 10).tolist() == pytest.approx([-3, 4, 0])
+    moved = task.step(state, {"agents": action.unsqueeze(0)}, noise_for(task, [0] * 3)).state.moved
+    assert moved.tolist() == [[3, -3, 0]]
 
 
 def test_base_stock_acts_alike_in_both_action_forms():
@@ -452,9 +477,11 @@ def test_picture_and_series():
     assert picture.std() > 10
     series = env.task.episode_series(env.state)
     assert {value.shape for value in series.values()} == {(2, 12)}
-    lost = env.state._replace(lost=env.state.lost + 1)
-    red = [(env.task.render(s, 1) == [205, 50, 50]).all(-1).sum() for s in (env.state, lost)]
-    assert red[1] > red[0]
+    lost = torch.zeros(2, 12)
+    lost[1, 3] = 2.0
+    picture = env.task.render(env.state._replace(lost=lost), 1)
+    roofs = picture[44 + 75, 64 + 128 * torch.arange(10)]
+    assert [tuple(roof) == (205, 50, 50) for roof in roofs] == [site == 3 for site in range(10)]
 
 
 # ----------------------------------------------------------------------------------- bad settings

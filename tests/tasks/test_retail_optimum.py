@@ -1,5 +1,7 @@
 """Dynamic programmes and bounds of the retail task, against known and hand-made values."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -22,7 +24,12 @@ from marl_td.tasks.retail.optimum import (
     pooled_point,
     stock_point,
 )
-from marl_td.tasks.retail.search import best_base_stock, simulate
+from marl_td.tasks.retail.search import (
+    best_base_stock,
+    best_reorder_point,
+    map_parameters,
+    simulate,
+)
 
 
 def poisson(mean):
@@ -104,9 +111,22 @@ def test_the_single_site_is_solved_exactly():
     optimum = task.optimum()
     assert optimum.kind == "exact"
     policy = best_base_stock(task)
-    cost = simulate(type(policy)(task, policy.level.unsqueeze(0)), 1000, seed=5)[0].sum(-1)
+    cost = simulate(map_parameters(policy, lambda x: x.unsqueeze(0)), 1000, seed=5)[0].sum(-1)
     error = 3 * cost.std().item() / 1000**0.5
     assert optimum.value - error < cost.mean() < 1.01 * optimum.value + error
+
+
+def test_reorder_points_reach_the_programme_where_they_are_optimal():
+    """In the long run, with a fixed order cost and no lead time."""
+    task = make_task("retail", n_agents=1, lead_time=0, order_cost=5.0, max_steps=60)
+    point = replace(stock_point(poisson(5), 41, 0, 20, 0.1, 10.0), order_cost=5.0)
+    exact = average_cost(point)
+    longer = make_task("retail", n_agents=1, lead_time=0, order_cost=5.0, max_steps=320)
+    policy = map_parameters(best_reorder_point(task), lambda x: x.unsqueeze(0))
+    cost = simulate(replace(policy, task=longer), 200, seed=3, burn_in=20)
+    error = 3 * cost.std().item() / 200**0.5
+    assert exact - error < cost.mean() < 1.02 * exact + error
+    assert exact > 1.5 * average_cost(replace(point, order_cost=0.0))
 
 
 def test_sites_alone_cost_n_times_one():
@@ -129,6 +149,12 @@ def test_a_pooled_chain_without_lead_time_is_a_newsvendor_on_total_demand():
     p = params(lead_time=0, transfer_cost=0.0)
     point = stock_point(poisson(25), 60, 0, 59, 0.1, 10.0)
     assert average_cost(pooled_point(p, 0)) == pytest.approx(average_cost(point), abs=1e-6)
+
+
+def test_without_lead_time_lending_and_holding_less_is_optimal():
+    """Eight units at every site reach the bound: nothing is left over that orders would not level."""
+    point = pooled_point(params(lead_time=0), 0)
+    assert average_cost(point, level=5 * 8) == pytest.approx(average_cost(point), rel=1e-3)
 
 
 def test_transfers_before_demand_gain_little_at_lead_time_1():
