@@ -15,7 +15,7 @@ def _few_steps(monkeypatch):
     """The numbers are tested with the games themselves."""
     train = marl_td.evaluation.games.train_game
     monkeypatch.setattr(
-        marl_td.evaluation.games, "train_game", lambda *a, **k: train(*a, n_steps=100, **k)
+        marl_td.evaluation.games, "train_game", lambda *a, **k: train(*a, n_steps=60, **k)
     )
 
 
