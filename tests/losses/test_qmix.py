@@ -296,6 +296,16 @@ def test_targets_take_no_gradient_and_everything_live_does(make):
     assert [key for key in out.keys() if out[key].requires_grad] == ["loss_value"]
 
 
+@pytest.mark.parametrize(("moved", "follows"), [("target_mixer", True), ("mixer", False)])
+def test_the_target_is_mixed_by_the_target_mixer(moved, follows):
+    loss, batch = small_loss(), make_batch()
+    before = loss(batch)["target_value"]
+    with torch.no_grad():
+        for parameter in getattr(loss, moved).parameters():
+            parameter.add_(0.5)
+    assert torch.equal(loss(batch)["target_value"], before) is not follows
+
+
 def test_the_priority_is_written_where_the_buffer_reads_it_and_nothing_else_changes():
     loss, batch = small_loss(), make_batch(masked=True, mortal=True)
     before = batch.clone()
