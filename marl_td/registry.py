@@ -27,6 +27,9 @@ MODELS: dict[str, str] = {
 }
 """Model name to ``module:config class``."""
 
+EXPERIMENT = "marl_td.training.config:RunConfig"
+"""The settings class behind ``experiment=marl_td``."""
+
 _registered = False
 
 
@@ -58,6 +61,7 @@ def register() -> None:
         _register_algorithms()
         _register_models()
         _register_tasks()
+        _register_experiment()
     except BaseException:
         _registered = False
         raise
@@ -103,3 +107,12 @@ def _register_tasks() -> None:
         module = types.ModuleType(f"benchmarl.environments.marl_td.{name}")
         module.TaskConfig = params  # type: ignore[attr-defined]
         sys.modules.setdefault(module.__name__, module)
+
+
+def _register_experiment() -> None:
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(
+        group="experiment", name="marl_td_config", node=load(EXPERIMENT), provider="marl_td"
+    )

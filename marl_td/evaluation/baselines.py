@@ -48,10 +48,10 @@ class BaselineTable:
             "optimum": None if self.optimum is None else asdict(self.optimum),
         }
 
-    def best_row(self) -> BaselineRow:
-        """The best of the rows."""
+    def best_row(self, rows: list[BaselineRow] | None = None) -> BaselineRow:
+        """The best of ``rows``, or of all rows."""
         choose = max if self.higher_is_better else min
-        return choose(self.rows, key=lambda row: row.value)
+        return choose(self.rows if rows is None else rows, key=lambda row: row.value)
 
     def reference(self) -> tuple[str, float]:
         """What counts as 1 on the normalised scale: the optimum or bound, or else the best row."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from marl_td.training.files import write_atomic
 
@@ -21,6 +22,8 @@ OPTIMUM_COLOUR = "#15803d"
 LINE_STYLES = ("--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 MAX_SERIES = 4
 """Panels of the episode at most."""
+MAX_STEPS_DRAWN = 400
+"""Steps of the episode in a panel at most; more would blur."""
 N_LINES = 3
 """Baselines drawn into the training curve: the best ones."""
 
@@ -107,6 +110,7 @@ def _draw_curve(axes: Any, report: RunReport) -> None:
         axes.axhline(value, color=colour, ls=style, lw=1.3, label=f"{name}: {value:.4g}")
     _zoom(axes, values, [value for _, value, _ in lines], table.higher_is_better)
     axes.set_xlabel("environment steps")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_ylabel(table.unit)
     axes.set_title("training (evaluations on the way, 95 % intervals)", fontsize=10)
     axes.legend(fontsize=8, framealpha=0.9)
@@ -140,10 +144,12 @@ def _zoom(axes: Any, values: list[float], lines: list[float], higher: bool) -> N
 
 
 def _draw_series(axes: Any, label: str, lines: Any) -> None:
-    """One quantity of the episode over its steps, one line per column."""
-    for index in range(lines.shape[-1]):
-        name = str(index + 1) if lines.shape[-1] > 1 else None
-        axes.plot(lines[:, index].numpy(), lw=1.1, label=name)
+    """One quantity of the episode over its steps (the middle of a long one), one line per column."""
+    start = max(0, (len(lines) - MAX_STEPS_DRAWN) // 2)
+    shown = lines[start : start + MAX_STEPS_DRAWN].numpy()
+    for index in range(shown.shape[-1]):
+        name = str(index + 1) if shown.shape[-1] > 1 else None
+        axes.plot(range(start, start + len(shown)), shown[:, index], lw=1.2, label=name)
     axes.set_title(f"one episode of the learned policy: {label}", fontsize=10)
     axes.set_xlabel("step")
     if 1 < lines.shape[-1] <= 8:

@@ -67,21 +67,33 @@ class RunReport:
         return f"{names}: {self.table.unit}, {better} is better"
 
     def verdict(self) -> str:
-        """One or two sentences on how the learned policy stands."""
-        best = self.table.best_row()
-        gain = self.learned.value - best.value
-        if not self.table.higher_is_better:
-            gain = -gain
-        share = f" ({abs(gain / best.value):.1%})" if best.value else ""
-        word = "better" if gain >= 0 else "worse"
-        text = (
-            f"The learned policy is {abs(gain):.4g}{share} {word} than the best of the rows above it, "
-            f"{best.policy}."
-        )
+        """How the learned policy stands: the best policy it beats, the best one ahead of it, its score."""
+        beaten = [row for row in self.table.rows if self._gain(row) >= 0]
+        ahead = [row for row in self.table.rows if self._gain(row) < 0]
+        parts = [f"The learned policy beats {len(beaten)} of {len(self.table.rows)} policies"]
+        if beaten:
+            best = self.table.best_row(beaten)
+            parts.append(f"; the best of these is {best.policy} (by {self._share(best)})")
+        if ahead:
+            best = self.table.best_row(ahead)
+            parts.append(f"; the best one ahead of it is {best.policy} (by {self._share(best)})")
         score = self.table.normalised(self.learned.value)
         if score is not None and self.table.optimum is not None:
-            text += f" Normalised score: {score:.3f} (0 = random, 1 = {self.table.reference()[0]})."
-        return text
+            parts.append(
+                f". Normalised score: {score:.3f} (0 = random, 1 = {self.table.reference()[0]})"
+            )
+        return "".join(parts) + "."
+
+    def _gain(self, row: BaselineRow) -> float:
+        """How much better than ``row`` the learned policy is, in the task's unit."""
+        gain = self.learned.value - row.value
+        return gain if self.table.higher_is_better else -gain
+
+    def _share(self, row: BaselineRow) -> str:
+        """The difference to ``row`` in the task's unit, and as a share of its value."""
+        gain = abs(self._gain(row))
+        share = f", {gain / abs(row.value):.1%}" if row.value else ""
+        return f"{gain:.4g}{share}"
 
     def rows(self) -> list[BaselineRow]:
         """Every row of the table, the learned one last."""

@@ -78,6 +78,7 @@ class Experiment(RunSetup):
         )
         self._on_batch_collected(batch)
         batch = batch.detach()
+        self._set_learning_rate()
         for group in self.train_group_map:
             self._train_group(group, batch, frames)
         self.collector.update_policy_weights_()
@@ -96,6 +97,17 @@ class Experiment(RunSetup):
         interval = getattr(self.config, f"{what}_interval")
         before = self.total_frames - frames
         return bool(interval > 0 and self.total_frames // interval > before // interval)
+
+    def _set_learning_rate(self) -> None:
+        """Lower the learning rate linearly to ``lr_end`` of it; BenchMARL's plain settings keep it."""
+        end = getattr(self.config, "lr_end", 1.0)
+        if end == 1.0:
+            return
+        done = min(1.0, self.total_frames / self.config.get_max_n_frames(self.on_policy))
+        for optimisers in self.optimizers.values():
+            for optimiser in optimisers.values():
+                for parameters in optimiser.param_groups:
+                    parameters["lr"] = self.config.lr * (1.0 - (1.0 - end) * done)
 
     def _train_group(self, group: str, batch: TensorDictBase, frames: int) -> None:
         data = batch.exclude(*self._get_excluded_keys(group)).to(self.config.train_device)

@@ -22,6 +22,7 @@ from benchmarl.models.common import ModelConfig, SequenceModelConfig
 
 import marl_td
 from marl_td.tasks.registry import suggest
+from marl_td.training.config import RunConfig
 from marl_td.training.files import write_atomic
 
 CONFIG_FILE = "config.yaml"
@@ -94,7 +95,7 @@ class RunSettings:
             seed=data["seed"],
             algorithm_config=_build(algorithm, data["algorithm_config"], path),
             task_config=task.get_task(data["task_config"]),
-            experiment_config=_build(ExperimentConfig, experiment, path),
+            experiment_config=_build(RunConfig, experiment, path),
             model_config=_model(data["model_config"], path),
             critic_model_config=_model(data["critic_model_config"], path),
         )

@@ -34,14 +34,26 @@ def report():
 
 
 def test_verdict_on_a_cost(report):
-    assert "1 (25.0%) better than the best of the rows above it, a." in report.verdict()
-    assert "Normalised score: 0.875 (0 = random, 1 = lower bound)" in report.verdict()
+    assert report.verdict() == (
+        "The learned policy beats 3 of 3 policies; the best of these is a (by 1, 25.0%). "
+        "Normalised score: 0.875 (0 = random, 1 = lower bound)."
+    )
+
+
+def test_verdict_between_two_policies(report):
+    report.learned = BaselineRow("learned", 5.0, 4.5, 5.5)
+    assert report.verdict().startswith(
+        "The learned policy beats 2 of 3 policies; the best of these is b (by 1, 16.7%); "
+        "the best one ahead of it is a (by 1, 25.0%). Normalised"
+    )
 
 
 def test_verdict_on_a_gain(report):
     table = dataclasses.replace(report.table, higher_is_better=True, optimum=None)
     worse = dataclasses.replace(report, table=table)
-    assert "7 (70.0%) worse than the best of the rows above it, random." in worse.verdict()
+    assert worse.verdict() == (
+        "The learned policy beats 0 of 3 policies; the best one ahead of it is random (by 7, 70.0%)."
+    )
 
 
 def test_json(report):

@@ -68,6 +68,7 @@ def test_benchmarl_s_own_algorithms_and_models():
         ("task.repeats=many", "setting 'task.repeats': Value 'many' of type 'str'"),
         ("task.repeats=0", "repeats must be at least 1; got 0."),
         ("experiment.lr=-0.001", "experiment.lr must be above 0; got -0.001."),
+        ("experiment.lr_end=2", "experiment.lr_end must lie in [0, 1]; got 2.0."),
         ("experiment.gamma=1.5", "experiment.gamma must lie in [0, 1]; got 1.5."),
         (
             "experiment.evaluation_episodes=0",

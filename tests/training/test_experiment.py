@@ -212,3 +212,26 @@ def test_the_json_of_marl_eval_on_request(tmp_path):
     data = json.loads((tmp_path / "run" / "run.json").read_text())
     seed = data["marl_td"]["matrix_game"]["qmix"]["seed_0"]
     assert len(seed["step_3"]["return"]) == 4
+
+
+def learning_rates(experiment):
+    return [o.param_groups[0]["lr"] for o in experiment.optimizers["agents"].values()]
+
+
+def test_the_learning_rate_falls_linearly_to_its_end(tmp_path):
+    """Iterations end at 20, 40 and 60 of 60 frames: 0.3 falls to a fifth by thirds of 0.24."""
+    seen = []
+
+    class Watch(Callback):
+        def on_train_end(self, training_td, group):
+            seen.append(learning_rates(self.experiment)[0])
+
+    overrides = ["experiment.lr=0.3", "experiment.lr_end=0.2"]
+    short_experiment(tmp_path / "run", *overrides, callbacks=[Watch()]).run()
+    assert seen == pytest.approx([0.22, 0.14, 0.06])
+
+
+def test_the_learning_rate_stays_without_a_word(tmp_path):
+    experiment = short_experiment(tmp_path / "run", "experiment.lr=0.3")
+    experiment.run()
+    assert learning_rates(experiment) == [0.3]

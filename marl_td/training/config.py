@@ -1,0 +1,24 @@
+"""Settings of our experiment beside BenchMARL's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarl.experiment import ExperimentConfig
+
+
+@dataclass
+class RunConfig(ExperimentConfig):
+    """BenchMARL's experiment settings and ours: what ``experiment=marl_td`` is made of.
+
+    Raises:
+        ValueError: if a setting of ours is out of range.
+    """
+
+    lr_end: float = 1.0
+    """Share of the learning rate that is left at the last frame, in [0, 1]; it falls linearly."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0.0 <= self.lr_end <= 1.0:
+            raise ValueError(f"experiment.lr_end must lie in [0, 1]; got {self.lr_end}.")
