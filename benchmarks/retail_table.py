@@ -24,6 +24,8 @@ from marl_td.tasks.retail.policies import StockPolicy
 from marl_td.tasks.retail.search import best_base_stock, best_transfers, map_parameters, simulate
 
 N_SITES = 5
+LONG_RUN = ["lambda", "L", "exact DP", "best base-stock", "all lent", "bound, all lent", "one pool"]
+PLAYED = ["mode", "L", "exact, alone", "base_stock", "transfers", "bound", "gain", "gain at most"]
 
 
 def long_run_rows(
@@ -139,27 +141,22 @@ def main() -> None:
     parser.add_argument(
         "--picture", type=Path, help="write the picture of the page there, no tables"
     )
+    parser.add_argument("--table", choices=["long-run", "played", "both"], default="both")
+    parser.add_argument("--demand", type=float, nargs="+", default=[1.0, 5.0, 20.0])
+    parser.add_argument(
+        "--lead-time", type=int, nargs="+", help="default: 0 1 2, and 0 1 2 4 played"
+    )
     arguments = parser.parse_args()
     if arguments.picture:
         return picture(arguments.picture)
-    show(
-        "Long-run cost",
-        [
-            "lambda",
-            "L",
-            "exact DP",
-            "best base-stock",
-            "with lending",
-            "bound with lending",
-            "one pool",
-        ],
-        long_run_rows([1.0, 5.0, 20.0], [0, 1, 2], arguments.paths, arguments.periods),
-    )
-    show(
-        "As played",
-        ["mode", "L", "exact, alone", "base_stock", "transfers", "bound", "gain", "gain at most"],
-        headroom_rows([0, 1, 2, 4], arguments.paths),
-    )
+    if arguments.table != "played":
+        leads = arguments.lead_time or [0, 1, 2]
+        rows = long_run_rows(arguments.demand, leads, arguments.paths, arguments.periods)
+        show("Long-run cost", LONG_RUN, rows)
+    if arguments.table != "long-run":
+        show(
+            "As played", PLAYED, headroom_rows(arguments.lead_time or [0, 1, 2, 4], arguments.paths)
+        )
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def _bound(task: Retail) -> Optimum | None:
         if params.transfer_mode == "reactive":
             how += ", paying for the transfers that ideally spread stock still needs"
         found.append(Optimum(pooled(params), "lower", how))
-    if affordable_lead(params) >= 0:
+    if affordable_lead(params, n_prices=N_PRICES) >= 0:
         how = "dynamic programme per site that trades with a market at its best price"
         found.append(Optimum(market(params), "lower", how))
     return max(found, key=lambda optimum: optimum.value, default=None)
@@ -123,18 +123,18 @@ def _site(params: RetailParams, site: int, lead_time: int, lost_cost: float) -> 
 
 def alone(params: RetailParams) -> float:
     """Least expected score without transfers, exact (a lower bound where the lead time was relaxed)."""
-    return _sum_over_sites(params, lambda site, lead: _site(params, site, lead, params.lost_cost))
-
-
-def _sum_over_sites(params: RetailParams, problem: Callable[[int, int], StockPoint]) -> float:
-    """Least expected score of sites that do not interact; ``problem(site, lead_time)`` is one of them."""
     lead = max(affordable_lead(params), 0)
+    return _sum_over_sites(params, lead, lambda site: _site(params, site, lead, params.lost_cost))
+
+
+def _sum_over_sites(params: RetailParams, lead: int, problem: Callable[[int], StockPoint]) -> float:
+    """Least expected score of sites that do not interact; ``problem(site)`` is one, at lead time ``lead``."""
     rates = site_rates(params)
     slots = start_amounts(params, torch.tensor(rates))[2]
     total = 0.0
     for rate in set(rates):
         site = rates.index(rate)
-        value = cost_to_go(problem(site, lead), params.max_steps)
+        value = cost_to_go(problem(site), params.max_steps)
         total += rates.count(rate) * _at_start(
             value, lead, _start(params, site), float(slots[site])
         )
@@ -160,14 +160,16 @@ def market(params: RetailParams, price: float | None = None) -> float:
 def _market(params: RetailParams, price: float) -> float:
     buy, sell = price + params.transfer_cost / 2, price - params.transfer_cost / 2
 
-    def problem(site: int, lead: int) -> StockPoint:
+    lead = max(affordable_lead(params, n_prices=N_PRICES), 0)
+
+    def problem(site: int) -> StockPoint:
         if params.transfer_mode == "action":
             point = _site(params, site, lead, params.lost_cost)
             return replace(point, before=_both(buying(buy), selling(sell)))
         point = _site(params, site, lead, min(params.lost_cost, buy))
         return replace(point, after=selling(sell + params.holding_cost))
 
-    return _sum_over_sites(params, problem)
+    return _sum_over_sites(params, lead, problem)
 
 
 def _both(buy: Trade, sell: Trade) -> Trade:
@@ -207,14 +209,15 @@ def pooled_point(params: RetailParams, lead_time: int) -> StockPoint:
 
 
 # --------------------------------------------------------------------------------------------- details
-def affordable_lead(params: RetailParams, pooled: bool = False) -> int:
+def affordable_lead(params: RetailParams, pooled: bool = False, n_prices: int = 1) -> int:
     """Largest lead time up to ``lead_time`` that the work limit allows, -1 if none.
 
-    A shorter lead time is a relaxation: whoever has it can wait before ordering.
+    A shorter lead time is a relaxation: whoever has it can wait before ordering. The work is that of
+    one pool, or of every different site at ``n_prices`` market prices.
     """
     n_stock = _pooled_size(params) if pooled else params.capacity + 1
     orders = min((params.n_agents if pooled else 1) * _max_order(params), n_stock - 1) + 1
-    n_solved = 1 if pooled else N_PRICES * len(set(site_rates(params)))
+    n_solved = 1 if pooled else n_prices * len(set(site_rates(params)))
     work = params.max_steps * params.n_phases * n_solved * n_stock * (n_stock + 100)
     if work > WORK or n_stock > MAX_STOCK:
         return -1

@@ -56,6 +56,9 @@ class RetailParams(TaskParams):
     correlation: float = 0.0
     """Weight of the common factor in the demand of all sites, rho in [0, 1); the law of each site's
     own demand stays Poisson."""
+    site_id: bool = False
+    """Whether the observation holds a one-hot site number. Alike sites learn faster without it, and a
+    policy without it works for any number of sites."""
     share_inventory: bool = False
     """Whether the observation holds the other sites' stock."""
     message_dropout: float = 0.0

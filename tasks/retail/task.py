@@ -40,7 +40,7 @@ Observation space (per site i, float32; stock in periods of own mean demand, lam
     its exponential average              1                     units / lambda_i
     demand rate                          1                     lambda_i / mean over sites
     season, sin and cos                  2 if seasonal         -
-    site                                 ``n_agents``          one-hot
+    site, if ``site_id``                 ``n_agents``          one-hot
     stock + delivery of the other sites  ``n_agents - 1``      periods of their mean demand, next site
                                          if shared             first; -1 where the message was lost
     ===================================  ====================  ==========================================
@@ -103,7 +103,8 @@ class Retail(Task[RetailParams, RetailState]):
         self.limit = params.max_transfer if continuous else params.lot
         pmf = demand_pmf(params)
         self._cdf = pmf.cumsum(-1).to(self.device, torch.float32)
-        self._identity = torch.eye(self.n_agents, device=self.device)
+        if params.site_id:
+            self._identity = torch.eye(self.n_agents, device=self.device)
         site = torch.arange(self.n_agents, device=self.device)
         n_others = self.n_agents - 1 if params.share_inventory else 0
         self._others = (site.unsqueeze(-1) + site[1 : 1 + n_others]) % self.n_agents
@@ -114,8 +115,8 @@ class Retail(Task[RetailParams, RetailState]):
     @property
     def groups(self) -> dict[str, GroupSpec]:
         p = self.params
-        d_obs = 4 + p.lead_time + self.n_agents
-        d_obs += 2 * (p.n_phases > 1) + (self.n_agents - 1) * p.share_inventory
+        d_obs = 4 + p.lead_time + 2 * (p.n_phases > 1)
+        d_obs += self.n_agents * p.site_id + (self.n_agents - 1) * p.share_inventory
         action = Box((0.0, -1.0), (1.0, 1.0)) if self.continuous else Discrete(3 * N_LEVELS)
         return {"agents": GroupSpec(self.n_agents, d_obs, action, masked=not self.continuous)}
 
@@ -228,7 +229,8 @@ class Retail(Task[RetailParams, RetailState]):
         parts = [cover(state, self.rates), relative_rate.expand(shape)]
         if self.params.n_phases > 1:
             parts.append(season(self.params, state).unsqueeze(1).expand(shape))
-        parts.append(self._identity.expand(shape))
+        if self.params.site_id:
+            parts.append(self._identity.expand(shape))
         if self.params.share_inventory:
             stock = on_hand(state) / self.rates
             parts.append(torch.where(state.heard, stock[:, self._others], -1.0))

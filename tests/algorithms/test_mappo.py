@@ -232,6 +232,11 @@ def test_settings_reach_the_loss(small_experiment):
     assert loss.value_norm.beta == 0.9
     assert loss.normalize_advantage_exclude_dims == (-1,)
     assert loss.mask_dead_values
+    assert loss.value_norm.n_agents is None
+    other = MappoConfig(share_param_critic=False, clip_value=0.3, huber_delta=2.0)
+    loss = small_experiment(other, meet_task()).losses["agents"]
+    assert (loss.clip_value, loss.huber_delta, loss.value_norm.n_agents) == (0.3, 2.0, 2)
+    assert loss.normalize_advantage_exclude_dims == ()
 
 
 # ---------------------------------------------------------------- learning

@@ -74,6 +74,7 @@ def test_specs_hold_with_every_option():
         "season_amplitude": 0.5,
         "correlation": 0.4,
         "share_inventory": True,
+        "site_id": True,
         "message_dropout": 0.5,
     }
     env = make_env("retail", 3, lead_time=2, demand=[2, 4, 5, 6, 8], order_cost=1.0, **options)
@@ -301,7 +302,9 @@ def test_the_same_seed_gives_the_same_episode_and_a_policy_does_not_disturb_it()
 
 # ------------------------------------------------------------------------------------ observation
 def test_the_observation_counts_in_periods_of_mean_demand():
-    task = make_task("retail", n_agents=3, demand=[2, 4, 6], share_inventory=True, lead_time=2)
+    task = make_task(
+        "retail", n_agents=3, demand=[2, 4, 6], share_inventory=True, lead_time=2, site_id=True
+    )
     state = state_with(task, [4, 4, 12], [[2, 6], [0, 4], [6, 3]])
     first, last = task.observe(state)["agents"][0, 0], task.observe(state)["agents"][0, 2]
     assert first.tolist() == pytest.approx([2, 1, 3, 1, 1, 0.5, 1, 0, 0, 1, 3])
