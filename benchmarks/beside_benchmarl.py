@@ -34,6 +34,7 @@ from common import (
 from marl_td import register
 
 TASKS = {"navigation": VmasTask.NAVIGATION, "balance": VmasTask.BALANCE}
+FRAMES = {"mappo": 150_000, "maddpg": 60_000, "qmix": 60_000}
 NAME = "beside_benchmarl"
 
 
@@ -41,8 +42,8 @@ def config(n_frames: int) -> Any:
     """The settings both libraries run with."""
     return settings(
         max_n_frames=n_frames,
-        gamma=0.95,
-        lr=3e-4,
+        gamma=0.9,
+        lr=5e-4,
         prefer_continuous_actions=True,
         soft_target_update=True,
         polyak_tau=0.005,
@@ -55,7 +56,7 @@ def config(n_frames: int) -> Any:
         on_policy_minibatch_size=600,
         off_policy_n_envs_per_worker=60,
         off_policy_collected_frames_per_batch=3000,
-        off_policy_n_optimizer_steps=150,
+        off_policy_n_optimizer_steps=600,
         off_policy_train_batch_size=128,
         off_policy_memory_size=200_000,
     )
@@ -82,7 +83,7 @@ def run_all(args: argparse.Namespace) -> list[dict[str, Any]]:
                         TASKS[task_name].get_from_yaml(),
                         algorithm_config_registry[key].get_from_yaml(),
                         seed,
-                        config(args.frames),
+                        config(args.frames or FRAMES[algorithm]),
                         mlp(64, 64),
                     )
                     final, last = measure(run, args.episodes)
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--algorithms", nargs="+", default=["mappo", "maddpg", "qmix"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--frames", type=int, default=120_000)
+    parser.add_argument("--frames", type=int, help=f"environment steps; default {FRAMES}")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--summary", action="store_true")

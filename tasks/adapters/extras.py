@@ -17,6 +17,6 @@ def import_extra(module: str, extra: str) -> ModuleType:
     if find_spec(package) is None:
         raise ImportError(
             f"this needs the package '{package}', which is not installed; "
-            f'get it with: pip install "marl_td[{extra}]"'
+            f"get it with: pip install 'marl-td[{extra}]'"
         )
     return importlib.import_module(module)

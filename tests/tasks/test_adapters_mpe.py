@@ -134,7 +134,7 @@ def test_the_time_limit_has_one_name():
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"package 'mpe2'.*pip install \"marl_td\[mpe\]\""):
+    with pytest.raises(ImportError, match=r"package 'mpe2'.*pip install 'marl-td\[mpe\]'"):
         from_mpe("simple_spread_v3")
 
 

@@ -243,5 +243,5 @@ def test_numbers_are_checked():
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"package 'vmas'.*pip install \"marl_td\[vmas\]\""):
+    with pytest.raises(ImportError, match=r"package 'vmas'.*pip install 'marl-td\[vmas\]'"):
         extras.import_extra("vmas", extra="vmas")
