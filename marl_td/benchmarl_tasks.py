@@ -172,6 +172,7 @@ class MarlTdTask(Task):
     TWO_STEP = None
     RETAIL = None
     BANKING = None
+    SIMPLE_SPREAD = None
     MPE = None
     VMAS = None
 

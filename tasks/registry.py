@@ -18,6 +18,7 @@ TASKS: dict[str, str] = {
     "two_step": "marl_td.tasks.two_step:TwoStep",
     "retail": "marl_td.tasks.retail:Retail",
     "banking": "marl_td.tasks.banking:Banking",
+    "simple_spread": "marl_td.tasks.particle:SimpleSpread",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 
