@@ -166,14 +166,12 @@ class SimpleSpread(Task[SpreadParams, SpreadState]):
 def without_itself(pairs: Tensor) -> Tensor:
     """``pairs`` ``[d, n, n, n_envs]`` without the diagonal, ``[d, n, n - 1, n_envs]``, in order.
 
-    Reading the table row after row, a diagonal entry comes at every ``n + 1``-th place: without the
-    first entry, it is the last column of a table ``n - 1`` by ``n + 1``.
+    Row i has the columns before i, then those after it. Choosing between two slices, instead of
+    an index, keeps the compiled loops plain.
     """
-    n = pairs.shape[1]
-    if n == 1:
-        return pairs[:, :, :0]
-    rows = pairs.flatten(1, 2)[:, 1:].unflatten(1, (n - 1, n + 1))
-    return rows[:, :, :-1].reshape(pairs.shape[0], n, n - 1, -1)
+    place = torch.arange(pairs.shape[1], device=pairs.device)
+    after = place[:-1] >= place.unsqueeze(-1)
+    return torch.where(after.unsqueeze(-1), pairs[:, :, 1:], pairs[:, :, :-1])
 
 
 def _columns(pairs: Tensor) -> Tensor:
