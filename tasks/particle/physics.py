@@ -40,10 +40,13 @@ def outside(x: Tensor) -> Tensor:
     return x.permute(2, 1, 0)
 
 
-def uniform(n_envs: int, n_bodies: int, generator: torch.Generator) -> Tensor:
-    """Points uniform in ``[-1, 1)^2``, ``[n_envs, n_bodies, 2]``, environments last in memory."""
-    shape = (2, n_bodies, n_envs)
-    return outside(2.0 * torch.rand(shape, generator=generator, device=generator.device) - 1.0)
+def draw_uniform(
+    n_groups: int, n_bodies: int, n_envs: int, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """``n_groups`` tensors of uniform numbers in [0, 1), each ``[n_envs, n_bodies, 2]``."""
+    shape = (n_groups, 2, n_bodies, n_envs)
+    drawn = torch.rand(shape, generator=generator, device=generator.device)
+    return tuple(outside(part) for part in drawn.unbind(0))
 
 
 def control(action: Tensor, continuous: bool, sensitivity: float = SENSITIVITY) -> Tensor:

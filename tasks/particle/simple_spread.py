@@ -104,13 +104,14 @@ class SimpleSpread(Task[SpreadParams, SpreadState]):
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """Positions of agents and landmarks, uniform in ``[-1, 1)``, ``[n_envs, n_agents, 2]``."""
+        """Uniform numbers in [0, 1): ``position`` and ``landmark``, ``[n_envs, n_agents, 2]``."""
         n = self.params.n_agents
-        return {name: physics.uniform(n_envs, n, generator) for name in ("position", "landmark")}
+        position, landmark = physics.draw_uniform(2, n, n_envs, generator)
+        return {"position": position, "landmark": landmark}
 
     def reset(self, n_envs: int, noise: Noise) -> SpreadState:
-        position = noise["position"]
-        return SpreadState(position, torch.zeros_like(position), noise["landmark"])
+        position, landmark = (2.0 * noise[name] - 1.0 for name in ("position", "landmark"))
+        return SpreadState(position, torch.zeros_like(position), landmark)
 
     def step(self, state: SpreadState, action: Groups, noise: Noise) -> Step[SpreadState]:
         position, velocity = physics.inside(state.position), physics.inside(state.velocity)

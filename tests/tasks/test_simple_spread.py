@@ -55,7 +55,7 @@ def compare(n_episodes, n_agents, continuous, local_ratio=0.5):
     collisions = 0.0
     for dtype, tolerance in ((torch.float64, 1e-8), (torch.float32, 1e-4)):
         close = {"rtol": 0.0, "atol": tolerance}
-        start = {key: theirs[key][0].to(dtype) for key in ("position", "landmark")}
+        start = {key: (theirs[key][0].to(dtype) + 1) / 2 for key in ("position", "landmark")}
         state = task.reset(n_episodes, start)
         for t in range(STEPS + 1):
             seen = task.observe(state)["agents"]
