@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from benchmarl.experiment import ExperimentConfig
 
+from marl_td.collect.compiling import MODES
+
 
 @dataclass
 class RunConfig(ExperimentConfig):
@@ -18,7 +20,14 @@ class RunConfig(ExperimentConfig):
     lr_end: float = 1.0
     """Share of the learning rate that is left at the last frame, in [0, 1]; it falls linearly."""
 
+    compile: str = "auto"
+    """Compile rollouts and updates: on, off, or auto (where a run is long enough for it to pay)."""
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         if not 0.0 <= self.lr_end <= 1.0:
             raise ValueError(f"experiment.lr_end must lie in [0, 1]; got {self.lr_end}.")
+        if self.compile not in MODES:
+            raise ValueError(
+                f"experiment.compile must be one of {', '.join(MODES)}; got '{self.compile}'."
+            )

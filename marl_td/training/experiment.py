@@ -17,12 +17,14 @@ from benchmarl.utils import seed_everything
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 
+from marl_td.collect.compiling import is_worthwhile
 from marl_td.training.checkpoints import load_checkpoint
 from marl_td.training.periodic_evaluation import evaluate, metrics
 from marl_td.training.policy_files import policy_signature, save_policy
 from marl_td.training.progress import Progress
 from marl_td.training.settings import CONFIG_FILE, RunSettings, describe
 from marl_td.training.setup import RunSetup
+from marl_td.training.update import UPDATES_TO_PAY, CompiledUpdate, compiled_update
 
 
 class Experiment(RunSetup):
@@ -38,6 +40,10 @@ class Experiment(RunSetup):
 
     show_progress: bool | None = None
     """Progress bar on stderr; None shows it on a terminal only."""
+
+    def _setup(self) -> None:
+        self._compiled_updates: dict[str, CompiledUpdate | None] = {}
+        super()._setup()
 
     # --------------------------------------------------------------- training
     def run(self) -> None:
@@ -116,7 +122,7 @@ class Experiment(RunSetup):
             data = data.reshape(-1)
         buffer = self.replay_buffers[group]
         buffer.extend(data.to(buffer.storage.device))
-        training = torch.stack([self._optimizer_loop(group) for _ in range(self._n_updates())])
+        training = self._update(group)
         self._check_losses(group, training)
         self.logger.log_training(group, training, step=self.n_iters_performed)
         self._on_train_end(training, group)
@@ -124,6 +130,18 @@ class Experiment(RunSetup):
         explore = policy[-1] if isinstance(policy, TensorDictSequential) else policy
         if hasattr(explore, "step"):
             explore.step(frames)
+
+    def _update(self, group: str) -> TensorDictBase:
+        """All optimiser steps of this iteration, compiled or one by one; metrics ``[n_updates]``."""
+        n_updates = self._n_updates()
+        if group not in self._compiled_updates:
+            n_iters = self.config.get_max_n_iters(self.on_policy) - self.n_iters_performed
+            worth = is_worthwhile(self.compile_mode, n_iters * n_updates, UPDATES_TO_PAY)
+            self._compiled_updates[group] = compiled_update(self, group) if worth else None
+        compiled = self._compiled_updates[group]
+        if compiled is not None:
+            return compiled.run(n_updates)
+        return torch.stack([self._optimizer_loop(group) for _ in range(n_updates)])
 
     def _n_updates(self) -> int:
         config = self.config

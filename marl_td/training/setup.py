@@ -8,8 +8,9 @@ from typing import Any
 
 from benchmarl.experiment import Experiment as BenchmarlExperiment
 from benchmarl.utils import seed_everything
-from torchrl.collectors import Collector
 
+from marl_td.collect.collector import make_collector
+from marl_td.collect.compiling import is_worthwhile
 from marl_td.training.check import check_experiment
 from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.run_logger import RunLogger
@@ -18,6 +19,10 @@ from marl_td.training.settings import CONFIG_FILE, describe
 METRICS_FILE = "metrics.csv"
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for the evaluation environment: its episodes are not the training ones."""
+
+
+ROLLOUT_STEPS_TO_PAY = 15_000
+"""Steps of all environments together after which a compiled rollout is ahead: 30 s at 2 ms each."""
 
 
 class RunSetup(BenchmarlExperiment):
@@ -38,6 +43,11 @@ class RunSetup(BenchmarlExperiment):
         self._setup_collector()
         self._setup_logger()
         self._on_setup()
+
+    @property
+    def compile_mode(self) -> str:
+        """``compile`` of :class:`~marl_td.training.config.RunConfig`; plain settings do not compile."""
+        return str(getattr(self.config, "compile", "off"))
 
     @property
     def evaluation_seed(self) -> int:
@@ -86,14 +96,16 @@ class RunSetup(BenchmarlExperiment):
             group: self.policy.select_subsequence(out_keys=[(group, "action")])[0]
             for group in self.group_map
         }
-        self.collector = Collector(
+        n_frames = config.get_max_n_frames(self.on_policy)
+        n_steps = n_frames // config.n_envs_per_worker(self.on_policy)
+        self.collector = make_collector(
             self.env_func,
             self.policy,
             device=config.sampling_device,
-            storing_device=config.sampling_device,
             frames_per_batch=config.collected_frames_per_batch(self.on_policy),
-            total_frames=config.get_max_n_frames(self.on_policy),
+            total_frames=n_frames,
             init_random_frames=0 if self.on_policy else config.off_policy_init_random_frames,
+            compiled=is_worthwhile(self.compile_mode, n_steps, ROLLOUT_STEPS_TO_PAY),
         )
 
     def _setup_logger(self) -> None:

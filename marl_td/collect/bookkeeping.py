@@ -1,0 +1,103 @@
+"""What an environment's transforms add to a step, as pure functions: reward sums, first steps, hidden states.
+
+The compiled rollout cannot run TorchRL's transforms; it knows what these four do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPrimer, TransformedEnv
+
+from marl_td.collect.compiling import NotCompilable
+from marl_td.collect.nested import Entries, Path, as_path
+from marl_td.tasks.vector_env import VectorEnv
+
+
+class Bookkeeping:
+    """The transforms around a batched task's environment, taken apart.
+
+    Args:
+        env: a :class:`~marl_td.tasks.vector_env.VectorEnv`, bare or under transforms.
+
+    Raises:
+        NotCompilable: for another environment or transform.
+    """
+
+    def __init__(self, env: EnvBase) -> None:
+        self.sums: dict[Path, Path] = {}
+        self.init_key: Path | None = None
+        self.primers: dict[Path, tuple[tuple[int, ...], float]] = {}
+        transforms: list[Any] = []
+        self.observation_spec = env.observation_spec
+        while isinstance(env, TransformedEnv):
+            transforms = [*_flat(env.transform), *transforms]
+            env = env.base_env
+        if not isinstance(env, VectorEnv):
+            raise NotCompilable(
+                f"the environment is a {type(env).__name__}, not a batched task of marl_td"
+            )
+        self.env = env
+        for transform in transforms:
+            self._add(transform)
+
+    def _add(self, transform: Any) -> None:
+        if type(transform) is RewardSum:
+            pairs = zip(transform.in_keys, transform.out_keys, strict=True)
+            self.sums.update({as_path(reward): as_path(total) for reward, total in pairs})
+        elif type(transform) is InitTracker:
+            self.init_key = as_path(transform.init_key)
+        elif type(transform) is TensorDictPrimer:
+            self._add_primers(transform)
+        else:
+            raise NotCompilable(f"the environment has the transform {type(transform).__name__}")
+
+    def _add_primers(self, transform: Any) -> None:
+        if transform.random:
+            raise NotCompilable("the environment's TensorDictPrimer draws random values")
+        default = transform.default_value
+        for key in transform.primers.keys(True, True):
+            path = as_path(key)
+            value = default.get(key, 0.0) if isinstance(default, dict) else default
+            if not isinstance(value, float | int):
+                raise NotCompilable(f"the TensorDictPrimer's default of {path} is not a number")
+            shape = self.observation_spec[key].shape[1:]
+            self.primers[path] = (tuple(shape), float(value))
+
+    # --------------------------------------------------------------- entries
+    def at_reset(self, n_envs: int, device: torch.device) -> Entries:
+        """What the transforms add to the entries of a fresh episode."""
+        groups = self.env.task.groups
+        out: Entries = {}
+        for reward, total in self.sums.items():
+            n_agents = groups[reward[0]].n_agents
+            out[total] = torch.zeros((n_envs, n_agents, 1), device=device)
+        if self.init_key is not None:
+            out[self.init_key] = torch.ones((n_envs, 1), dtype=torch.bool, device=device)
+        for key, (shape, value) in self.primers.items():
+            out[key] = torch.full((n_envs, *shape), value, device=device)
+        return out
+
+    def after_step(self, before: Entries, following: Entries) -> Entries:
+        """What the transforms add to the entries ``following`` a step from ``before``.
+
+        Hidden states are the policy's own output; one that it does not write stays as it was.
+        """
+        out: Entries = {
+            total: before[total] + following[reward] for reward, total in self.sums.items()
+        }
+        if self.init_key is not None:
+            out[self.init_key] = torch.zeros_like(before[self.init_key])
+        for key in self.primers:
+            out[key] = following.get(key, before[key])
+        return out
+
+
+def _flat(transform: Any) -> Iterable[Any]:
+    if isinstance(transform, Compose):
+        for inner in transform:
+            yield from _flat(inner)
+    else:
+        yield transform

@@ -1,0 +1,145 @@
+"""Some steps of a policy in a batched task as one pure function of tensors: what gets compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from marl_td.collect.bookkeeping import Bookkeeping
+from marl_td.collect.nested import Entries, Shapes, entries_of, nest
+from marl_td.tasks.base import Noise, Step
+from marl_td.tasks.specs import DONE_KEYS
+from marl_td.tasks.vector_env import where_state
+
+Act = Callable[[TensorDictBase], TensorDictBase]
+
+
+class Carry(NamedTuple):
+    """What one step hands to the next: the task's state, its step count, the entries policies read."""
+
+    state: Any
+    step_count: Tensor
+    entries: Entries
+
+
+class Chunk:
+    """``n_steps`` of policy, step, bookkeeping and automatic reset.
+
+    It computes what TorchRL's collector computes with the same environment and policy, given the same noise.
+    Everything random of the task comes in as tensors; a policy draws from torch's global stream.
+
+    Args:
+        bookkeeping: the environment and what its transforms add.
+        policy: reads root entries ``[n_envs, ...]`` and writes the groups' actions.
+        n_steps: number of steps, >= 1.
+    """
+
+    def __init__(self, bookkeeping: Bookkeeping, policy: Act, n_steps: int) -> None:
+        self.bookkeeping = bookkeeping
+        self.env = bookkeeping.env
+        self.task = bookkeeping.env.task
+        self.policy = policy
+        self.n_steps = n_steps
+        self.shapes: Shapes = {
+            (group,): (spec.n_agents,) for group, spec in self.task.groups.items()
+        }
+
+    def __call__(
+        self, carry: Carry, step_noise: Noise, reset_noise: Noise
+    ) -> tuple[Carry, Entries]:
+        """The carry after ``n_steps``, and every entry of every step, ``[n_steps, n_envs, ...]``.
+
+        Args:
+            carry: where to start.
+            step_noise: of the task's steps, each ``[n_steps, n_envs, ...]``.
+            reset_noise: of the resets that may follow each step, each ``[n_steps, n_envs, ...]``.
+        """
+        rows: list[Entries] = []
+        for t in range(self.n_steps):
+            carry, row = self.step(
+                carry,
+                {name: value[t] for name, value in step_noise.items()},
+                {name: value[t] for name, value in reset_noise.items()},
+            )
+            rows.append(row)
+        return carry, {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def step(self, carry: Carry, step_noise: Noise, reset_noise: Noise) -> tuple[Carry, Entries]:
+        """One step: the next carry, and this step's entries with those under ``"next"``."""
+        data = nest(carry.entries, self.shapes, (self.env.n_envs,), self.env.device)
+        row = entries_of(self.policy(data))
+        action = {group: row[group, "action"] for group in self.task.groups}
+        step = self.task.step(carry.state, action, step_noise)
+        step_count = carry.step_count + 1
+        following = {key[1:]: value for key, value in row.items() if key[0] == "next"}
+        following.update(self._observed(step.state, step.info))
+        following.update(self._outcome(step, step_count))
+        following.update(self.bookkeeping.after_step(carry.entries, following))
+        row.update({("next", *key): value for key, value in following.items()})
+        return self._reset_done(carry, step.state, step_count, following, reset_noise), row
+
+    def start(self, reset_noise: Noise) -> Carry:
+        """Fresh episodes in all environments, from noise ``[n_envs, ...]``."""
+        n_envs, device = self.env.n_envs, self.env.device
+        state = self.task.reset(n_envs, reset_noise)
+        return Carry(
+            state, torch.zeros(n_envs, dtype=torch.long, device=device), self._fresh(state)
+        )
+
+    # ------------------------------------------------------------------ parts
+    def _fresh(self, state: Any) -> Entries:
+        """Root entries of fresh episodes."""
+        n_envs, device = self.env.n_envs, self.env.device
+        zero = torch.zeros(n_envs, device=device)
+        never = torch.zeros((n_envs, 1), dtype=torch.bool, device=device)
+        return {
+            **self._observed(state, dict.fromkeys(self.task.info_keys, zero)),
+            **{(key,): never for key in DONE_KEYS},
+            **self.bookkeeping.at_reset(n_envs, device),
+        }
+
+    def _observed(self, state: Any, info: dict[str, Tensor]) -> Entries:
+        task = self.task
+        out: Entries = {}
+        entries = {
+            "observation": task.observe(state),
+            "action_mask": task.action_mask(state),
+            "mask": task.alive(state),
+        }
+        for name, groups in entries.items():
+            out.update({(group, name): value for group, value in groups.items()})
+        if task.d_state is not None:
+            out["state",] = task.team_state(state)
+        out.update({("info", key): info[key].unsqueeze(-1) for key in task.info_keys})
+        return out
+
+    def _outcome(self, step: Step[Any], step_count: Tensor) -> Entries:
+        terminated = step.terminated.unsqueeze(-1)
+        at_limit = (step_count >= self.task.params.max_steps).unsqueeze(-1)
+        out: Entries = {
+            ("terminated",): terminated,
+            ("truncated",): at_limit & ~terminated,
+            ("done",): at_limit | terminated,
+        }
+        for group, reward in step.reward.items():
+            out[group, "reward"] = reward.unsqueeze(-1)
+        return out
+
+    def _reset_done(
+        self, carry: Carry, state: Any, step_count: Tensor, following: Entries, noise: Noise
+    ) -> Carry:
+        """Go on from ``following``, or from a fresh episode where one has ended."""
+        done = following["done",].squeeze(-1)
+        fresh_state = self.task.reset(self.env.n_envs, noise)
+        fresh = self._fresh(fresh_state)
+        entries = {}
+        for key in carry.entries:
+            mask = done.reshape(-1, *[1] * (fresh[key].ndim - 1))
+            entries[key] = torch.where(mask, fresh[key], following[key])
+        return Carry(
+            where_state(done, fresh_state, state), torch.where(done, 0, step_count), entries
+        )

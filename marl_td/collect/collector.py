@@ -1,0 +1,224 @@
+"""A collector that runs a policy in a batched task as compiled chunks of steps.
+
+It yields what ``torchrl.collectors.Collector`` yields: the same keys, shapes and bookkeeping, and the same
+values for the same random numbers. :func:`make_collector` takes TorchRL's for other environments.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from torchrl.collectors import Collector
+from torchrl.envs import EnvBase
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from marl_td.collect.bookkeeping import Bookkeeping
+from marl_td.collect.chunk import Act, Carry, Chunk
+from marl_td.collect.compiling import Compiled, compiled_or_none
+from marl_td.collect.nested import Entries, Shapes, nest
+from marl_td.collect.random_actions import RandomActions
+from marl_td.tasks.base import Noise
+
+CHUNK_STEPS = 4
+"""Steps in one compiled graph: they share the fixed cost of a call, and each makes compiling longer."""
+
+
+class CompiledCollector:
+    """Collects ``[n_envs, T]`` batches with compiled chunks of policy, step, bookkeeping and reset.
+
+    Args:
+        env: a batched task's environment, bare or under RewardSum, InitTracker and TensorDictPrimer.
+        policy: reads root entries, writes the groups' actions; its parameters are used as they are, so it
+            follows every optimiser step.
+        frames_per_batch: frames of a batch, ``n_envs * T``; rounded up to whole steps.
+        total_frames: stop after so many frames; -1 for never.
+        init_random_frames: frames at the start with random actions instead of the policy's.
+        backend: of ``torch.compile``.
+
+    Raises:
+        NotCompilable: for an environment or transform that cannot be compiled.
+        ValueError: for numbers out of range.
+    """
+
+    def __init__(
+        self,
+        env: EnvBase,
+        policy: Act,
+        *,
+        frames_per_batch: int,
+        total_frames: int = -1,
+        init_random_frames: int = 0,
+        backend: str = "inductor",
+    ) -> None:
+        if frames_per_batch < 1 or init_random_frames < 0:
+            raise ValueError(
+                "frames_per_batch must be at least 1 and init_random_frames at least 0; got "
+                f"{frames_per_batch} and {init_random_frames}."
+            )
+        self.env = env
+        self.policy = policy
+        self.bookkeeping = Bookkeeping(env)
+        self.base = self.bookkeeping.env
+        self.n_steps = -(-frames_per_batch // self.base.n_envs)
+        self.chunk_steps = next(k for k in range(CHUNK_STEPS, 0, -1) if self.n_steps % k == 0)
+        self.requested_frames_per_batch = frames_per_batch
+        self.frames_per_batch = self.n_steps * self.base.n_envs
+        self.total_frames = float("inf") if total_frames < 0 else total_frames
+        self.init_random_frames = init_random_frames
+        self.backend = backend
+        self._chunks: dict[bool, Compiled[tuple[Carry, Entries]]] = {}
+        self._frames = 0
+        self._iter = -1
+        self._carry: Carry | None = None
+        self._traj_ids = torch.arange(self.base.n_envs, device=self.base.device)
+        self._n_trajs: int | Tensor = self.base.n_envs
+
+    # ------------------------------------------------------------- iteration
+    def __iter__(self) -> Iterator[TensorDictBase]:
+        while self._frames < self.total_frames:
+            self._iter += 1
+            batch = self.rollout()
+            self._frames += batch.numel()
+            yield batch
+
+    @torch.no_grad()
+    def rollout(self) -> TensorDictBase:
+        """The next batch ``[n_envs, T]``."""
+        carry = self._start() if self._carry is None else self._carry
+        parts = []
+        chunk = self._chunk(at_random=self._frames < self.init_random_frames)
+        with set_exploration_type(ExplorationType.RANDOM):
+            for _ in range(self.n_steps // self.chunk_steps):
+                carry, rows = chunk(carry, *self._noise(self.chunk_steps))
+                parts.append(rows)
+        self._carry = carry
+        self.base.state, self.base.step_count = carry.state, carry.step_count
+        return self._as_batch(parts)
+
+    def reset(self) -> None:
+        """Start fresh episodes in all environments."""
+        self._carry = None
+
+    # ----------------------------------------------------- TorchRL's interface
+    def update_policy_weights_(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: the policy is the trained one itself."""
+
+    def set_seed(self, seed: int, static_seed: bool = False) -> int:
+        """Seed the environment's random stream; the next batch starts fresh episodes."""
+        self._carry = None
+        return int(self.env.set_seed(seed, static_seed=static_seed))
+
+    def shutdown(self, *args: Any, **kwargs: Any) -> None:
+        """Close the environment."""
+        if not self.env.is_closed:
+            self.env.close()
+
+    def state_dict(self) -> OrderedDict[str, Any]:
+        """Counters and weights, as TorchRL's collector keeps them."""
+        state: OrderedDict[str, Any] = OrderedDict()
+        if isinstance(self.policy, torch.nn.Module):
+            state["policy_state_dict"] = self.policy.state_dict()
+        state["env_state_dict"] = OrderedDict()
+        state.update(frames=self._frames, iter=self._iter)
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any], **kwargs: Any) -> None:
+        """Go on from :meth:`state_dict`, or from the one of TorchRL's collector."""
+        if isinstance(self.policy, torch.nn.Module):
+            self.policy.load_state_dict(state_dict["policy_state_dict"])
+        self._frames, self._iter = state_dict["frames"], state_dict["iter"]
+
+    # ------------------------------------------------------------------ parts
+    def _start(self) -> Carry:
+        """Fresh episodes, in the memory layout that a step leaves: another would compile a second graph."""
+        task, n_envs, rng = self.base.task, self.base.n_envs, self.base.rng
+        chunk = Chunk(self.bookkeeping, self.policy, 1)
+        carry = chunk.start(task.draw_reset(n_envs, rng))
+        devices = [] if self.base.device.type == "cpu" else [self.base.device]
+        with torch.random.fork_rng(devices=devices):
+            state = rng.get_state()
+            after, _ = chunk(carry, *self._noise(1))
+            rng.set_state(state)
+        return tree_map(_like, carry, after)
+
+    def _chunk(self, at_random: bool) -> Compiled[tuple[Carry, Entries]]:
+        if at_random not in self._chunks:
+            random = RandomActions(self.base.task.groups, self.base.device)
+            chunk = Chunk(self.bookkeeping, random if at_random else self.policy, self.chunk_steps)
+            self._chunks[at_random] = Compiled("rollout", chunk, self.backend)
+        return self._chunks[at_random]
+
+    def _noise(self, n_steps: int) -> tuple[Noise, Noise]:
+        """Noise of the steps, and of the resets that may follow them, ``[n_steps, n_envs, ...]``."""
+        task, n_envs, rng = self.base.task, self.base.n_envs, self.base.rng
+        drawn = (task.draw_step(n_steps * n_envs, rng), task.draw_reset(n_steps * n_envs, rng))
+        step, reset = (
+            {
+                name: value.reshape(n_steps, n_envs, *value.shape[1:])
+                for name, value in noise.items()
+            }
+            for noise in drawn
+        )
+        return step, reset
+
+    def _as_batch(self, parts: list[Entries]) -> TensorDict:
+        columns = {
+            key: torch.cat([rows[key] for rows in parts]).transpose(0, 1) for key in parts[-1]
+        }
+        columns["collector", "traj_ids"] = self._trajectories(columns["next", "done"].squeeze(-1))
+        shapes: Shapes = {(group,): (g.n_agents,) for group, g in self.base.task.groups.items()}
+        following: Shapes = {("next", *path): extra for path, extra in shapes.items()}
+        batch_size = (self.base.n_envs, self.n_steps)
+        return nest(columns, {**shapes, ("next",): (), **following}, batch_size, self.base.device)
+
+    def _trajectories(self, done: Tensor) -> Tensor:
+        """Trajectory numbers ``[n_envs, T]``: a new one after each end, counted step by step."""
+        ended = done.transpose(0, 1)  # [T, n_envs]
+        number = ended.flatten().cumsum(0).reshape(ended.shape) - 1 + self._n_trajs
+        time = torch.arange(len(ended), device=done.device).unsqueeze(-1)
+        last = torch.where(ended, time, -1).cummax(0).values  # latest end up to and with this step
+        after = torch.where(last >= 0, number.gather(0, last.clamp(min=0)), self._traj_ids)
+        ids = torch.cat([self._traj_ids.unsqueeze(0), after[:-1]])
+        self._traj_ids = after[-1]
+        self._n_trajs = self._n_trajs + ended.sum()
+        return ids.transpose(0, 1)
+
+
+def _like(value: Tensor, other: Tensor) -> Tensor:
+    """``value`` in the memory layout of ``other``."""
+    return torch.empty_like(other).copy_(value)
+
+
+def make_collector(
+    make_env: Callable[[], EnvBase],
+    policy: Any,
+    *,
+    device: Any,
+    frames_per_batch: int,
+    total_frames: int,
+    init_random_frames: int = 0,
+    compiled: bool = True,
+) -> CompiledCollector | Collector:
+    """The compiled collector, or TorchRL's where it is not wanted or something cannot be compiled.
+
+    Warns:
+        CompileWarning: naming the component that cannot be compiled, and why.
+    """
+    frames: dict[str, Any] = {
+        "frames_per_batch": frames_per_batch,
+        "total_frames": total_frames,
+        "init_random_frames": init_random_frames,
+    }
+    if compiled:
+        collector = compiled_or_none(
+            "rollout", lambda: CompiledCollector(make_env().to(device), policy, **frames)
+        )
+        if collector is not None:
+            return collector
+    return Collector(make_env, policy, device=device, storing_device=device, **frames)

@@ -1,0 +1,48 @@
+"""TensorDicts taken apart into flat entries and put together again, for compiled functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+Path = tuple[str, ...]
+"""The full key of a leaf or of a nested TensorDict."""
+Entries = dict[Path, Tensor]
+"""Leaves by their full key; all share the leading batch dimensions."""
+Shapes = dict[Path, tuple[int, ...]]
+"""Batch dimensions that nested TensorDicts have beside those of the root, such as ``(n_agents,)``."""
+
+
+def as_path(key: NestedKey) -> Path:
+    """A key as a tuple of strings."""
+    return (key,) if isinstance(key, str) else tuple(key)
+
+
+def entries_of(data: TensorDictBase) -> Entries:
+    """The leaves of ``data``."""
+    return {as_path(key): value for key, value in data.items(True, True)}
+
+
+def shapes_of(data: TensorDictBase) -> Shapes:
+    """The extra batch dimensions of the nested TensorDicts of ``data``."""
+    return {
+        as_path(key): tuple(data.get(key).batch_size[data.batch_dims :])
+        for key in data.keys(True, False)
+        if isinstance(data.get(key), TensorDictBase)
+    }
+
+
+def nest(
+    entries: Mapping[Path, Tensor], shapes: Shapes, batch_size: tuple[int, ...], device: Any
+) -> TensorDict:
+    """A TensorDict ``batch_size`` of ``entries``; ``shapes`` are the nested ones' extra dimensions."""
+    out = TensorDict({}, batch_size=batch_size, device=device)
+    for path, extra in shapes.items():  # parents come before children
+        out.set(path, TensorDict({}, batch_size=(*batch_size, *extra), device=device))
+    for path, value in entries.items():
+        out.set(path, value)
+    return out

@@ -1,0 +1,319 @@
+"""The compiled collector yields what TorchRL's yields, for the same random numbers."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
+from torch import nn
+from torchrl.collectors import Collector
+from torchrl.data import Composite, Unbounded
+from torchrl.envs import (
+    Compose,
+    InitTracker,
+    RewardScaling,
+    RewardSum,
+    SerialEnv,
+    TensorDictPrimer,
+    TransformedEnv,
+)
+from torchrl.modules import IndependentNormal
+from toy_tasks import Hunt, HuntParams
+
+from marl_td.collect.bookkeeping import Bookkeeping
+from marl_td.collect.chunk import Chunk
+from marl_td.collect.collector import CompiledCollector, make_collector
+from marl_td.collect.compiling import Compiled, CompileWarning, NotCompilable, is_worthwhile
+from marl_td.models.heads import FiniteMaskedCategorical
+from marl_td.tasks.vector_env import VectorEnv
+
+N_ENVS, N_STEPS = 3, 10
+HIDDEN = ("hunter", "hidden")
+
+
+class Recording(Hunt):
+    """Keeps the noise it draws."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.steps, self.resets = [], []
+
+    def draw_step(self, n_envs, generator):
+        self.steps.append(super().draw_step(n_envs, generator))
+        return self.steps[-1]
+
+    def draw_reset(self, n_envs, generator):
+        self.resets.append(super().draw_reset(n_envs, generator))
+        return self.resets[-1]
+
+
+class Replaying(Hunt):
+    """Takes recorded noise: row t for step t, and for the reset that may follow it."""
+
+    def __init__(self, recording, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.first = recording.resets[0]
+        # The second draws only show the collector the layout of a step; the stream is then set back.
+        self.rows = [
+            {name: torch.cat([part[name] for part in parts]).split(N_ENVS) for name in parts[0]}
+            for parts in (recording.steps[1:], recording.resets[2:])
+        ]
+        self.clock = 0
+
+    def draw_step(self, n_envs, generator):
+        self.clock += 1
+        return {name: rows[self.clock - 1] for name, rows in self.rows[0].items()}
+
+    def draw_reset(self, n_envs, generator):
+        if self.clock == 0:
+            return self.first
+        return {name: rows[self.clock - 1] for name, rows in self.rows[1].items()}
+
+
+class Remembering(nn.Module):
+    """Logits from the observation and a hidden state that counts what was seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, observation, hidden):
+        return self.linear(observation) + hidden, hidden + observation[..., :1]
+
+
+def make_policy():
+    """A sampling policy of both groups; the hunters' has a hidden state."""
+    logits = TensorDictModule(
+        Remembering(),
+        in_keys=[("hunter", "observation"), HIDDEN],
+        out_keys=[("hunter", "logits"), ("next", *HIDDEN)],
+    )
+    hunters = ProbabilisticTensorDictModule(
+        in_keys={"logits": ("hunter", "logits"), "mask": ("hunter", "action_mask")},
+        out_keys=[("hunter", "action")],
+        distribution_class=FiniteMaskedCategorical,
+        default_interaction_type="random",
+        return_log_prob=True,
+        log_prob_key=("hunter", "log_prob"),
+    )
+    mean = TensorDictModule(
+        nn.Sequential(nn.Linear(2, 2), nn.Tanh()),
+        in_keys=[("prey", "observation")],
+        out_keys=[("prey", "loc")],
+    )
+    scale = TensorDictModule(
+        lambda loc: torch.full_like(loc, 0.1),
+        in_keys=[("prey", "loc")],
+        out_keys=[("prey", "scale")],
+    )
+    prey = ProbabilisticTensorDictModule(
+        in_keys=[("prey", "loc"), ("prey", "scale")],
+        out_keys=[("prey", "action")],
+        distribution_class=IndependentNormal,
+        default_interaction_type="random",
+    )
+    return TensorDictSequential(logits, hunters, mean, scale, prey)
+
+
+def make_env(task, *more):
+    """The environment under all transforms that the compiled rollout knows."""
+    hidden = Composite({"hidden": Unbounded((3, 1))}, shape=(3,))
+    primer = TensorDictPrimer(Composite({"hunter": hidden}), default_value=0.5, expand_specs=True)
+    transforms = Compose(InitTracker(), primer, RewardSum(in_keys=KEYS, reset_keys=["_reset"] * 2))
+    return TransformedEnv(VectorEnv(task, N_ENVS, seed=4), Compose(*transforms, *more))
+
+
+KEYS = [("hunter", "reward"), ("prey", "reward")]
+
+
+def batches(collector, n):
+    """The first ``n`` batches, from a fixed random state."""
+    torch.manual_seed(11)
+    iterator = iter(collector)
+    return [next(iterator) for _ in range(n)]
+
+
+def assert_same(ours, theirs):
+    """Same keys, shapes, types, batch sizes and (to float noise) values."""
+    assert set(ours.keys(True, True)) == set(theirs.keys(True, True))
+    for key in [None, "next", "hunter", "prey", ("next", "hunter"), "collector"]:
+        one, two = (data if key is None else data.get(key) for data in (ours, theirs))
+        assert one.batch_size == two.batch_size, key
+    for key, value in theirs.items(True, True):
+        torch.testing.assert_close(ours.get(key), value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """The task that recorded, and three of our batches (traced, run eagerly: the same random numbers)."""
+    torch.manual_seed(0)
+    policy = make_policy()
+    task = Recording(HuntParams(max_steps=8, prey_life=8.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CompileWarning)
+        collector = CompiledCollector(
+            make_env(task), policy, frames_per_batch=N_ENVS * N_STEPS, backend="eager"
+        )
+        return task, policy, collector, batches(collector, 3)
+
+
+def test_batches_equal_those_of_torchrl(recorded):
+    task, policy, _, ours = recorded
+    env = make_env(Replaying(task, HuntParams(max_steps=8, prey_life=8.0)))
+    theirs = batches(
+        Collector(lambda: env, policy, frames_per_batch=N_ENVS * N_STEPS, total_frames=-1), 3
+    )
+    seen = torch.cat(theirs, dim=1)
+    assert seen["next", "terminated"].any()
+    assert seen["next", "truncated"].any()
+    assert not seen["hunter", "mask"].all()
+    for one, two in zip(ours, theirs, strict=True):
+        assert_same(one, two)
+
+
+def test_one_graph_serves_all_chunks(recorded):
+    _, _, collector, _ = recorded
+    torch._dynamo.utils.counters.clear()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        next(iter(collector))
+    assert collector.chunk_steps == 2
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_the_environment_keeps_the_state_the_batch_ended_in(recorded):
+    _, _, collector, _ = recorded
+    batch = next(iter(collector))
+    ended = batch["next", "done"][:, -1, 0]
+    last = batch["next", "prey", "observation"][:, -1]
+    now = collector.base.task.observe(collector.base.state)["prey"]
+    torch.testing.assert_close(now[~ended], last[~ended])
+    assert (collector.base.step_count[ended] == 0).all()
+
+
+def test_trajectory_numbers_are_never_used_twice(recorded):
+    _, _, _, ours = recorded
+    ids = torch.cat([batch["collector", "traj_ids"] for batch in ours], dim=1)
+    done = torch.cat([batch["next", "done"] for batch in ours], dim=1).squeeze(-1)
+    for env in range(N_ENVS):
+        assert torch.equal(ids[env, 1:] != ids[env, :-1], done[env, :-1])
+    used = [set(row.tolist()) for row in ids]
+    assert len(set().union(*used)) == sum(len(row) for row in used)
+
+
+def test_random_frames_come_first_and_respect_masks_and_bounds():
+    task = Hunt(HuntParams())
+    collector = CompiledCollector(
+        make_env(task),
+        make_policy(),
+        frames_per_batch=N_ENVS * N_STEPS,
+        total_frames=4 * N_ENVS * N_STEPS,
+        init_random_frames=2 * N_ENVS * N_STEPS,
+        backend="eager",
+    )
+    drawn = list(collector)
+    assert len(drawn) == 4
+    assert ["log_prob" in batch["hunter"].keys() for batch in drawn] == [False, False, True, True]
+    for batch in drawn[:2]:
+        action = batch["hunter", "action"].unsqueeze(-1)
+        assert batch["hunter", "action_mask"].gather(-1, action).all()
+        assert batch["prey", "action"].abs().max() <= 2.0
+        assert batch["prey", "action"].std() > 0.4
+
+
+def test_a_seed_repeats_the_batches():
+    collector = CompiledCollector(
+        make_env(Hunt(HuntParams())), make_policy(), frames_per_batch=12, backend="eager"
+    )
+    collector.set_seed(3)
+    first = batches(collector, 1)[0]
+    second = batches(collector, 1)[0]
+    collector.set_seed(3)
+    again = batches(collector, 1)[0]
+    torch.testing.assert_close(first["hunter", "observation"], again["hunter", "observation"])
+    assert not torch.equal(first["hunter", "observation"], second["hunter", "observation"])
+
+
+def test_state_dict_continues_the_counters():
+    make = lambda: CompiledCollector(  # noqa: E731
+        make_env(Hunt(HuntParams())),
+        make_policy(),
+        frames_per_batch=12,
+        total_frames=24,
+        backend="eager",
+    )
+    one, two = make(), make()
+    next(iter(one))
+    two.load_state_dict(one.state_dict())
+    assert len(list(two)) == 1
+    theirs, ours = two.policy.state_dict(), one.policy.state_dict()
+    assert all(torch.equal(theirs[key], ours[key]) for key in ours)
+
+
+def test_other_environments_take_torchrls_collector_with_a_reason():
+    env = make_env(Hunt(HuntParams()), RewardScaling(0.0, 2.0, in_keys=KEYS))
+    with pytest.warns(
+        CompileWarning, match=r"rollout is not compiled: .* transform RewardScaling\."
+    ):
+        collector = make_collector(
+            lambda: env, make_policy(), device="cpu", frames_per_batch=6, total_frames=6
+        )
+    assert isinstance(collector, Collector)
+    others = SerialEnv(1, lambda: make_env(Hunt(HuntParams())))
+    with pytest.raises(NotCompilable, match="a SerialEnv, not a batched task of marl_td"):
+        Bookkeeping(others)
+
+
+def test_a_policy_that_cannot_be_traced_runs_as_it_is():
+    policy = make_policy()
+
+    def act(data):
+        torch._dynamo.graph_break()
+        return policy(data)
+
+    collector = CompiledCollector(
+        make_env(Hunt(HuntParams())), act, frames_per_batch=6, backend="eager"
+    )
+    with pytest.warns(CompileWarning, match=r"rollout is not compiled: .*graph_break"):
+        batch = batches(collector, 1)[0]
+    assert batch.batch_size == (N_ENVS, 2)
+
+
+def test_wrong_numbers_are_refused():
+    env = make_env(Hunt(HuntParams()))
+    with pytest.raises(ValueError, match=r"frames_per_batch must be at least 1 .* got 0 and 0"):
+        CompiledCollector(env, make_policy(), frames_per_batch=0)
+    with pytest.raises(ValueError, match="compile must be one of auto, on, off; got 'yes'"):
+        is_worthwhile("yes", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "n_calls", "expected"),
+    [("on", 1, True), ("off", 10**9, False), ("auto", 99, False), ("auto", 100, True)],
+)
+def test_auto_compiles_what_is_called_often(mode, n_calls, expected):
+    assert is_worthwhile(mode, n_calls, 100) is expected
+
+
+@pytest.mark.slow
+def test_the_inductor_graph_computes_the_same():
+    policy = make_policy()
+    env = make_env(Hunt(HuntParams()))
+    chunk = Chunk(Bookkeeping(env), policy, 2)
+    carry = chunk.start(chunk.task.draw_reset(N_ENVS, chunk.env.rng))
+    noise = [
+        {name: value.reshape(2, N_ENVS, *value.shape[1:]) for name, value in drawn.items()}
+        for drawn in (
+            chunk.task.draw_step(2 * N_ENVS, chunk.env.rng),
+            chunk.task.draw_reset(2 * N_ENVS, chunk.env.rng),
+        )
+    ]
+    compiled = Compiled("rollout", chunk)
+    with torch.no_grad(), torch._inductor.config.patch(fallback_random=True):
+        torch.manual_seed(2)
+        _, expected = chunk(carry, *noise)
+        torch.manual_seed(2)
+        _, found = compiled(carry, *noise)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
