@@ -47,7 +47,7 @@ TASKS: dict[str, tuple[Any, bool, int, int]] = {
 
 
 def config(n_frames: int, continuous: bool, max_steps: int, **overrides: Any) -> Any:
-    """Whole episodes in 32 environments, one update per 50 environment steps."""
+    """Whole episodes in 32 environments, one update per 10 environment steps."""
     n_collected = 32 * max_steps
     options = {
         "max_n_frames": n_frames,
@@ -61,7 +61,7 @@ def config(n_frames: int, continuous: bool, max_steps: int, **overrides: Any) ->
         "exploration_anneal_frames": n_frames // 2,
         "off_policy_n_envs_per_worker": 32,
         "off_policy_collected_frames_per_batch": n_collected,
-        "off_policy_n_optimizer_steps": n_collected // 50,
+        "off_policy_n_optimizer_steps": n_collected // 10,
         "off_policy_train_batch_size": 256,
         "off_policy_memory_size": 100_000,
         "off_policy_init_random_frames": 4 * n_collected,

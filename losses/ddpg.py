@@ -132,7 +132,10 @@ class MADDPGLoss(MultiAgentLoss):
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Losses, metrics and priority from a batch ``[*B]`` (``[*B, T]`` if recurrent)."""
         taken = self._taken(tensordict)
-        return {**self._value(tensordict, taken), **self._policy(tensordict, taken)}
+        value = self._value(tensordict, taken)
+        # The actor's loss first: its gradient goes through the critic, and trainers that step one loss after
+        # the other must not have moved the critic by then.
+        return {**self._policy(tensordict, taken), **value}
 
     # ------------------------------------------------------------------ value
     def _value(self, tensordict: TensorDictBase, taken: list[Tensor]) -> dict[str, Tensor]:

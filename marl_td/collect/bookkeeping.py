@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPrimer, TransformedEnv
 
-from marl_td.collect.compiling import NotCompilable
 from marl_td.collect.nested import Entries, Path, as_path
+from marl_td.models.compiling import NotCompilable
 from marl_td.tasks.vector_env import VectorEnv
 
 

@@ -20,9 +20,10 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.chunk import Act, Carry, Chunk
-from marl_td.collect.compiling import Compiled, compiled_or_none
 from marl_td.collect.nested import Entries, Shapes, nest
 from marl_td.collect.random_actions import RandomActions
+from marl_td.models.compiling import Compiled, compiled_or_none
+from marl_td.models.straight import require_straight
 from marl_td.tasks.base import Noise
 
 CHUNK_STEPS = 4
@@ -64,6 +65,8 @@ class CompiledCollector:
         self.env = env
         self.policy = policy
         self.bookkeeping = Bookkeeping(env)
+        if isinstance(policy, torch.nn.Module):
+            require_straight(policy)
         self.base = self.bookkeeping.env
         self.n_steps = -(-frames_per_batch // self.base.n_envs)
         self.chunk_steps = next(k for k in range(CHUNK_STEPS, 0, -1) if self.n_steps % k == 0)

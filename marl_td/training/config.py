@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from benchmarl.experiment import ExperimentConfig
 
-from marl_td.collect.compiling import MODES
+from marl_td.models.compiling import MODES
 
 
 @dataclass

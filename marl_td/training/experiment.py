@@ -17,7 +17,7 @@ from benchmarl.utils import seed_everything
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 
-from marl_td.collect.compiling import is_worthwhile
+from marl_td.models.compiling import is_worthwhile
 from marl_td.training.checkpoints import load_checkpoint
 from marl_td.training.periodic_evaluation import evaluate, metrics
 from marl_td.training.policy_files import policy_signature, save_policy

@@ -10,7 +10,7 @@ from benchmarl.experiment import Experiment as BenchmarlExperiment
 from benchmarl.utils import seed_everything
 
 from marl_td.collect.collector import make_collector
-from marl_td.collect.compiling import is_worthwhile
+from marl_td.models.compiling import is_worthwhile
 from marl_td.training.check import check_experiment
 from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.run_logger import RunLogger

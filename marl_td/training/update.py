@@ -16,10 +16,11 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage
 from torchrl.data.replay_buffers import RandomSampler, SamplerWithoutReplacement
 
-from marl_td.collect.compiling import Compiled, NotCompilable, compiled_or_none
 from marl_td.collect.nested import Entries, Shapes, entries_of, nest, shapes_of
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.losses.targets import TargetUpdater
+from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
+from marl_td.models.straight import require_straight
 
 PLAIN_ADAM = {"weight_decay": 0, "amsgrad": False, "maximize": False, "differentiable": False}
 """Adam's options that the compiled update knows, and the values it knows them with."""
@@ -129,6 +130,7 @@ class CompiledUpdate:
         backend: str = "inductor",
     ) -> None:
         _check(loss, buffer, device)
+        require_straight(loss)
         self.loss = loss
         self.buffer = buffer
         self.adams = {name: AdamStep(optimiser, device) for name, optimiser in optimisers.items()}

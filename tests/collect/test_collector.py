@@ -25,7 +25,7 @@ from toy_tasks import Hunt, HuntParams
 from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.chunk import Chunk
 from marl_td.collect.collector import CompiledCollector, make_collector
-from marl_td.collect.compiling import Compiled, CompileWarning, NotCompilable, is_worthwhile
+from marl_td.models.compiling import Compiled, CompileWarning, NotCompilable, is_worthwhile
 from marl_td.models.heads import FiniteMaskedCategorical
 from marl_td.tasks.vector_env import VectorEnv
 
@@ -150,7 +150,7 @@ def recorded():
     """The task that recorded, and three of our batches (traced, run eagerly: the same random numbers)."""
     torch.manual_seed(0)
     policy = make_policy()
-    task = Recording(HuntParams(max_steps=8, prey_life=8.0))
+    task = Recording(HuntParams(max_steps=8, prey_life=5.0))
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompileWarning)
         collector = CompiledCollector(
@@ -161,7 +161,7 @@ def recorded():
 
 def test_batches_equal_those_of_torchrl(recorded):
     task, policy, _, ours = recorded
-    env = make_env(Replaying(task, HuntParams(max_steps=8, prey_life=8.0)))
+    env = make_env(Replaying(task, HuntParams(max_steps=8, prey_life=5.0)))
     theirs = batches(
         Collector(lambda: env, policy, frames_per_batch=N_ENVS * N_STEPS, total_frames=-1), 3
     )

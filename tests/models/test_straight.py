@@ -1,0 +1,75 @@
+"""The straight forward pass of TorchRL's multi-agent MLP."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torchrl.modules import MultiAgentConvNet, MultiAgentMLP
+
+from marl_td.models.compiling import Compiled
+from marl_td.models.straight import StraightMultiAgentMLP, straighten
+
+CASES = [(shared, central) for shared in (True, False) for central in (True, False)]
+
+
+def network(shared, central, **kwargs):
+    """A small network of three agents."""
+    options = {"depth": 2, "num_cells": 8, "activation_class": nn.Tanh, **kwargs}
+    return MultiAgentMLP(4, 2, n_agents=3, centralized=central, share_params=shared, **options)
+
+
+@pytest.mark.parametrize(("shared", "central"), CASES)
+@pytest.mark.parametrize("batch", [(), (5,), (2, 5)])
+def test_outputs_and_gradients_stay_the_same(shared, central, batch):
+    theirs = network(shared, central)
+    ours = copy.deepcopy(theirs)
+    assert straighten(nn.Sequential(ours)) == []
+    x = torch.randn(*batch, 3, 4)
+    torch.testing.assert_close(ours(x), theirs(x))
+    assert ours(x).shape == (*batch, 3, 2)
+    torch.testing.assert_close(ours(x[..., :1], x[..., 1:]), theirs(x))
+    for net in (ours, theirs):
+        net(x).square().sum().backward()
+    for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)
+
+
+@pytest.mark.parametrize(("shared", "central"), CASES)
+def test_compiling_leaves_the_state_dict_alone(shared, central):
+    net = network(shared, central)
+    before = list(net.state_dict())
+    n_parameters = len(list(net.parameters()))
+    straighten(net)
+    run = Compiled("network", net, backend="eager")
+    x = torch.randn(5, 3, 4)
+    with torch._dynamo.config.patch(error_on_recompile=True), torch.no_grad():
+        first = run(x)
+        net(x)
+        for parameter in net.parameters():
+            parameter.add_(0.1)
+        assert not torch.allclose(run(x), first)
+        torch.testing.assert_close(run(x), net(x))
+    assert list(net.state_dict()) == before
+    assert len(list(net.parameters())) == n_parameters
+
+
+def test_target_networks_are_straightened_by_themselves():
+    net = network(False, True)
+    straighten(net)
+    target = copy.deepcopy(net)
+    straighten(target)
+    with torch.no_grad():
+        for parameter in target.parameters():
+            parameter.zero_()
+    x = torch.randn(5, 3, 4)
+    assert (target(x) == 0).all()
+    assert (net(x) != 0).any()
+
+
+def test_other_networks_are_named():
+    convolution = MultiAgentConvNet(n_agents=2, centralized=False, share_params=True, in_features=1)
+    normalised = network(True, False, norm_class=nn.LayerNorm, norm_kwargs={"normalized_shape": 8})
+    root = nn.ModuleDict({"a": network(True, False), "b": convolution, "c": normalised})
+    assert straighten(root) == ["b (MultiAgentConvNet)", "c (MultiAgentMLP)"]
+    assert isinstance(root["a"], StraightMultiAgentMLP)

@@ -1,0 +1,186 @@
+"""The compiled optimiser step changes what BenchMARL's loop changes, by the same amounts."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from benchmarl.experiment import Callback
+from benchmarl_runs import small_run
+from short_runs import short_experiment
+
+from marl_td.algorithms.maddpg import MaddpgConfig
+from marl_td.algorithms.mappo import MappoConfig
+from marl_td.algorithms.qmix import QmixConfig
+from marl_td.benchmarl_tasks import MarlTdTask
+from marl_td.collect.collector import CompiledCollector
+from marl_td.models.compiling import CompileWarning, NotCompilable
+from marl_td.training.update import AdamStep, Clip, CompiledUpdate, compiled_update
+
+N_UPDATES = 10
+SETTINGS = {"lr": 3e-3, "adam_eps": 1e-2, "clip_grad_val": 0.5, "polyak_tau": 0.1}
+"""A large epsilon: Adam divides by it where gradients are float noise, whose signs mean nothing."""
+
+
+def filled(folder, algorithm, **settings):
+    """An experiment whose buffer holds one batch."""
+    experiment = small_run(
+        folder, algorithm, MarlTdTask.TWO_STEP.get_from_yaml(), **{**SETTINGS, **settings}
+    )
+    batch = next(iter(experiment.collector))
+    experiment._on_batch_collected(batch)
+    data = experiment.algorithm.process_batch("agents", batch)
+    experiment.replay_buffers["agents"].extend(data.reshape(-1))
+    return experiment
+
+
+def update_of(experiment, backend="aot_eager"):
+    """The compiled update of its only group."""
+    config = experiment.config
+    return CompiledUpdate(
+        experiment.losses["agents"],
+        experiment.optimizers["agents"],
+        experiment.target_updaters["agents"],
+        experiment.replay_buffers["agents"],
+        clip=Clip(config.clip_grad_val, config.clip_grad_norm),
+        device="cpu",
+        backend=backend,
+    )
+
+
+def tensors(experiment):
+    """Copies of all parameters, buffers and optimiser states."""
+    found = {
+        key: value.clone()
+        for key, value in experiment.losses["agents"].state_dict().items()
+        if torch.is_tensor(value)
+    }
+    for name, optimiser in experiment.optimizers["agents"].items():
+        for index, state in optimiser.state_dict()["state"].items():
+            found.update({f"{name}.{index}.{key}": value.clone() for key, value in state.items()})
+    return found
+
+
+def compare(folder, algorithm, backend, **settings):
+    """Run both from the same start with the same random numbers; compare everything."""
+    ours = filled(folder / "ours", algorithm, **settings)
+    theirs = filled(folder / "theirs", algorithm, **settings)
+    theirs.losses["agents"].load_state_dict(copy.deepcopy(ours.losses["agents"].state_dict()))
+    theirs.replay_buffers["agents"].storage._storage = ours.replay_buffers[
+        "agents"
+    ].storage._storage.clone()
+    before = tensors(ours)
+    torch.manual_seed(7)
+    expected = torch.stack([theirs._optimizer_loop("agents") for _ in range(N_UPDATES)])
+    torch.manual_seed(7)
+    found = update_of(ours, backend).run(N_UPDATES)
+    assert set(found.keys()) == set(expected.keys())
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value.float(), rtol=1e-3, atol=1e-5)
+    after, wanted = tensors(ours), tensors(theirs)
+    assert after.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-5)
+    moved = [key for key in before if not torch.equal(before[key], after[key])]
+    assert len(moved) > len(before) // 2
+
+
+ALGORITHMS = [
+    pytest.param(lambda: MappoConfig(value_norm="popart"), {"clip_grad_norm": True}, id="mappo"),
+    pytest.param(
+        MaddpgConfig, {"clip_grad_norm": False, "prefer_continuous_actions": False}, id="maddpg"
+    ),
+    pytest.param(QmixConfig, {"clip_grad_val": None}, id="qmix"),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "settings"), ALGORITHMS)
+def test_ten_updates_equal_benchmarls(algorithm, settings, tmp_path):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "theirs").mkdir()
+    compare(tmp_path, algorithm(), "aot_eager", **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "settings"), ALGORITHMS)
+def test_ten_inductor_updates_equal_benchmarls(algorithm, settings, tmp_path):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "theirs").mkdir()
+    with torch._inductor.config.patch(fallback_random=True):
+        compare(tmp_path, algorithm(), "inductor", **settings)
+
+
+def test_adam_is_torchs_adam():
+    generator = torch.Generator().manual_seed(3)
+    ours = torch.nn.Parameter(torch.randn(4, 3, generator=generator))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    optimisers = [torch.optim.Adam([p], lr=0.1, betas=(0.8, 0.9), eps=1e-3) for p in (ours, theirs)]
+    step = AdamStep(optimisers[0], "cpu")
+    for round_ in range(3):
+        gradients = torch.randn(4, 4, 3, generator=generator)
+        for optimiser in optimisers:
+            optimiser.param_groups[0]["lr"] = 0.1 / (1 + round_)
+        step.begin()
+        for gradient in gradients:
+            with torch.no_grad():
+                step([gradient])
+            theirs.grad = gradient
+            optimisers[1].step()
+        step.end()
+        torch.testing.assert_close(ours, theirs)
+    mine, his = (o.state_dict()["state"][0] for o in optimisers)
+    assert mine["step"] == his["step"] == 12
+    torch.testing.assert_close(mine["exp_avg_sq"], his["exp_avg_sq"])
+
+
+def test_a_loaded_optimiser_state_is_taken_up():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimiser = torch.optim.Adam([parameter], lr=0.1)
+    step = AdamStep(optimiser, "cpu")
+    saved = copy.deepcopy(optimiser.state_dict())
+    saved["state"][0]["step"] = torch.tensor(5.0)
+    saved["state"][0]["exp_avg"] = torch.full((2,), 3.0)
+    optimiser.load_state_dict(saved)
+    step.begin()
+    assert step.count == 5
+    assert (step.means[0] == 3.0).all()
+
+
+def test_what_cannot_be_compiled_is_named(tmp_path):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    with pytest.raises(NotCompilable, match="the optimiser is a SGD, not a plain Adam"):
+        AdamStep(torch.optim.SGD([parameter], lr=0.1), "cpu")
+    with pytest.raises(NotCompilable, match="Adam has the options weight_decay, amsgrad"):
+        AdamStep(torch.optim.Adam([parameter], weight_decay=0.1, amsgrad=True), "cpu")
+    experiment = filled(tmp_path, QmixConfig(), off_policy_use_prioritized_replay_buffer=False)
+
+    class Looking(Callback):
+        def on_train_step(self, batch, group):
+            return None
+
+    experiment.callbacks = [Looking()]
+    with pytest.warns(
+        CompileWarning, match="update is not compiled: Looking looks at every minibatch"
+    ):
+        assert compiled_update(experiment, "agents") is None
+    experiment.callbacks = []
+    experiment.losses["agents"] = torch.nn.Identity()
+    with pytest.warns(CompileWarning, match="the loss is Identity, not one of marl_td"):
+        assert compiled_update(experiment, "agents") is None
+
+
+@pytest.mark.slow
+def test_a_compiled_run_trains_and_saves(tmp_path):
+    experiment = short_experiment(tmp_path / "run", "experiment.compile=on")
+    experiment.run()
+    assert isinstance(experiment.collector, CompiledCollector)
+    assert experiment._compiled_updates["agents"] is not None
+    assert (tmp_path / "run" / "policy").is_dir()
+
+
+def test_auto_leaves_short_runs_alone(tmp_path):
+    experiment = short_experiment(tmp_path / "run")
+    experiment.run()
+    assert not isinstance(experiment.collector, CompiledCollector)
+    assert experiment._compiled_updates == {"agents": None}
