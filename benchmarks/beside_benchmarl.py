@@ -1,6 +1,7 @@
 """Our MAPPO, MADDPG and QMIX beside BenchMARL's own, on VMAS `navigation` and `balance`.
 
-Same task object, same networks, same experiment settings and budget; each library's own algorithm defaults.
+Same task object, same networks, same experiment settings and budget; otherwise each library's own algorithm
+defaults.
 The figure of merit is the return (mean over agents, one episode of 100 steps) of the trained policy acting at
 its mode, over 100 fresh episodes; the mean over the last fifth of training stands beside it.
 
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -35,6 +38,9 @@ from marl_td import register
 
 TASKS = {"navigation": VmasTask.NAVIGATION, "balance": VmasTask.BALANCE}
 FRAMES = {"mappo": 150_000, "maddpg": 60_000, "qmix": 60_000}
+SAME_NETWORKS = {"qmix": {"hypernet_layers": 1}}
+"""Our settings that make the networks BenchMARL's: its mixer has hypernetworks of one layer."""
+LIBRARIES = ("marl_td", "benchmarl")
 NAME = "beside_benchmarl"
 
 
@@ -72,43 +78,53 @@ def measure(run: Run, n_episodes: int) -> tuple[float, float]:
     return value, statistics.mean(last) / n_agents
 
 
+def algorithm_config(library: str, algorithm: str) -> Any:
+    """The library's defaults, with BenchMARL's networks in ours."""
+    if library == "benchmarl":
+        return algorithm_config_registry[algorithm].get_from_yaml()
+    settings_of_ours = SAME_NETWORKS.get(algorithm, {})
+    return replace(
+        algorithm_config_registry[f"marl_td/{algorithm}"].get_from_yaml(), **settings_of_ours
+    )
+
+
+def run_one(
+    task_name: str, algorithm: str, library: str, seed: int, args: argparse.Namespace
+) -> tuple[dict[str, Any], Any]:
+    """Train and judge once: a row of the table, and the curve."""
+    run = train(
+        TASKS[task_name].get_from_yaml(),
+        algorithm_config(library, algorithm),
+        seed,
+        config(args.frames or FRAMES[algorithm]),
+        mlp(64, 64),
+    )
+    final, last = measure(run, args.episodes)
+    row = {
+        "task": task_name,
+        "algorithm": algorithm,
+        "library": library,
+        "seed": seed,
+        "frames": run.experiment.total_frames,
+        "return": round(final, 3),
+        "training return": round(last, 3),
+        "seconds": round(run.seconds, 1),
+    }
+    return row, run.curve
+
+
 def run_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Interleave the libraries, so that both see the same state of the machine."""
     rows, curves = [], {name: {} for name in args.tasks}
     for task_name in args.tasks:
-        for algorithm in args.algorithms:
-            for seed in args.seeds:
-                for library, key in (("marl_td", f"marl_td/{algorithm}"), ("benchmarl", algorithm)):
-                    run = train(
-                        TASKS[task_name].get_from_yaml(),
-                        algorithm_config_registry[key].get_from_yaml(),
-                        seed,
-                        config(args.frames or FRAMES[algorithm]),
-                        mlp(64, 64),
-                    )
-                    final, last = measure(run, args.episodes)
-                    rows.append(
-                        {
-                            "task": task_name,
-                            "algorithm": algorithm,
-                            "library": library,
-                            "seed": seed,
-                            "frames": run.experiment.total_frames,
-                            "return": round(final, 3),
-                            "training return": round(last, 3),
-                            "seconds": round(run.seconds, 1),
-                        }
-                    )
-                    curves[task_name][f"{library} {algorithm} {seed}"] = run.curve
-                    print(rows[-1], flush=True)
-                    write_csv(args.name, rows)
-        plot_curves(
-            RESULTS / f"{args.name}_{task_name}.png",
-            curves[task_name],
-            {},
-            f"VMAS {task_name}",
-            "return, sum over agents",
-        )
+        for algorithm, seed, library in product(args.algorithms, args.seeds, args.libraries):
+            row, curve = run_one(task_name, algorithm, library, seed, args)
+            rows.append(row)
+            curves[task_name][f"{library} {algorithm} {seed}"] = curve
+            print(row, flush=True)
+            write_csv(args.name, rows)
+        path = RESULTS / f"{args.name}_{task_name}.png"
+        plot_curves(path, curves[task_name], {}, f"VMAS {task_name}", "return, sum over agents")
     return rows
 
 
@@ -117,12 +133,14 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for task, algorithm in dict.fromkeys((row["task"], row["algorithm"]) for row in rows):
         line: dict[str, Any] = {"task": task, "algorithm": algorithm}
-        for library in ("marl_td", "benchmarl"):
+        for library in LIBRARIES:
             chosen = [
                 row
                 for row in rows
                 if (row["task"], row["algorithm"], row["library"]) == (task, algorithm, library)
             ]
+            if not chosen:
+                continue
             finals = [float(row["return"]) for row in chosen]
             lasts = [float(row["training return"]) for row in chosen]
             line[f"{library} return"] = f"{statistics.mean(finals):.3f}"
@@ -138,6 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--algorithms", nargs="+", default=["mappo", "maddpg", "qmix"])
+    parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--frames", type=int, help=f"environment steps; default {FRAMES}")
     parser.add_argument("--episodes", type=int, default=100)

@@ -26,7 +26,7 @@ from marl_td.models.compiling import Compiled, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.base import Noise
 
-CHUNK_STEPS = 4
+CHUNK_STEPS = 1
 """Steps in one compiled graph: they share the fixed cost of a call, and each makes compiling longer."""
 
 
@@ -40,6 +40,7 @@ class CompiledCollector:
         frames_per_batch: frames of a batch, ``n_envs * T``; rounded up to whole steps.
         total_frames: stop after so many frames; -1 for never.
         init_random_frames: frames at the start with random actions instead of the policy's.
+        chunk_steps: most steps in one compiled graph; the number that divides T is taken.
         backend: of ``torch.compile``.
 
     Raises:
@@ -55,6 +56,7 @@ class CompiledCollector:
         frames_per_batch: int,
         total_frames: int = -1,
         init_random_frames: int = 0,
+        chunk_steps: int = CHUNK_STEPS,
         backend: str = "inductor",
     ) -> None:
         if frames_per_batch < 1 or init_random_frames < 0:
@@ -69,13 +71,13 @@ class CompiledCollector:
             require_straight(policy)
         self.base = self.bookkeeping.env
         self.n_steps = -(-frames_per_batch // self.base.n_envs)
-        self.chunk_steps = next(k for k in range(CHUNK_STEPS, 0, -1) if self.n_steps % k == 0)
+        self.chunk_steps = next(k for k in range(chunk_steps, 0, -1) if self.n_steps % k == 0)
         self.requested_frames_per_batch = frames_per_batch
         self.frames_per_batch = self.n_steps * self.base.n_envs
         self.total_frames = float("inf") if total_frames < 0 else total_frames
         self.init_random_frames = init_random_frames
         self.backend = backend
-        self._chunks: dict[bool, Compiled[tuple[Carry, Entries]]] = {}
+        self._compiled: Compiled[tuple[Carry, Entries]] | None = None
         self._frames = 0
         self._iter = -1
         self._carry: Carry | None = None
@@ -107,6 +109,11 @@ class CompiledCollector:
     def reset(self) -> None:
         """Start fresh episodes in all environments."""
         self._carry = None
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling took so far."""
+        return 0.0 if self._compiled is None else self._compiled.seconds
 
     # ----------------------------------------------------- TorchRL's interface
     def update_policy_weights_(self, *args: Any, **kwargs: Any) -> None:
@@ -150,12 +157,15 @@ class CompiledCollector:
             rng.set_state(state)
         return tree_map(_like, carry, after)
 
-    def _chunk(self, at_random: bool) -> Compiled[tuple[Carry, Entries]]:
-        if at_random not in self._chunks:
+    def _chunk(self, at_random: bool) -> Callable[..., tuple[Carry, Entries]]:
+        """The compiled steps of the policy; the few random ones at the start are not worth a graph."""
+        if at_random:
             random = RandomActions(self.base.task.groups, self.base.device)
-            chunk = Chunk(self.bookkeeping, random if at_random else self.policy, self.chunk_steps)
-            self._chunks[at_random] = Compiled("rollout", chunk, self.backend)
-        return self._chunks[at_random]
+            return Chunk(self.bookkeeping, random, self.chunk_steps)
+        if self._compiled is None:
+            chunk = Chunk(self.bookkeeping, self.policy, self.chunk_steps)
+            self._compiled = Compiled("rollout", chunk, self.backend)
+        return self._compiled
 
     def _noise(self, n_steps: int) -> tuple[Noise, Noise]:
         """Noise of the steps, and of the resets that may follow them, ``[n_steps, n_envs, ...]``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from types import FunctionType
@@ -64,6 +65,7 @@ class Compiled(Generic[T]):
         self.what = what
         self.function = function
         self.n_calls = 0
+        self.seconds = 0.0  # what the first call took
         self._run: Callable[..., T] = torch.compile(
             _own_code(function),
             fullgraph=True,
@@ -78,10 +80,19 @@ class Compiled(Generic[T]):
         self.n_calls += 1
         if self.n_calls > 1:
             return self._run(*args)
+        start = time.perf_counter()
+        try:
+            return self._first(*args)
+        finally:
+            self.seconds = time.perf_counter() - start
+
+    def _first(self, *args: Any) -> T:
         from torch._dynamo.exc import TorchDynamoException  # slow to import
 
         try:
-            return self._run(*args)
+            with warnings.catch_warnings():  # torch 2.13 warns about a setting of its own
+                warnings.filterwarnings("ignore", message=".*inline_inbuilt_nn_modules")
+                return self._run(*args)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
             warnings.warn(

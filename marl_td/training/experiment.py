@@ -17,6 +17,7 @@ from benchmarl.utils import seed_everything
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 
+from marl_td.collect.collector import CompiledCollector
 from marl_td.models.compiling import is_worthwhile
 from marl_td.training.checkpoints import load_checkpoint
 from marl_td.training.periodic_evaluation import evaluate, metrics
@@ -63,8 +64,11 @@ class Experiment(RunSetup):
         batches = iter(self.collector)
         label = f"{self.algorithm_name} {self.task_name}"
         with Progress(n_iters * per_iter, self.total_frames, self.show_progress, label) as bar:
+            if isinstance(self.collector, CompiledCollector) or self._compile_updates():
+                bar.say("compiling")
             for iteration in range(self.n_iters_performed, n_iters):
                 frames = self._iteration(batches, last=iteration == n_iters - 1)
+                bar.say("")
                 bar.update(frames, **{"return": self.mean_return}, **self._shown)
         if self.config.checkpoint_at_end:
             self._save_experiment()
@@ -135,13 +139,20 @@ class Experiment(RunSetup):
         """All optimiser steps of this iteration, compiled or one by one; metrics ``[n_updates]``."""
         n_updates = self._n_updates()
         if group not in self._compiled_updates:
-            n_iters = self.config.get_max_n_iters(self.on_policy) - self.n_iters_performed
-            worth = is_worthwhile(self.compile_mode, n_iters * n_updates, UPDATES_TO_PAY)
+            worth = self._compile_updates()
             self._compiled_updates[group] = compiled_update(self, group) if worth else None
         compiled = self._compiled_updates[group]
         if compiled is not None:
             return compiled.run(n_updates)
         return torch.stack([self._optimizer_loop(group) for _ in range(n_updates)])
+
+    def _compile_updates(self) -> bool:
+        n_iters = self.config.get_max_n_iters(self.on_policy) - self.n_iters_performed
+        return is_worthwhile(self.compile_mode, n_iters * self._n_updates(), UPDATES_TO_PAY)
+
+    def _compile_time(self) -> float:
+        compiled = [self.collector, *self._compiled_updates.values()]
+        return sum(getattr(part, "compile_seconds", 0.0) for part in compiled)
 
     def _n_updates(self) -> int:
         config = self.config
@@ -171,6 +182,7 @@ class Experiment(RunSetup):
                 "timers/training_time": training,
                 "timers/iteration_time": passed,
                 "timers/total_time": self.total_time,
+                "timers/compile_time": self._compile_time(),
                 "counters/current_frames": frames,
                 "counters/total_frames": self.total_frames,
                 "counters/iter": self.n_iters_performed,

@@ -20,6 +20,7 @@ class Progress:
     """
 
     def __init__(self, total: int, initial: int, show: bool | None, label: str) -> None:
+        self._label = self._said = label
         visible = sys.stderr.isatty() if show is None else show
         self._bar: Any = tqdm(
             total=total,
@@ -39,6 +40,13 @@ class Progress:
         self._shown.update(known)
         self._bar.set_postfix(self._shown, refresh=False)
         self._bar.update(frames)
+
+    def say(self, text: str) -> None:
+        """Show ``text`` behind the label; an empty one shows the label alone."""
+        description = f"{self._label}: {text}" if text else self._label
+        if description != self._said:
+            self._bar.set_description(description)
+            self._said = description
 
     def __enter__(self) -> Progress:
         return self

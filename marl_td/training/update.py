@@ -159,6 +159,11 @@ class CompiledUpdate:
         columns = torch.stack(rows).unbind(-1)
         return TensorDict(dict(zip(self.names, columns, strict=True)), batch_size=[n_updates])
 
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling took so far."""
+        return self._step.seconds
+
     # ------------------------------------------------------------------ parts
     def _update(self, entries: Entries, index: Tensor) -> Tensor:
         """One optimiser step on the rows ``index``; its metrics as one vector."""

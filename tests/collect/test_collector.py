@@ -154,7 +154,11 @@ def recorded():
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompileWarning)
         collector = CompiledCollector(
-            make_env(task), policy, frames_per_batch=N_ENVS * N_STEPS, backend="eager"
+            make_env(task),
+            policy,
+            frames_per_batch=N_ENVS * N_STEPS,
+            chunk_steps=4,
+            backend="eager",
         )
         return task, policy, collector, batches(collector, 3)
 

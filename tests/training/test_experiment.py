@@ -48,6 +48,7 @@ def test_a_row_per_iteration_with_counters_first(finished):
         "eval/score_std",
         "train/agents/loss_value",
         "timers/total_time",
+        "timers/compile_time",
     ):
         assert all(row[key] for row in rows), key
     assert rows[0]["eval/episodes"] == "4"
