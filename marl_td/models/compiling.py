@@ -54,7 +54,8 @@ class Compiled(Generic[T]):
 
     Args:
         what: its name in the warning.
-        function: takes and returns tensors in plain containers, always of the same shapes.
+        function: takes and returns tensors in plain containers; what else it reads never changes (tensors
+            may, in place).
         backend: of ``torch.compile``.
 
     Warns:
@@ -71,8 +72,9 @@ class Compiled(Generic[T]):
             fullgraph=True,
             dynamic=False,
             backend=backend,
-            # TensorDict's global memo of classes grows at any time and changes nothing here.
-            options={"guard_filter_fn": torch.compiler.skip_guard_on_globals_unsafe},
+            # Only shapes may change (a last, smaller minibatch). Checking hundreds of attributes costs more
+            # than small networks do, and TensorDict's memo of classes grows at any time.
+            options={"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe},
         )
 
     def __call__(self, *args: Any) -> T:

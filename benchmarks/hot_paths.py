@@ -1,0 +1,183 @@
+"""Collecting and updating: our compiled paths beside TorchRL's collector and BenchMARL's optimiser loop.
+
+    python benchmarks/hot_paths.py collect
+    python benchmarks/hot_paths.py update
+
+`collect`: milliseconds per step of all environments, policy included, on our tasks. Both collectors run the
+same environment and the same policy. `update`: milliseconds per optimiser step; BenchMARL's own algorithm and
+ours, same task, networks, batch size and optimiser settings, and ours with BenchMARL's uncompiled loop. CPU
+time of one thread; the peers take turns, and a ratio is the median over the turns. Writes
+`results/hot_paths_<what>.csv` and `.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from benchmarl.algorithms import algorithm_config_registry
+from benchmarl.experiment import Experiment
+from common import RESULTS, markdown, mlp, settings, write_csv
+
+from marl_td import register
+from marl_td.benchmarl_tasks import MarlTdTask
+from marl_td.collect.collector import CompiledCollector
+from marl_td.models.gru import StatefulGruConfig
+from marl_td.training.update import compiled_update
+
+COLLECT = [
+    # task, algorithm, environments
+    ("simple_spread", "mappo", 16),
+    ("simple_spread", "mappo", 100),
+    ("retail", "maddpg", 16),
+    ("retail", "maddpg", 100),
+    ("banking", "mappo", 128),
+]
+UPDATE = [
+    # algorithm, model, rows of a minibatch
+    ("mappo", "mlp", 1200),
+    ("mappo", "mlp", 128),
+    ("maddpg", "mlp", 128),
+    ("qmix", "mlp", 128),
+    ("mappo", "gru", 400),
+]
+
+
+def experiment(name: str, task: str, model: Any, n_envs: int, **options: Any) -> Experiment:
+    """A BenchMARL experiment that is ready to collect; ``options`` count for its kind of policy."""
+    kind = "on" if name.endswith("mappo") else "off"
+    sizes = {f"{kind}_policy_{key}": value for key, value in options.items()}
+    sizes[f"{kind}_policy_n_envs_per_worker"] = n_envs
+    config = settings(prefer_continuous_actions=True, **sizes)
+    algorithm = algorithm_config_registry[name].get_from_yaml()
+    if name == "marl_td/qmix":
+        algorithm = replace(algorithm, hypernet_layers=1)  # BenchMARL's mixer
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_folder = folder
+        task_config = getattr(MarlTdTask, task.upper()).get_from_yaml()
+        return Experiment(task_config, algorithm, model, 0, config)
+
+
+def turns(
+    peers: dict[str, Callable[[], None]], n_turns: int, seconds: float
+) -> dict[str, list[float]]:
+    """Milliseconds of CPU time per call of each peer, turn by turn; the first call is not counted."""
+    for call in peers.values():
+        call()
+        call()
+    times: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(n_turns):
+        for name, call in peers.items():
+            n_calls, start = 0, time.process_time()
+            while time.process_time() - start < seconds:
+                call()
+                n_calls += 1
+            times[name].append(1e3 * (time.process_time() - start) / n_calls)
+    return times
+
+
+def row(case: dict[str, Any], times: dict[str, list[float]], per_call: int) -> dict[str, Any]:
+    """Medians, and the first peer's ratios to the others."""
+    ours, *others = times
+    medians = {name: f"{statistics.median(t) / per_call:.3g}" for name, t in times.items()}
+    ratios = {
+        f"{name} / {ours}": f"{_median_ratio(times[name], times[ours]):.2f}" for name in others
+    }
+    return {**case, **medians, **ratios}
+
+
+def _median_ratio(theirs: list[float], ours: list[float]) -> float:
+    return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+
+
+def collect(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row per task and number of environments."""
+    for task, algorithm, n_envs in COLLECT:
+        n_steps = 25
+        run = experiment(
+            f"marl_td/{algorithm}",
+            task,
+            mlp(64, 64),
+            n_envs,
+            collected_frames_per_batch=n_envs * n_steps,
+        )
+        start = time.perf_counter()
+        compiled = CompiledCollector(
+            run.env_func(),
+            run.policy,
+            frames_per_batch=n_envs * n_steps,
+            chunk_steps=args.chunk_steps,
+        )
+        ours = iter(compiled)
+        next(ours)
+        seconds = time.perf_counter() - start
+        theirs = iter(run.collector)
+        peers = {"compiled": lambda it=ours: next(it), "TorchRL": lambda it=theirs: next(it)}
+        times = turns(peers, args.turns, args.seconds)
+        case = {"task": task, "policy": algorithm, "envs": n_envs}
+        yield {**row(case, times, n_steps), "compile s": f"{seconds:.0f}"}
+
+
+def filled(run: Experiment) -> Experiment:
+    """The experiment with one collected batch in its buffer."""
+    batch = next(iter(run.collector))
+    run._on_batch_collected(batch)
+    data = run.algorithm.process_batch("agents", batch.exclude(*run._get_excluded_keys("agents")))
+    run.replay_buffers["agents"].extend(data if run.algorithm.has_rnn else data.reshape(-1))
+    return run
+
+
+def update(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row per algorithm and model."""
+    for algorithm, model_name, n_rows in UPDATE:
+        size = "minibatch_size" if algorithm == "mappo" else "train_batch_size"
+        options = {"collected_frames_per_batch": 2400, size: n_rows}
+        cells = 256 if n_rows > 1000 else 64
+        own = mlp(cells, cells) if model_name == "mlp" else StatefulGruConfig()
+        runs = {}
+        for name in (f"marl_td/{algorithm}", algorithm):
+            if model_name == "gru" and name == algorithm:
+                continue
+            runs[name] = filled(experiment(name, "simple_spread", own, 24, **options))
+        ours = runs[f"marl_td/{algorithm}"]
+        start = time.perf_counter()
+        compiled = compiled_update(ours, "agents")
+        assert compiled is not None
+        compiled.run(1)
+        seconds = time.perf_counter() - start
+        peers: dict[str, Callable[[], Any]] = {"compiled": lambda c=compiled: c.run(1)}
+        for run in runs.values():
+            label = "uncompiled" if run is ours else "BenchMARL"
+            peers[label] = lambda r=run: r._optimizer_loop("agents")
+        times = turns(peers, args.turns, args.seconds)
+        case = {"algorithm": algorithm, "model": f"{model_name} {cells}", "rows": n_rows}
+        yield {**row(case, times, 1), "compile s": f"{seconds:.0f}"}
+
+
+def main() -> None:
+    """Measure, print and save row by row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["collect", "update"])
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.5, help="CPU time of one turn")
+    parser.add_argument("--chunk-steps", type=int, default=1, help="steps in one compiled graph")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    register()
+    rows = []
+    for found in {"collect": collect, "update": update}[args.what](args):
+        print(found, flush=True)
+        rows.append(found)
+        path = write_csv(f"hot_paths_{args.what}", rows)
+        path.with_suffix(".md").write_text(markdown(rows) + "\n")
+    print(f"written: {RESULTS / f'hot_paths_{args.what}.md'}")
+
+
+if __name__ == "__main__":
+    main()
