@@ -37,7 +37,7 @@ from common import (
 from marl_td import register
 
 TASKS = {"navigation": VmasTask.NAVIGATION, "balance": VmasTask.BALANCE}
-FRAMES = {"mappo": 150_000, "maddpg": 60_000, "qmix": 60_000}
+FRAMES = {"mappo": 150_000, "maddpg": 60_000, "qmix": 120_000}
 SAME_NETWORKS = {"qmix": {"hypernet_layers": 1}}
 """Our settings that make the networks BenchMARL's: its mixer has hypernetworks of one layer."""
 LIBRARIES = ("marl_td", "benchmarl")

@@ -1,0 +1,66 @@
+"""Limits in which our algorithm is BenchMARL's own, update for update."""
+
+import torch
+from benchmarl.algorithms import QmixConfig as TheirQmixConfig
+from benchmarl_runs import small_run
+
+from marl_td.algorithms.qmix import QmixConfig
+from marl_td.benchmarl_tasks import MarlTdTask
+
+N_UPDATES = 12
+SETTINGS = {"lr": 3e-3, "adam_eps": 1e-4, "gamma": 0.9, "polyak_tau": 0.1, "clip_grad_val": 0.5}
+OURS_TO_THEIRS = {
+    "network.": "local_value_network_params.",
+    "mixer.module.1.weight_1.": "mixer_network_params.module.hyper_w_1.",
+    "mixer.module.1.bias_1.": "mixer_network_params.module.hyper_b_1.",
+    "mixer.module.1.weight_2.": "mixer_network_params.module.hyper_w_final.",
+    "mixer.module.1.bias_2.": "mixer_network_params.module.V.",
+}
+
+
+def counterpart(name):
+    """The name of our parameter in BenchMARL's loss."""
+    ours, theirs = next(pair for pair in OURS_TO_THEIRS.items() if name.startswith(pair[0]))
+    return theirs + name.removeprefix(ours)
+
+
+def test_qmix_without_its_additions_is_benchmarls_qmix(tmp_path):
+    # Theirs: hypernetworks of one layer, targets by the target network's own greedy action.
+    task = MarlTdTask.SIMPLE_SPREAD.get_from_yaml()
+    runs = []
+    for name, config in (
+        ("ours", QmixConfig(hypernet_layers=1, double_q=False)),
+        ("theirs", TheirQmixConfig.get_from_yaml()),
+    ):
+        (tmp_path / name).mkdir()
+        runs.append(small_run(tmp_path / name, config, task, **SETTINGS))
+    ours, theirs = (run.losses["agents"] for run in runs)
+    mine = {k: p for k, p in ours.named_parameters() if p.requires_grad}
+    his = dict(theirs.named_parameters())
+    assert {counterpart(name) for name in mine} == set(his)
+    with torch.no_grad():
+        for name, parameter in mine.items():
+            his[counterpart(name)].copy_(parameter)
+        for live, target in (
+            (theirs.local_value_network_params, theirs.target_local_value_network_params),
+            (theirs.mixer_network_params, theirs.target_mixer_network_params),
+        ):
+            target.data.update_(live.data)
+
+    batch = next(iter(runs[1].collector))
+    data = [run.algorithm.process_batch("agents", batch.clone()).reshape(-1) for run in runs]
+    start = {name: parameter.detach().clone() for name, parameter in mine.items()}
+    for _ in range(N_UPDATES):
+        rows = torch.randint(len(data[0]), (12,))
+        found, expected = ours(data[0][rows]), theirs(data[1][rows])
+        torch.testing.assert_close(found["loss_value"], expected["loss"], rtol=1e-4, atol=1e-5)
+        for run, loss in zip(runs, (found["loss_value"], expected["loss"]), strict=True):
+            (optimiser,) = run.optimizers["agents"].values()
+            loss.backward()
+            run._grad_clip(optimiser)
+            optimiser.step()
+            optimiser.zero_grad()
+            run.target_updaters["agents"].step()
+    for name, parameter in mine.items():
+        torch.testing.assert_close(parameter, his[counterpart(name)], rtol=1e-4, atol=1e-5)
+        assert not torch.equal(parameter, start[name])
