@@ -143,20 +143,25 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def run_task(name: str, args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Curve]]:
-    """Train and judge every seed of one task."""
+def run_task(
+    name: str, args: argparse.Namespace, rows: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], dict[str, Curve]]:
+    """Train and judge every seed of one task; all ``rows`` so far are saved after each."""
     make, continuous, n_frames, max_steps = TASKS[name]
     overrides = {key: _value(value) for key, value in (item.split("=") for item in args.set)}
     options = {key: _value(value) for key, value in (item.split("=") for item in args.algorithm)}
-    rows, curves = [], {}
+    found: list[dict[str, Any]] = []
+    curves = {}
     for seed in args.seeds:
         settings_of_run = config(args.frames or n_frames, continuous, max_steps, **overrides)
         run = train(make(), MaddpgConfig(**options), seed, settings_of_run, mlp(64, 64))
         new = judge(name, run, seed, args.episodes)
-        rows += new
+        found += new
+        path = write_csv(args.name, [*rows, *found])
+        path.with_suffix(".md").write_text(markdown(summary([*rows, *found])) + "\n")
         curves[f"seed {seed}"] = run.curve
         print(*new, sep="\n", flush=True)
-    return rows, curves
+    return found, curves
 
 
 def main() -> None:
@@ -174,10 +179,8 @@ def main() -> None:
     register()
     rows: list[dict[str, Any]] = []
     for name in args.tasks:
-        new, curves = run_task(name, args)
+        new, curves = run_task(name, args, rows)
         rows += new
-        path = write_csv(args.name, rows)
-        path.with_suffix(".md").write_text(markdown(summary(rows)) + "\n")
         random = [row["mean"] for row in new if row["trained"] == "nobody"]
         plot_curves(
             RESULTS / f"{args.name}_{name.replace(' ', '_')}.png",
