@@ -92,8 +92,9 @@ class Compiled(Generic[T]):
         from torch._dynamo.exc import TorchDynamoException  # slow to import
 
         try:
-            with warnings.catch_warnings():  # torch 2.13 warns about a setting of its own
-                warnings.filterwarnings("ignore", message=".*inline_inbuilt_nn_modules")
+            with warnings.catch_warnings():  # torch 2.13 warns about parts of its own compiler
+                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.simplefilter("ignore", FutureWarning)
                 return self._run(*args)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
