@@ -103,6 +103,20 @@ def episode_returns(
     return (reward * running).sum(1)
 
 
+def parsed(items: Iterable[str]) -> dict[str, Any]:
+    """Settings written as ``name=value``: numbers, true and false, or text."""
+    return {key: _value(value) for key, value in (item.split("=", 1) for item in items)}
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text)
+
+
 def write_csv(name: str, rows: Iterable[dict[str, Any]]) -> Path:
     """Write ``rows`` to ``benchmarks/results/<name>.csv``."""
     rows = list(rows)

@@ -17,7 +17,18 @@ from typing import Any
 
 import torch
 from benchmarl.environments import VmasTask
-from common import RESULTS, Curve, Run, markdown, mlp, plot_curves, settings, train, write_csv
+from common import (
+    RESULTS,
+    Curve,
+    Run,
+    markdown,
+    mlp,
+    parsed,
+    plot_curves,
+    settings,
+    train,
+    write_csv,
+)
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -148,8 +159,8 @@ def run_task(
 ) -> tuple[list[dict[str, Any]], dict[str, Curve]]:
     """Train and judge every seed of one task; all ``rows`` so far are saved after each."""
     make, continuous, n_frames, max_steps = TASKS[name]
-    overrides = {key: _value(value) for key, value in (item.split("=") for item in args.set)}
-    options = {key: _value(value) for key, value in (item.split("=") for item in args.algorithm)}
+    overrides = parsed(args.set)
+    options = parsed(args.algorithm)
     found: list[dict[str, Any]] = []
     curves = {}
     for seed in args.seeds:
@@ -189,15 +200,6 @@ def main() -> None:
             f"MADDPG on {name}",
             "training return, sum over agents",
         )
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text, text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,17 @@ import argparse
 from typing import Any
 
 import torch
-from common import Run, episode_returns, markdown, mlp, plot_curves, settings, train, write_csv
+from common import (
+    Run,
+    episode_returns,
+    markdown,
+    mlp,
+    parsed,
+    plot_curves,
+    settings,
+    train,
+    write_csv,
+)
 
 from marl_td import register
 from marl_td.algorithms.mappo import MappoConfig
@@ -60,8 +70,8 @@ def main() -> None:
     task = MarlTdTask.MPE.get_task()
     rows, curves = [], {}
     for seed in args.seeds:
-        overrides = {key: _value(v) for key, v in (item.split("=") for item in args.set)}
-        algorithm = MappoConfig(**{k: _value(v) for k, v in (i.split("=") for i in args.algorithm)})
+        overrides = parsed(args.set)
+        algorithm = MappoConfig(**parsed(args.algorithm))
         run = train(task, algorithm, seed, config(args.frames, **overrides), mlp(64, 64))
         value = evaluate(run, args.episodes)
         half = 1.96 * value.std().item() / len(value) ** 0.5
@@ -87,15 +97,6 @@ def main() -> None:
         "MAPPO on mpe2 simple_spread_v3",
         "return, sum over 3 agents and 25 steps",
     )
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text, text)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,11 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from marl_td.tasks.base import Groups, Noise, Task, require
+from marl_td.tasks.base import Noise, Step, Task, require
 from marl_td.tasks.specs import DONE_KEYS, random_available, read_action, set_specs
+
+Entries = dict[tuple[str, ...], Tensor]
+"""Leaves of a TensorDict by their full key, each ``[n_envs, ...]``."""
 
 
 class VectorEnv(EnvBase):
@@ -49,7 +52,6 @@ class VectorEnv(EnvBase):
         set_specs(self, task.groups, task.d_state, task.info_keys)
         actions = self.full_action_spec
         self._action_shape = {group: actions[group, "action"].shape for group in task.groups}
-        self._masked = any(spec.masked for spec in task.groups.values())
         self._set_seed(seed)
         self.state: Any = None
         self.step_count = torch.zeros(n_envs, dtype=torch.long, device=task.device)
@@ -81,32 +83,16 @@ class VectorEnv(EnvBase):
         step = self.task.step(self._ready(), action, noise)
         self.state = step.state
         self.step_count = self.step_count + 1
-        terminated = step.terminated.unsqueeze(-1)
-        at_limit = (self.step_count >= self.task.params.max_steps).unsqueeze(-1)
         out = self._observation(step.info)
-        for group, reward in step.reward.items():
-            out.set((group, "reward"), reward.unsqueeze(-1))
-        out.set("terminated", terminated)
-        out.set("truncated", at_limit & ~terminated)
-        out.set("done", at_limit | terminated)
-        return out
+        return out.update(outcome(self.task, step, self.step_count))
 
     def _observation(self, info: dict[str, Tensor]) -> TensorDict:
         out = TensorDict({}, batch_size=self.batch_size, device=self.device)
-        entries: list[tuple[str, Groups]] = [("observation", self.task.observe(self.state))]
-        entries.append(("action_mask", self.task.action_mask(self.state)))
-        entries.append(("mask", self.task.alive(self.state)))
         for group, spec in self.task.groups.items():
             shape = (self.n_envs, spec.n_agents)
             out.set(group, TensorDict({}, batch_size=shape, device=self.device))
-        for key, values in entries:
-            for group, value in values.items():
-                out.set((group, key), value)
-        if self.task.d_state is not None:
-            out.set("state", self.task.team_state(self.state))
-        if self.task.info_keys:
-            columns = {key: info[key].unsqueeze(-1) for key in self.task.info_keys}
-            out.set("info", TensorDict(columns, batch_size=self.batch_size, device=self.device))
+        for key, value in observed(self.task, self.state, info).items():
+            out.set(key, value)
         return out
 
     def _ready(self) -> Any:
@@ -125,9 +111,12 @@ class VectorEnv(EnvBase):
         A policy's randomness is not the environment's: this draws from torch's global generator.
         """
         out = super().rand_action(tensordict)
-        masks = self.task.action_mask(self._ready()) if self._masked else {}
-        for group, mask in masks.items():
-            out.set((group, "action"), random_available(mask))
+        for group, spec in self.task.groups.items():
+            if spec.masked:
+                mask = out.get((group, "action_mask"), None)
+                if mask is None:
+                    mask = self.task.action_mask(self._ready())[group]
+                out.set((group, "action"), random_available(mask))
         return out
 
     def to(self, device: torch.device | str) -> VectorEnv:
@@ -159,6 +148,35 @@ class VectorEnv(EnvBase):
         """
         require(mode == "rgb_array", f"render mode must be 'rgb_array'; got '{mode}'.")
         return self.task.render(self._ready(), index)
+
+
+def observed(task: Task[Any, Any], state: Any, info: dict[str, Tensor]) -> Entries:
+    """What an environment shows of ``state``: observations, masks, global state, raw quantities."""
+    groups = {
+        "observation": task.observe(state),
+        "action_mask": task.action_mask(state),
+        "mask": task.alive(state),
+    }
+    out: Entries = {
+        (group, name): value for name, found in groups.items() for group, value in found.items()
+    }
+    if task.d_state is not None:
+        out["state",] = task.team_state(state)
+    out.update({("info", key): info[key].unsqueeze(-1) for key in task.info_keys})
+    return out
+
+
+def outcome(task: Task[Any, Any], step: Step[Any], step_count: Tensor) -> Entries:
+    """What a step gives beside the next observation: rewards and ends; ``step_count`` includes it."""
+    terminated = step.terminated.unsqueeze(-1)
+    at_limit = (step_count >= task.params.max_steps).unsqueeze(-1)
+    out: Entries = {
+        (group, "reward"): reward.unsqueeze(-1) for group, reward in step.reward.items()
+    }
+    out["terminated",] = terminated
+    out["truncated",] = at_limit & ~terminated
+    out["done",] = at_limit | terminated
+    return out
 
 
 def where_state(mask: Tensor, new: Any, old: Any) -> Any:

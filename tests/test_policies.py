@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from benchmarl.models.gru import GruConfig
-from benchmarl_runs import small_run
+from benchmarl_runs import STATEFUL, THEIR_GRU, small_run
 from discrete_teams import teams_task
 from tensordict.nn import TensorDictSequential
 from torch import nn
@@ -15,7 +14,6 @@ from toy_games import meet_task
 
 from marl_td import policies
 from marl_td.algorithms.mappo import MappoConfig
-from marl_td.models.gru import StatefulGruConfig
 from marl_td.models.heads import FiniteCategorical, FiniteMaskedCategorical
 
 pytestmark = pytest.mark.filterwarnings(
@@ -84,20 +82,7 @@ def test_parameters_are_shared_or_not_as_the_experiment_says(share, built):
             assert gradient[0].abs().max() == 0.0
 
 
-MODELS = {
-    "mlp": None,
-    "stateful": StatefulGruConfig(hidden_size=8, encoder_cells=[8]),
-    "gru": GruConfig(
-        hidden_size=8,
-        n_layers=1,
-        bias=True,
-        dropout=0.0,
-        compile=False,
-        mlp_num_cells=[8],
-        mlp_layer_class=nn.Linear,
-        mlp_activation_class=nn.Tanh,
-    ),
-}
+MODELS = {"mlp": None, "stateful": STATEFUL, "gru": THEIR_GRU}
 
 
 @pytest.mark.parametrize("share", [True, False])

@@ -1,6 +1,6 @@
 """What an environment's transforms add to a step, as pure functions: reward sums, first steps, hidden states.
 
-The compiled rollout cannot run TorchRL's transforms; it knows what these four do.
+The compiled rollout cannot run TorchRL's transforms; it knows what these three do.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPrimer, TransformedEnv
 
-from marl_td.collect.nested import Entries, Path, as_path
+from marl_td.collect.nested import Path, as_path
 from marl_td.models.compiling import NotCompilable
-from marl_td.tasks.vector_env import VectorEnv
+from marl_td.tasks.vector_env import Entries, VectorEnv
 
 
 class Bookkeeping:

@@ -10,10 +10,10 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from marl_td.collect.bookkeeping import Bookkeeping
-from marl_td.collect.nested import Entries, Shapes, entries_of, nest
-from marl_td.tasks.base import Noise, Step
+from marl_td.collect.nested import Shapes, entries_of, nest
+from marl_td.tasks.base import Noise
 from marl_td.tasks.specs import DONE_KEYS
-from marl_td.tasks.vector_env import where_state
+from marl_td.tasks.vector_env import Entries, observed, outcome, where_state
 
 Act = Callable[[TensorDictBase], TensorDictBase]
 
@@ -76,8 +76,8 @@ class Chunk:
         step = self.task.step(carry.state, action, step_noise)
         step_count = carry.step_count + 1
         following = {key[1:]: value for key, value in row.items() if key[0] == "next"}
-        following.update(self._observed(step.state, step.info))
-        following.update(self._outcome(step, step_count))
+        following.update(observed(self.task, step.state, step.info))
+        following.update(outcome(self.task, step, step_count))
         following.update(self.bookkeeping.after_step(carry.entries, following))
         row.update({("next", *key): value for key, value in following.items()})
         return self._reset_done(carry, step.state, step_count, following, reset_noise), row
@@ -97,37 +97,10 @@ class Chunk:
         zero = torch.zeros(n_envs, device=device)
         never = torch.zeros((n_envs, 1), dtype=torch.bool, device=device)
         return {
-            **self._observed(state, dict.fromkeys(self.task.info_keys, zero)),
+            **observed(self.task, state, dict.fromkeys(self.task.info_keys, zero)),
             **{(key,): never for key in DONE_KEYS},
             **self.bookkeeping.at_reset(n_envs, device),
         }
-
-    def _observed(self, state: Any, info: dict[str, Tensor]) -> Entries:
-        task = self.task
-        out: Entries = {}
-        entries = {
-            "observation": task.observe(state),
-            "action_mask": task.action_mask(state),
-            "mask": task.alive(state),
-        }
-        for name, groups in entries.items():
-            out.update({(group, name): value for group, value in groups.items()})
-        if task.d_state is not None:
-            out["state",] = task.team_state(state)
-        out.update({("info", key): info[key].unsqueeze(-1) for key in task.info_keys})
-        return out
-
-    def _outcome(self, step: Step[Any], step_count: Tensor) -> Entries:
-        terminated = step.terminated.unsqueeze(-1)
-        at_limit = (step_count >= self.task.params.max_steps).unsqueeze(-1)
-        out: Entries = {
-            ("terminated",): terminated,
-            ("truncated",): at_limit & ~terminated,
-            ("done",): at_limit | terminated,
-        }
-        for group, reward in step.reward.items():
-            out[group, "reward"] = reward.unsqueeze(-1)
-        return out
 
     def _reset_done(
         self, carry: Carry, state: Any, step_count: Tensor, following: Entries, noise: Noise

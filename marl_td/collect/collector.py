@@ -20,11 +20,11 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.chunk import Act, Carry, Chunk
-from marl_td.collect.nested import Entries, Shapes, nest
-from marl_td.collect.random_actions import RandomActions
+from marl_td.collect.nested import Shapes, nest
 from marl_td.models.compiling import Compiled, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.base import Noise
+from marl_td.tasks.vector_env import Entries
 
 CHUNK_STEPS = 1
 """Steps in one compiled graph: they share the fixed cost of a call, and each makes compiling longer."""
@@ -39,7 +39,8 @@ class CompiledCollector:
             follows every optimiser step.
         frames_per_batch: frames of a batch, ``n_envs * T``; rounded up to whole steps.
         total_frames: stop after so many frames; -1 for never.
-        init_random_frames: frames at the start with random actions instead of the policy's.
+        init_random_frames: frames at the start with random actions instead of the policy's; rounded up to
+            whole batches.
         chunk_steps: most steps in one compiled graph; the number that divides T is taken.
         backend: of ``torch.compile``.
 
@@ -160,8 +161,7 @@ class CompiledCollector:
     def _chunk(self, at_random: bool) -> Callable[..., tuple[Carry, Entries]]:
         """The compiled steps of the policy; the few random ones at the start are not worth a graph."""
         if at_random:
-            random = RandomActions(self.base.task.groups, self.base.device)
-            return Chunk(self.bookkeeping, random, self.chunk_steps)
+            return Chunk(self.bookkeeping, self.base.rand_action, self.chunk_steps)
         if self._compiled is None:
             chunk = Chunk(self.bookkeeping, self.policy, self.chunk_steps)
             self._compiled = Compiled("rollout", chunk, self.backend)

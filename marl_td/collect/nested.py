@@ -9,10 +9,10 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from marl_td.tasks.vector_env import Entries
+
 Path = tuple[str, ...]
 """The full key of a leaf or of a nested TensorDict."""
-Entries = dict[Path, Tensor]
-"""Leaves by their full key; all share the leading batch dimensions."""
 Shapes = dict[Path, tuple[int, ...]]
 """Batch dimensions that nested TensorDicts have beside those of the root, such as ``(n_agents,)``."""
 

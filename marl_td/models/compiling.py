@@ -65,7 +65,7 @@ class Compiled(Generic[T]):
     def __init__(self, what: str, function: Callable[..., T], backend: str = "inductor") -> None:
         self.what = what
         self.function = function
-        self.n_calls = 0
+        self.called = False
         self.seconds = 0.0  # what the first call took
         self._run: Callable[..., T] = torch.compile(
             _own_code(function),
@@ -79,9 +79,9 @@ class Compiled(Generic[T]):
 
     def __call__(self, *args: Any) -> T:
         """Call it."""
-        self.n_calls += 1
-        if self.n_calls > 1:
+        if self.called:
             return self._run(*args)
+        self.called = True
         start = time.perf_counter()
         try:
             return self._first(*args)

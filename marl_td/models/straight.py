@@ -78,8 +78,7 @@ def require_straight(root: nn.Module) -> None:
 
 def _layers(module: Any) -> list[Layer] | None:
     """The network's layers, or None if one is neither linear nor free of parameters."""
-    own_agent_dim = module.agent_dim in (-2, None)
-    if not own_agent_dim:
+    if module.agent_dim not in (-2, None):
         return None
     layers: list[Layer] = []
     for name, layer in module._empty_net.named_children():

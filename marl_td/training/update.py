@@ -1,4 +1,4 @@
-"""One optimiser step as one compiled graph: batch, loss, gradients, clipping, Adam, soft targets, metrics.
+"""One optimiser step as one compiled graph: batch, loss, gradients, clipping, Adam, metrics.
 
 It does what BenchMARL's ``_optimizer_loop`` does with the same minibatch, and changes the same parameters and
 optimiser states in place, so that checkpoints, evaluation and callbacks see nothing of it.
@@ -16,15 +16,15 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage
 from torchrl.data.replay_buffers import RandomSampler, SamplerWithoutReplacement
 
-from marl_td.collect.nested import Entries, Shapes, entries_of, nest, shapes_of
+from marl_td.collect.nested import Shapes, entries_of, nest, shapes_of
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.losses.targets import TargetUpdater
 from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
 from marl_td.models.straight import require_straight
+from marl_td.tasks.vector_env import Entries
 
 PLAIN_ADAM = {"weight_decay": 0, "amsgrad": False, "maximize": False, "differentiable": False}
 """Adam's options that the compiled update knows, and the values it knows them with."""
-
 
 UPDATES_TO_PAY = 6_000
 """Optimiser steps after which compiled ones are ahead: 30 s of compiling at 5 ms saved by each."""

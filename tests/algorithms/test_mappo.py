@@ -6,7 +6,7 @@ import pytest
 import torch
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Callback, Experiment
-from benchmarl.models.gru import GruConfig
+from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU
 from discrete_teams import teams_task
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from toy_games import broken_task, meet_task, recall_task
@@ -15,27 +15,9 @@ from marl_td.algorithms.mappo import MappoConfig
 from marl_td.algorithms.recurrent import chunk
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.losses.value_norm import PopArt
-from marl_td.models.gru import StatefulGruConfig
 
-pytestmark = [
-    # BenchMARL 1.5.2 wraps the environments of recurrent policies twice.
-    pytest.mark.filterwarnings("ignore:The default behavior of TransformedEnv:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:No episode terminated this iteration:UserWarning"),
-    # VMAS's own use of gym and torch.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:vmas"),
-]
+pytestmark = IGNORED
 
-STATEFUL = StatefulGruConfig(hidden_size=8, encoder_cells=[8])
-THEIR_GRU = GruConfig(
-    hidden_size=8,
-    n_layers=1,
-    bias=True,
-    dropout=0.0,
-    compile=False,
-    mlp_num_cells=[8],
-    mlp_layer_class=torch.nn.Linear,
-    mlp_activation_class=torch.nn.Tanh,
-)
 METRICS = {"loss_objective", "loss_critic", "entropy", "kl_approx", "clip_fraction"}
 METRICS |= {"explained_variance", "grad_norm_loss_objective", "grad_norm_loss_critic"}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Callback, Experiment
-from benchmarl.models.gru import GruConfig
+from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU
 from discrete_teams import teams_task
 from torchrl.data import TensorDictReplayBuffer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -17,27 +17,9 @@ from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.episode_replay import EpisodeReplayBuffer
 from marl_td.losses.functional.action_values import masked_argmax
-from marl_td.models.gru import StatefulGruConfig
 
-pytestmark = [
-    # BenchMARL 1.5.2 wraps the environments of recurrent policies twice.
-    pytest.mark.filterwarnings("ignore:The default behavior of TransformedEnv:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:No episode terminated this iteration:UserWarning"),
-    # VMAS's own use of gym and torch.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:vmas"),
-]
+pytestmark = IGNORED
 
-STATEFUL = StatefulGruConfig(hidden_size=8, encoder_cells=[8])
-THEIR_GRU = GruConfig(
-    hidden_size=8,
-    n_layers=1,
-    bias=True,
-    dropout=0.0,
-    compile=False,
-    mlp_num_cells=[8],
-    mlp_layer_class=torch.nn.Linear,
-    mlp_activation_class=torch.nn.Tanh,
-)
 METRICS = {"loss_value", "td_error", "global_value", "target_value", "chosen_action_value"}
 METRICS |= {"grad_norm_loss_value"}
 OWN = {"share_policy_params": False}

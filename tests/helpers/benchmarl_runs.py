@@ -5,11 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from benchmarl.experiment import Experiment, ExperimentConfig
+from benchmarl.models.gru import GruConfig
 from benchmarl.models.mlp import MlpConfig
 
 from marl_td import register
+from marl_td.models.gru import StatefulGruConfig
+
+STATEFUL = StatefulGruConfig(hidden_size=8, encoder_cells=[8])
+THEIR_GRU = GruConfig(
+    hidden_size=8,
+    n_layers=1,
+    bias=True,
+    dropout=0.0,
+    compile=False,
+    mlp_num_cells=[8],
+    mlp_layer_class=torch.nn.Linear,
+    mlp_activation_class=torch.nn.Tanh,
+)
+IGNORED = [
+    # BenchMARL 1.5.2 wraps the environments of recurrent policies twice.
+    pytest.mark.filterwarnings("ignore:The default behavior of TransformedEnv:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:No episode terminated this iteration:UserWarning"),
+    # VMAS's own use of gym and torch.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:vmas"),
+]
+"""Warnings of others in such runs."""
 
 SMALL = {
     "loggers": [],

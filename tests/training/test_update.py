@@ -62,28 +62,17 @@ def tensors(experiment):
     return found
 
 
-def compare(folder, algorithm, backend, **settings):
-    """Run both from the same start with the same random numbers; compare everything."""
-    ours = filled(folder / "ours", algorithm, **settings)
-    theirs = filled(folder / "theirs", algorithm, **settings)
+def both(folder, algorithm, **settings):
+    """Two experiments with the same parameters and the same data."""
+    runs = []
+    for name in ("ours", "theirs"):
+        (folder / name).mkdir()
+        runs.append(filled(folder / name, algorithm, **settings))
+    ours, theirs = runs
     theirs.losses["agents"].load_state_dict(copy.deepcopy(ours.losses["agents"].state_dict()))
-    theirs.replay_buffers["agents"].storage._storage = ours.replay_buffers[
-        "agents"
-    ].storage._storage.clone()
-    before = tensors(ours)
-    torch.manual_seed(7)
-    expected = torch.stack([theirs._optimizer_loop("agents") for _ in range(N_UPDATES)])
-    torch.manual_seed(7)
-    found = update_of(ours, backend).run(N_UPDATES)
-    assert set(found.keys()) == set(expected.keys())
-    for key, value in expected.items():
-        torch.testing.assert_close(found[key], value.float(), rtol=1e-3, atol=1e-5)
-    after, wanted = tensors(ours), tensors(theirs)
-    assert after.keys() == wanted.keys()
-    for key, value in wanted.items():
-        torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-5)
-    moved = [key for key in before if not torch.equal(before[key], after[key])]
-    assert len(moved) > len(before) // 2
+    storages = [run.replay_buffers["agents"].storage for run in runs]
+    storages[1]._storage = storages[0]._storage.clone()
+    return ours, theirs
 
 
 ALGORITHMS = [
@@ -95,20 +84,25 @@ ALGORITHMS = [
 ]
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("algorithm", "settings"), ALGORITHMS)
-def test_ten_updates_equal_benchmarls(algorithm, settings, tmp_path):
-    (tmp_path / "ours").mkdir()
-    (tmp_path / "theirs").mkdir()
-    compare(tmp_path, algorithm(), "aot_eager", **settings)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "settings"), ALGORITHMS)
-def test_ten_inductor_updates_equal_benchmarls(algorithm, settings, tmp_path):
-    (tmp_path / "ours").mkdir()
-    (tmp_path / "theirs").mkdir()
+def test_ten_updates_equal_benchmarls(algorithm, settings, backend, tmp_path):
+    ours, theirs = both(tmp_path, algorithm(), **settings)
+    before = tensors(ours)
+    torch.manual_seed(7)
+    expected = torch.stack([theirs._optimizer_loop("agents") for _ in range(N_UPDATES)])
+    torch.manual_seed(7)
     with torch._inductor.config.patch(fallback_random=True):
-        compare(tmp_path, algorithm(), "inductor", **settings)
+        found = update_of(ours, backend).run(N_UPDATES)
+    assert set(found.keys()) == set(expected.keys())
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value.float(), rtol=1e-3, atol=1e-5)
+    after, wanted = tensors(ours), tensors(theirs)
+    assert after.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-5)
+    moved = [key for key in before if not torch.equal(before[key], after[key])]
+    assert len(moved) > len(before) // 2
 
 
 def test_adam_is_torchs_adam():
