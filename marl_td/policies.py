@@ -14,14 +14,13 @@ from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, Tenso
 from torch import nn
 from torchrl.data import Composite, Unbounded
 from torchrl.modules import (
-    EGreedyModule,
     IndependentNormal,
     NormalParamExtractor,
     ProbabilisticActor,
     TanhNormal,
 )
 
-from marl_td.models.exploration import GaussianExploration
+from marl_td.models.exploration import EpsilonGreedy, GaussianExploration
 from marl_td.models.heads import (
     BoundedAction,
     FiniteCategorical,
@@ -91,15 +90,14 @@ def epsilon_greedy(
     Epsilon falls linearly as the experiment's ``exploration_*`` settings say.
     """
     settings = algorithm.experiment_config
-    explore = EGreedyModule(
-        annealing_num_steps=settings.get_exploration_anneal_frames(algorithm.on_policy),
-        action_key=(group, "action"),
-        spec=algorithm.action_spec[group, "action"],
-        action_mask_key=(group, "action_mask") if algorithm.is_masked(group) else None,
+    explore = EpsilonGreedy(
+        n_actions(algorithm, group),
+        (group, "action"),
+        (group, "action_mask") if algorithm.is_masked(group) else None,
         eps_init=settings.exploration_eps_init,
         eps_end=settings.exploration_eps_end,
-        device=algorithm.device,
-    )
+        annealing_steps=settings.get_exploration_anneal_frames(algorithm.on_policy),
+    ).to(algorithm.device)
     return TensorDictSequential(*policy, explore)
 
 

@@ -131,6 +131,21 @@ def test_finite_distributions_are_the_plain_ones_on_numbers():
         torch.testing.assert_close(ours.deterministic_sample, theirs.mode)
 
 
+def test_finite_distributions_draw_what_the_plain_ones_draw():
+    logits = torch.randn(50, 3)
+    mask = torch.tensor([True, False, True]).expand(50, 3)
+    for ours, theirs in [
+        (FiniteCategorical(logits), Categorical(logits=logits)),
+        (FiniteMaskedCategorical(logits, mask), MaskedCategorical(logits=logits, mask=mask)),
+    ]:
+        torch.manual_seed(0)
+        drawn = ours.sample()
+        torch.manual_seed(0)
+        assert torch.equal(drawn, theirs.sample())
+        share = torch.nn.functional.one_hot(ours.sample((20_000,)), 3).float().mean(0)
+        torch.testing.assert_close(share, theirs.probs, atol=0.02, rtol=0.0)
+
+
 def test_finite_distributions_sample_where_logits_are_not_numbers():
     logits = torch.full((4, 3), float("nan"))
     mask = torch.tensor([True, False, True]).expand(4, 3)

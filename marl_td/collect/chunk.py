@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
+from torch._higher_order_ops.scan import scan
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.nested import Shapes, entries_of, nest
@@ -26,8 +28,37 @@ class Carry(NamedTuple):
     entries: Entries
 
 
+class Layout:
+    """The order of a tensor's dimensions in memory.
+
+    A loop in a graph carries contiguous tensors; tasks keep their state in the order in which they are fast.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        strides = like.stride()
+        self.order = sorted(range(like.ndim), key=lambda dim: -strides[dim])
+        self.inverse = [self.order.index(dim) for dim in range(like.ndim)]
+
+    def store(self, value: Tensor) -> Tensor:
+        """A contiguous copy of ``value`` with its dimensions in this order."""
+        return value.permute(self.order).clone(memory_format=torch.contiguous_format)
+
+    def restore(self, stored: Tensor) -> Tensor:
+        """A view of ``stored`` with its dimensions in the usual order."""
+        return stored.permute(self.inverse)
+
+
+def _loop(body: Callable[..., Any], carry: Any, noise: Any) -> tuple[Any, Entries]:
+    """``torch.scan`` without the compiler."""
+    rows: list[Entries] = []
+    for t in range(len(tree_leaves(noise)[0])):
+        carry, row = body(carry, tree_map(lambda value, t=t: value[t], noise))
+        rows.append(row)
+    return carry, {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+
 class Chunk:
-    """``n_steps`` of policy, step, bookkeeping and automatic reset.
+    """Some steps of policy, task, bookkeeping and automatic reset.
 
     It computes what TorchRL's collector computes with the same environment and policy, given the same noise.
     Everything random of the task comes in as tensors; a policy draws from torch's global stream.
@@ -35,15 +66,13 @@ class Chunk:
     Args:
         bookkeeping: the environment and what its transforms add.
         policy: reads root entries ``[n_envs, ...]`` and writes the groups' actions.
-        n_steps: number of steps, >= 1.
     """
 
-    def __init__(self, bookkeeping: Bookkeeping, policy: Act, n_steps: int) -> None:
+    def __init__(self, bookkeeping: Bookkeeping, policy: Act) -> None:
         self.bookkeeping = bookkeeping
         self.env = bookkeeping.env
         self.task = bookkeeping.env.task
         self.policy = policy
-        self.n_steps = n_steps
         self.shapes: Shapes = {
             (group,): (spec.n_agents,) for group, spec in self.task.groups.items()
         }
@@ -51,22 +80,33 @@ class Chunk:
     def __call__(
         self, carry: Carry, step_noise: Noise, reset_noise: Noise
     ) -> tuple[Carry, Entries]:
-        """The carry after ``n_steps``, and every entry of every step, ``[n_steps, n_envs, ...]``.
+        """The carry after ``T`` steps, and every entry of every step, ``[T, n_envs, ...]``.
+
+        Compiled, the steps are a loop in the graph: the compiler sees one of them whatever ``T``.
 
         Args:
             carry: where to start.
-            step_noise: of the task's steps, each ``[n_steps, n_envs, ...]``.
-            reset_noise: of the resets that may follow each step, each ``[n_steps, n_envs, ...]``.
+            step_noise: of the task's steps, each ``[T, n_envs, ...]``.
+            reset_noise: of the resets that may follow each step, each ``[T, n_envs, ...]``.
         """
-        rows: list[Entries] = []
-        for t in range(self.n_steps):
-            carry, row = self.step(
-                carry,
-                {name: value[t] for name, value in step_noise.items()},
-                {name: value[t] for name, value in reset_noise.items()},
-            )
-            rows.append(row)
-        return carry, {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+        leaves, structure = tree_flatten(carry)
+        layouts = [Layout(leaf) for leaf in leaves]
+
+        def body(leaves: list[Tensor], noise: tuple[Noise, Noise]) -> tuple[list[Tensor], Entries]:
+            pairs = zip(leaves, layouts, strict=True)
+            now = tree_unflatten([layout.restore(leaf) for leaf, layout in pairs], structure)
+            after, row = self.step(now, *noise)
+            pairs = zip(tree_leaves(after), layouts, strict=True)
+            return [layout.store(leaf) for leaf, layout in pairs], {
+                key: value.clone(memory_format=torch.contiguous_format)
+                for key, value in row.items()
+            }
+
+        stored = [layout.store(leaf) for leaf, layout in zip(leaves, layouts, strict=True)]
+        loop = scan if torch.compiler.is_compiling() else _loop
+        final, rows = loop(body, stored, (step_noise, reset_noise))
+        pairs = zip(final, layouts, strict=True)
+        return tree_unflatten([layout.restore(leaf) for leaf, layout in pairs], structure), rows
 
     def step(self, carry: Carry, step_noise: Noise, reset_noise: Noise) -> tuple[Carry, Entries]:
         """One step: the next carry, and this step's entries with those under ``"next"``."""

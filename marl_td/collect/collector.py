@@ -1,4 +1,4 @@
-"""A collector that runs a policy in a batched task as compiled chunks of steps.
+"""A collector that runs a policy in a batched task, a whole batch of steps as one compiled graph.
 
 It yields what ``torchrl.collectors.Collector`` yields: the same keys, shapes and bookkeeping, and the same
 values for the same random numbers. :func:`make_collector` takes TorchRL's for other environments.
@@ -6,6 +6,7 @@ values for the same random numbers. :func:`make_collector` takes TorchRL's for o
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,19 +20,16 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.collect.bookkeeping import Bookkeeping
-from marl_td.collect.chunk import Act, Carry, Chunk
+from marl_td.collect.chunk import Act, Carry, Chunk, Layout
 from marl_td.collect.nested import Shapes, nest
 from marl_td.models.compiling import Compiled, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.base import Noise
 from marl_td.tasks.vector_env import Entries
 
-CHUNK_STEPS = 1
-"""Steps in one compiled graph: they share the fixed cost of a call, and each makes compiling longer."""
-
 
 class CompiledCollector:
-    """Collects ``[n_envs, T]`` batches with compiled chunks of policy, step, bookkeeping and reset.
+    """Collects ``[n_envs, T]`` batches: policy, step, bookkeeping and reset as one compiled loop.
 
     Args:
         env: a batched task's environment, bare or under RewardSum, InitTracker and TensorDictPrimer.
@@ -41,13 +39,15 @@ class CompiledCollector:
         total_frames: stop after so many frames; -1 for never.
         init_random_frames: frames at the start with random actions instead of the policy's; rounded up to
             whole batches.
-        chunk_steps: most steps in one compiled graph; the number that divides T is taken.
         backend: of ``torch.compile``.
 
     Raises:
         NotCompilable: for an environment or transform that cannot be compiled.
         ValueError: for numbers out of range.
     """
+
+    exploration = ExplorationType.RANDOM
+    """How the policy acts while a batch is collected."""
 
     def __init__(
         self,
@@ -57,7 +57,6 @@ class CompiledCollector:
         frames_per_batch: int,
         total_frames: int = -1,
         init_random_frames: int = 0,
-        chunk_steps: int = CHUNK_STEPS,
         backend: str = "inductor",
     ) -> None:
         if frames_per_batch < 1 or init_random_frames < 0:
@@ -72,7 +71,6 @@ class CompiledCollector:
             require_straight(policy)
         self.base = self.bookkeeping.env
         self.n_steps = -(-frames_per_batch // self.base.n_envs)
-        self.chunk_steps = next(k for k in range(chunk_steps, 0, -1) if self.n_steps % k == 0)
         self.requested_frames_per_batch = frames_per_batch
         self.frames_per_batch = self.n_steps * self.base.n_envs
         self.total_frames = float("inf") if total_frames < 0 else total_frames
@@ -97,15 +95,12 @@ class CompiledCollector:
     def rollout(self) -> TensorDictBase:
         """The next batch ``[n_envs, T]``."""
         carry = self._start() if self._carry is None else self._carry
-        parts = []
         chunk = self._chunk(at_random=self._frames < self.init_random_frames)
-        with set_exploration_type(ExplorationType.RANDOM):
-            for _ in range(self.n_steps // self.chunk_steps):
-                carry, rows = chunk(carry, *self._noise(self.chunk_steps))
-                parts.append(rows)
+        with set_exploration_type(self.exploration):
+            carry, columns = chunk(carry, *self._noise())
         self._carry = carry
         self.base.state, self.base.step_count = carry.state, carry.step_count
-        return self._as_batch(parts)
+        return self._as_batch(columns)
 
     def reset(self) -> None:
         """Start fresh episodes in all environments."""
@@ -147,43 +142,32 @@ class CompiledCollector:
 
     # ------------------------------------------------------------------ parts
     def _start(self) -> Carry:
-        """Fresh episodes, in the memory layout that a step leaves: another would compile a second graph."""
-        task, n_envs, rng = self.base.task, self.base.n_envs, self.base.rng
-        chunk = Chunk(self.bookkeeping, self.policy, 1)
-        carry = chunk.start(task.draw_reset(n_envs, rng))
-        devices = [] if self.base.device.type == "cpu" else [self.base.device]
-        with torch.random.fork_rng(devices=devices):
-            state = rng.get_state()
-            after, _ = chunk(carry, *self._noise(1))
-            rng.set_state(state)
-        return tree_map(_like, carry, after)
+        """Fresh episodes, in the memory layout that a batch leaves: another would compile a second graph."""
+        drawn = self.base.task.draw_reset(self.base.n_envs, self.base.rng)
+        carry = Chunk(self.bookkeeping, self.policy).start(drawn)
+        return tree_map(lambda value: Layout(value).restore(Layout(value).store(value)), carry)
 
     def _chunk(self, at_random: bool) -> Callable[..., tuple[Carry, Entries]]:
         """The compiled steps of the policy; the few random ones at the start are not worth a graph."""
         if at_random:
-            return Chunk(self.bookkeeping, self.base.rand_action, self.chunk_steps)
+            return Chunk(self.bookkeeping, self.base.rand_action)
         if self._compiled is None:
-            chunk = Chunk(self.bookkeeping, self.policy, self.chunk_steps)
+            chunk = Chunk(self.bookkeeping, self.policy)
             self._compiled = Compiled("rollout", chunk, self.backend)
         return self._compiled
 
-    def _noise(self, n_steps: int) -> tuple[Noise, Noise]:
-        """Noise of the steps, and of the resets that may follow them, ``[n_steps, n_envs, ...]``."""
-        task, n_envs, rng = self.base.task, self.base.n_envs, self.base.rng
-        drawn = (task.draw_step(n_steps * n_envs, rng), task.draw_reset(n_steps * n_envs, rng))
+    def _noise(self) -> tuple[Noise, Noise]:
+        """Noise of a batch's steps, and of the resets that may follow them, ``[T, n_envs, ...]``."""
+        task, rng, shape = self.base.task, self.base.rng, (self.n_steps, self.base.n_envs)
+        drawn = (task.draw_step(math.prod(shape), rng), task.draw_reset(math.prod(shape), rng))
         step, reset = (
-            {
-                name: value.reshape(n_steps, n_envs, *value.shape[1:])
-                for name, value in noise.items()
-            }
+            {name: value.reshape(*shape, *value.shape[1:]) for name, value in noise.items()}
             for noise in drawn
         )
         return step, reset
 
-    def _as_batch(self, parts: list[Entries]) -> TensorDict:
-        columns = {
-            key: torch.cat([rows[key] for rows in parts]).transpose(0, 1) for key in parts[-1]
-        }
+    def _as_batch(self, rows: Entries) -> TensorDict:
+        columns = {key: value.transpose(0, 1) for key, value in rows.items()}
         columns["collector", "traj_ids"] = self._trajectories(columns["next", "done"].squeeze(-1))
         shapes: Shapes = {(group,): (g.n_agents,) for group, g in self.base.task.groups.items()}
         following: Shapes = {("next", *path): extra for path, extra in shapes.items()}
@@ -201,11 +185,6 @@ class CompiledCollector:
         self._traj_ids = after[-1]
         self._n_trajs = self._n_trajs + ended.sum()
         return ids.transpose(0, 1)
-
-
-def _like(value: Tensor, other: Tensor) -> Tensor:
-    """``value`` in the memory layout of ``other``."""
-    return torch.empty_like(other).copy_(value)
 
 
 def make_collector(

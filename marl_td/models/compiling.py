@@ -14,6 +14,18 @@ MODES = ("auto", "on", "off")
 
 T = TypeVar("T")
 
+# Only shapes may change (a last, smaller minibatch). Checking hundreds of attributes costs more than small
+# networks do, and TensorDict's memo of classes grows at any time.
+GUARDS: dict[str, Any] = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
+OPTIONS: dict[str, Any] = {
+    **GUARDS,
+    # Kernels called from C++: a small network's kernel takes as long as a call from Python.
+    "cpp_wrapper": True,
+    "cpp_wrapper_build_separate": True,
+    # Its body is part of the graph, and so of the key in the cache on disk.
+    "unsafe_marked_cacheable_functions": {"torch.ops.higher_order.scan": torch.__version__},
+}
+
 
 class NotCompilable(Exception):
     """A component that cannot be part of a compiled graph; the message names it and says why."""
@@ -72,9 +84,7 @@ class Compiled(Generic[T]):
             fullgraph=True,
             dynamic=False,
             backend=backend,
-            # Only shapes may change (a last, smaller minibatch). Checking hundreds of attributes costs more
-            # than small networks do, and TensorDict's memo of classes grows at any time.
-            options={"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe},
+            options=OPTIONS if backend == "inductor" else GUARDS,
         )
 
     def __call__(self, *args: Any) -> T:
@@ -97,12 +107,18 @@ class Compiled(Generic[T]):
                 warnings.simplefilter("ignore", FutureWarning)
                 return self._run(*args)
         except TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = _reason(error)
             warnings.warn(
                 f"the {self.what} is not compiled: {reason}", CompileWarning, stacklevel=3
             )
             self._run = self.function
             return self.function(*args)
+
+
+def _reason(error: BaseException) -> str:
+    """The line of the message that says what was wrong; a loop's error first says where."""
+    where, found, what = str(error).strip().partition("Got graph break/error:")
+    return (what if found else where).strip().partition("\n")[0]
 
 
 def _own_code(function: Callable[..., T]) -> Callable[..., T]:

@@ -1,4 +1,4 @@
-"""Exploration noise for deterministic policies."""
+"""Exploration of deterministic and greedy policies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, exploration_type
+
+from marl_td.losses.functional.action_values import masked_argmax
 
 
 class GaussianExploration(TensorDictModuleBase):
@@ -50,8 +52,7 @@ class GaussianExploration(TensorDictModuleBase):
                 "exploration noise must fall: 0 <= sigma_end <= sigma_init; "
                 f"got sigma_init={sigma_init:g}, sigma_end={sigma_end:g}."
             )
-        if annealing_steps < 1:
-            raise ValueError(f"annealing_steps must be at least 1 frame; got {annealing_steps}.")
+        _check_annealing(annealing_steps)
         self.in_keys = [action_key]
         self.out_keys = [action_key]
         self.sigma_end = sigma_end
@@ -72,3 +73,67 @@ class GaussianExploration(TensorDictModuleBase):
         scale = self.sigma * 0.5 * (self.high - self.low)
         noisy = action + scale * torch.randn_like(action)
         return tensordict.set(self.in_keys[0], noisy.clamp(self.low, self.high))
+
+
+class EpsilonGreedy(TensorDictModuleBase):
+    """Replaces each agent's action, independently with probability epsilon, by a random (available) one.
+
+    Epsilon falls linearly; it is a buffer, so checkpoints keep it. Nothing is replaced under a deterministic
+    exploration type (evaluation).
+
+    Args:
+        n_actions: number of actions of each agent.
+        action_key: entry that is changed, ``[*B, n_agents]``.
+        mask_key: available actions ``[*B, n_agents, n_actions]``; None if all are.
+        eps_init: probability at the start, in [0, 1].
+        eps_end: probability after annealing, in [0, ``eps_init``].
+        annealing_steps: number of frames over which epsilon falls, >= 1.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+
+    eps: Tensor
+
+    def __init__(
+        self,
+        n_actions: int,
+        action_key: NestedKey,
+        mask_key: NestedKey | None = None,
+        *,
+        eps_init: float,
+        eps_end: float,
+        annealing_steps: int,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= eps_end <= eps_init <= 1.0:
+            raise ValueError(
+                "epsilon must fall: 0 <= eps_end <= eps_init <= 1; "
+                f"got eps_init={eps_init:g}, eps_end={eps_end:g}."
+            )
+        _check_annealing(annealing_steps)
+        self.in_keys = [action_key] if mask_key is None else [action_key, mask_key]
+        self.out_keys = [action_key]
+        self.n_actions = n_actions
+        self.eps_end = eps_end
+        self.decrease = (eps_init - eps_end) / annealing_steps
+        self.register_buffer("eps", torch.tensor(eps_init, dtype=torch.float32))
+
+    def step(self, frames: int = 1) -> None:
+        """Lower epsilon by what ``frames`` collected frames are worth."""
+        self.eps.sub_(self.decrease * frames).clamp_(min=self.eps_end)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Change the action ``[*B, n_agents]`` in ``tensordict``."""
+        if exploration_type() not in (ExplorationType.RANDOM, None):
+            return tensordict
+        action, *mask = (tensordict.get(key) for key in self.in_keys)
+        score = torch.rand((*action.shape, self.n_actions), device=action.device)
+        random = masked_argmax(score, *mask)
+        explores = torch.rand(action.shape, device=action.device) < self.eps
+        return tensordict.set(self.out_keys[0], torch.where(explores, random, action))
+
+
+def _check_annealing(steps: int) -> None:
+    if steps < 1:
+        raise ValueError(f"annealing_steps must be at least 1 frame; got {steps}.")

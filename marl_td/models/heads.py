@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
@@ -53,6 +55,16 @@ class GreedyAction(nn.Module):
         return masked_argmax(action_value, action_mask)
 
 
+def draw(probabilities: Tensor) -> Tensor:
+    """One index ``[*B]`` drawn from each row of ``probabilities`` ``[*B, n]``.
+
+    The first arrival of ``n`` exponential clocks with these rates. So does ``torch.multinomial``, with
+    the same random numbers; written out, it compiles into one kernel with what surrounds it.
+    """
+    arrival = torch.empty_like(probabilities).exponential_()
+    return (probabilities / arrival).argmax(-1)
+
+
 class FiniteCategorical(Categorical):
     """Categorical distribution that takes logits that are not numbers for 0.
 
@@ -64,7 +76,11 @@ class FiniteCategorical(Categorical):
     """
 
     def __init__(self, logits: Tensor) -> None:
-        super().__init__(logits=torch.nan_to_num(logits))
+        super().__init__(logits=torch.nan_to_num(logits), validate_args=False)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Actions ``[*sample_shape, *B]``."""
+        return draw(self.probs.detach().expand(*sample_shape, *self.probs.shape))
 
     @property
     def deterministic_sample(self) -> Tensor:
@@ -83,3 +99,7 @@ class FiniteMaskedCategorical(MaskedCategorical):
     def __init__(self, logits: Tensor, mask: Tensor) -> None:
         # TorchRL's other way to the log-probability warns at every call.
         super().__init__(logits=torch.nan_to_num(logits), mask=mask, use_cross_entropy=False)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Actions ``[*sample_shape, *B]``."""
+        return draw(self.probs.detach().expand(*sample_shape, *self.probs.shape))

@@ -28,20 +28,34 @@ class StraightMultiAgentMLP(MultiAgentMLP):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Outputs ``[*B, n_agents, d_out]`` of inputs ``[*B, n_agents, d]`` that are concatenated."""
         x = self._pre_forward_check(torch.cat(inputs, -1) if len(inputs) > 1 else inputs[0])
-        if self.centralized:
-            x = x.unsqueeze(-2)
-            if not self.share_params:
-                x = x.expand(*x.shape[:-2], self.n_agents, x.shape[-1])
+        batch = x.shape[:-1] if self.centralized else x.shape[:-2]
+        n_inputs = 1 if self.centralized else self.n_agents
+        # Matrices [rows, d] or [n_agents, rows, d]; other layouts would be multiplied row by row.
+        if self.share_params:
+            out = self._shared(x.reshape(-1, x.shape[-1]))
+            out = out.reshape(*batch, n_inputs, out.shape[-1])
+        else:
+            x = x.reshape(-1, n_inputs, x.shape[-1]).transpose(0, 1)
+            out = self._own(x.expand(self.n_agents, -1, -1)).transpose(0, 1)
+            out = out.reshape(*batch, self.n_agents, out.shape[-1])
+        return out.expand(*batch, self.n_agents, out.shape[-1])
+
+    def _shared(self, x: Tensor) -> Tensor:
+        """Outputs ``[rows, d_out]`` of one network for all agents."""
+        for layer in self._layers:
+            x = layer(x) if isinstance(layer, nn.Module) else linear(x, *layer)
+        return x
+
+    def _own(self, x: Tensor) -> Tensor:
+        """Outputs ``[n_agents, rows, d_out]`` of one network per agent."""
         for layer in self._layers:
             if isinstance(layer, nn.Module):
                 x = layer(x)
-            elif self.share_params:
-                x = linear(x, *layer)
             else:
                 weight, bias = layer  # [n_agents, d_out, d_in]
-                x = (weight @ x.unsqueeze(-1)).squeeze(-1)
-                x = x if bias is None else x + bias
-        return x.expand(*x.shape[:-2], self.n_agents, x.shape[-1])
+                product = x @ weight.transpose(-2, -1)
+                x = product if bias is None else product + bias.unsqueeze(-2)
+        return x
 
 
 def straighten(root: nn.Module) -> list[str]:

@@ -1,11 +1,11 @@
-"""Gaussian exploration: its scale, its bounds, its schedule, its checkpoint, its messages."""
+"""Exploration: its scale, its bounds, its schedule, its checkpoint, its messages."""
 
 import pytest
 import torch
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from marl_td.models.exploration import GaussianExploration
+from marl_td.models.exploration import EpsilonGreedy, GaussianExploration
 
 LOW = torch.tensor([[-1.0, 0.0], [-1.0, -10.0]])
 HIGH = torch.tensor([[1.0, 4.0], [3.0, 10.0]])
@@ -78,3 +78,65 @@ def test_sigma_is_in_checkpoints():
 def test_numbers_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         explore(**options)
+
+
+# ------------------------------------------------------------- epsilon-greedy
+def greedy(eps_init=0.5, eps_end=0.1, annealing_steps=10, mask_key=None):
+    return EpsilonGreedy(
+        4,
+        ("agents", "action"),
+        mask_key,
+        eps_init=eps_init,
+        eps_end=eps_end,
+        annealing_steps=annealing_steps,
+    )
+
+
+def test_epsilon_of_the_actions_are_uniform_each_agent_for_itself():
+    action = noisy(greedy(), torch.zeros(20_000, 2, dtype=torch.long))
+    share = torch.nn.functional.one_hot(action, 4).float().mean(0)
+    expected = torch.tensor([0.5 + 0.5 / 4, 0.125, 0.125, 0.125]).expand(2, 4)
+    torch.testing.assert_close(share, expected, atol=0.01, rtol=0.0)
+    changed = (action != 0).float()
+    assert torch.corrcoef(changed.T)[0, 1].abs() < 0.03
+
+
+def test_random_actions_are_available_ones():
+    batch = TensorDict(
+        {
+            "agents": {
+                "action": torch.full((5_000, 2), 3),
+                "action_mask": torch.tensor([True, False, False, True]).expand(5_000, 2, 4),
+            }
+        },
+        [5_000],
+    )
+    module = greedy(1.0, 1.0, mask_key=("agents", "action_mask"))
+    with set_exploration_type(ExplorationType.RANDOM):
+        action = module(batch)["agents", "action"]
+    assert set(action.unique().tolist()) == {0, 3}
+    assert (action == 0).float().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_evaluation_is_greedy():
+    action = torch.zeros(500, 2, dtype=torch.long)
+    assert torch.equal(noisy(greedy(1.0), action, ExplorationType.DETERMINISTIC), action)
+
+
+def test_epsilon_falls_linearly_and_is_kept_in_checkpoints():
+    module = greedy()
+    module.step(5)
+    assert module.eps.item() == pytest.approx(0.3)
+    other = greedy()
+    other.load_state_dict(module.state_dict())
+    assert other.eps.item() == pytest.approx(0.3)
+    module.step(50)
+    assert module.eps.item() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("init", "end"), [(0.1, 0.2), (1.1, 0.1), (0.5, -0.1)])
+def test_epsilons_out_of_range_are_refused(init, end):
+    with pytest.raises(ValueError, match="0 <= eps_end <= eps_init <= 1; got eps_init"):
+        greedy(init, end)
+    with pytest.raises(ValueError, match="annealing_steps must be at least 1 frame; got 0"):
+        greedy(annealing_steps=0)

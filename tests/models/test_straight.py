@@ -36,6 +36,14 @@ def test_outputs_and_gradients_stay_the_same(shared, central, batch):
 
 
 @pytest.mark.parametrize(("shared", "central"), CASES)
+def test_the_layout_of_the_input_does_not_matter(shared, central):
+    net = network(shared, central)
+    straighten(net)
+    x = torch.randn(4, 3, 5).permute(2, 1, 0)  # the environments are last in memory
+    torch.testing.assert_close(net(x), net(x.contiguous()))
+
+
+@pytest.mark.parametrize(("shared", "central"), CASES)
 def test_compiling_leaves_the_state_dict_alone(shared, central):
     net = network(shared, central)
     before = list(net.state_dict())
