@@ -112,7 +112,6 @@ def collect(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             run.env_func(),
             run.policy,
             frames_per_batch=n_envs * n_steps,
-            chunk_steps=args.chunk_steps,
         )
         ours = iter(compiled)
         next(ours)
@@ -166,7 +165,6 @@ def main() -> None:
     parser.add_argument("what", choices=["collect", "update"])
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="CPU time of one turn")
-    parser.add_argument("--chunk-steps", type=int, default=1, help="steps in one compiled graph")
     args = parser.parse_args()
     torch.set_num_threads(1)
     register()

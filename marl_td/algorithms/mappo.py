@@ -35,11 +35,16 @@ class MappoConfig(PpoConfig):
     ALGORITHM: ClassVar[type[MarlTdAlgorithm]] = Mappo
 
     critic_scope: str = "environment"
-    """What the critic sees without a global state: the whole environment (all groups), or its group."""
+    """What the critic sees: the global state or all groups' observations (environment), its group, its agent."""
     agent_specific_state: bool = False
     """Append own observation and index to the critic's input (the paper's agent-specific state)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        check_choice("critic_scope", self.critic_scope, ("environment", "group"))
+        check_choice("critic_scope", self.critic_scope, critics.SCOPES)
+        if self.critic_scope == "agent" and self.agent_specific_state:
+            raise ValueError(
+                "agent_specific_state appends the agent's own observation to a central critic's input; "
+                "with critic_scope=agent there is nothing else. Leave one of them out."
+            )

@@ -38,7 +38,7 @@ class PpoConfig(MarlTdConfig):
     """Range of the value's change per update, in the critic's (normalised) units; 0 for no clipping."""
     huber_delta: float = 10.0
     """Where the value error becomes linear, in the critic's units; 0 for the squared error."""
-    value_norm: str = "running"
+    value_norm: str = "popart"
     """Normalisation of value targets: none, running (the reference's), or popart (output-preserving)."""
     value_norm_beta: float = 0.99999
     """Rate of the running statistics, in [0, 1)."""

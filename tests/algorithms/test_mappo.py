@@ -48,6 +48,7 @@ CASES = {
     "masked, two groups, dead": (teams_task(mortal=True, has_state=False), SPECIFIC, {}),
     "masked, per agent, dead": (teams_task(mortal=True), {**SEPARATE, **SPECIFIC}, OWN),
     "masked, own group": (teams_task(has_state=False), {"critic_scope": "group"}, {}),
+    "masked, independent critics": (teams_task(), {"critic_scope": "agent"}, {}),
     "masked, stateful": (teams_task(mortal=True), {}, {"model": STATEFUL}),
     "masked, stateful chunks, per agent": (
         teams_task(),
@@ -188,7 +189,11 @@ def test_an_observation_that_is_not_a_number_stops_the_run(continuous, small_exp
             r"value_norm must be one of none, running, popart; got 'popArt'",
         ),
         ({"advantage_norm": "x"}, r"advantage_norm must be one of none, team, agent; got 'x'"),
-        ({"critic_scope": "all"}, r"critic_scope must be one of environment, group; got 'all'"),
+        (
+            {"critic_scope": "all"},
+            r"critic_scope must be one of agent, group, environment; got 'all'",
+        ),
+        ({"critic_scope": "agent", **SPECIFIC}, "critic_scope=agent there is nothing else"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, message):

@@ -1,0 +1,114 @@
+"""One training run of `end_to_end.py`, ours or BenchMARL's; a line of JSON after every iteration.
+
+    python benchmarks/end_to_end_run.py marl_td ppo --frames 200000
+
+A line is `{"steps": environment steps so far, "return": mean over the episodes that ended in the batch}`; a
+return is summed over agents and steps, null if no episode ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import warnings
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from benchmarl.algorithms import algorithm_config_registry
+from benchmarl.environments import VmasTask
+from benchmarl.experiment import Callback
+from benchmarl.experiment import Experiment as BenchmarlExperiment
+from common import mlp, settings
+from tensordict import TensorDictBase
+
+from marl_td import register
+from marl_td.benchmarl_tasks import MarlTdTask
+from marl_td.training.config import RunConfig
+from marl_td.training.experiment import Experiment
+
+JAXMARL = {
+    "lr": 2.5e-4,
+    "adam_eps": 1e-5,
+    "gamma": 0.99,
+    "clip_grad_norm": True,
+    "clip_grad_val": 0.5,
+    "on_policy_n_envs_per_worker": 16,
+    "on_policy_collected_frames_per_batch": 16 * 128,
+    "on_policy_n_minibatch_iters": 4,
+    "on_policy_minibatch_size": 16 * 128 // 4,
+}
+"""The settings of JaxMARL's `ippo_ff_mpe`; a minibatch has 512 steps, so 1536 agents."""
+CASES: dict[str, dict[str, Any]] = {
+    "ppo": {"algorithm": ("marl_td/mappo", "ippo"), "cells": (64, 64), "settings": JAXMARL},
+    "maddpg": {"algorithm": ("marl_td/maddpg", "maddpg"), "cells": (256, 256), "settings": {}},
+    "qmix": {"algorithm": ("marl_td/qmix", "qmix"), "cells": (256, 256), "settings": {}},
+    "mappo": {"algorithm": ("marl_td/mappo", "mappo"), "cells": (256, 256), "settings": {}},
+}
+"""What is trained: our algorithm and BenchMARL's, hidden layers, settings beside BenchMARL's defaults."""
+OURS = {
+    "ppo": {"critic_scope": "agent", "critic_coef": 0.5, "lmbda": 0.95, "huber_delta": 0.0},
+    "qmix": {"hypernet_layers": 1},
+}
+THEIRS = {"ppo": {"critic_coef": 0.5, "lmbda": 0.95, "entropy_coef": 0.01}}
+
+
+class Lines(Callback):
+    """Prints the line of each iteration when its training is over."""
+
+    def on_batch_collected(self, batch: TensorDictBase) -> None:
+        """The mean return of the episodes that ended."""
+        done = batch["next", "done"].squeeze(-1)
+        total = batch["next", "agents", "episode_reward"].sum((-2, -1))
+        self.found = total[done].mean().item() if bool(done.any()) else None
+
+    def on_train_end(self, training_td: TensorDictBase, group: str) -> None:
+        """Print it."""
+        line = {"steps": self.experiment.total_frames, "return": self.found}
+        print(json.dumps(line), flush=True)
+
+
+def build(args: argparse.Namespace) -> BenchmarlExperiment:
+    """The experiment that is asked for."""
+    case, ours = CASES[args.case], args.library == "marl_td"
+    own = settings(
+        max_n_frames=args.frames,
+        prefer_continuous_actions=args.case != "ppo",
+        checkpoint_at_end=False,
+        **case["settings"],
+    )
+    algorithm = algorithm_config_registry[case["algorithm"][0 if ours else 1]].get_from_yaml()
+    algorithm = replace(algorithm, **(OURS if ours else THEIRS).get(args.case, {}))
+    if ours:
+        values = {field.name: getattr(own, field.name) for field in fields(own)}
+        own = RunConfig(**values, compile=args.compile, lr_end=0.0 if args.case == "ppo" else 1.0)
+    own.save_folder = args.folder
+    vmas = args.library == "benchmarl" and args.task == "vmas"
+    task = VmasTask.SIMPLE_SPREAD if vmas else MarlTdTask.SIMPLE_SPREAD
+    kind = Experiment if ours else BenchmarlExperiment
+    model = mlp(*case["cells"])
+    return kind(
+        task.get_from_yaml(), algorithm, model, args.seed, own, callbacks=[Lines()]
+    )
+
+
+def main() -> None:
+    """Train."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("library", choices=["marl_td", "benchmarl"])
+    parser.add_argument("case", choices=list(CASES))
+    parser.add_argument("--frames", type=int, default=500_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--task", choices=["marl_td", "vmas"], default="marl_td")
+    parser.add_argument("--compile", choices=["auto", "on", "off"], default="on")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    register()
+    with tempfile.TemporaryDirectory() as args.folder:
+        build(args).run()
+
+
+if __name__ == "__main__":
+    main()
