@@ -2,8 +2,8 @@
 
     PYTHON_OF_JAXMARL benchmarks/end_to_end_jaxmarl.py CHECKOUT --frames 200000
 
-It imports nothing of this package. The script's `wandb.log`, called after every iteration, becomes a line of JSON
-as `end_to_end_run.py` prints it; nothing else is changed.
+It imports nothing of this package. The script's `wandb.log`, called after every iteration, becomes a line of
+JSON as `end_to_end_run.py` prints it; nothing else is changed.
 """
 
 from __future__ import annotations

@@ -88,9 +88,7 @@ def build(args: argparse.Namespace) -> BenchmarlExperiment:
     task = VmasTask.SIMPLE_SPREAD if vmas else MarlTdTask.SIMPLE_SPREAD
     kind = Experiment if ours else BenchmarlExperiment
     model = mlp(*case["cells"])
-    return kind(
-        task.get_from_yaml(), algorithm, model, args.seed, own, callbacks=[Lines()]
-    )
+    return kind(task.get_from_yaml(), algorithm, model, args.seed, own, callbacks=[Lines()])
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ class MappoConfig(PpoConfig):
     ALGORITHM: ClassVar[type[MarlTdAlgorithm]] = Mappo
 
     critic_scope: str = "environment"
-    """What the critic sees: the global state or all groups' observations (environment), its group, its agent."""
+    """What the critic sees: the global state or all groups (environment), its group, or its own agent."""
     agent_specific_state: bool = False
     """Append own observation and index to the critic's input (the paper's agent-specific state)."""
 

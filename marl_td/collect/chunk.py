@@ -48,11 +48,11 @@ class Layout:
         return stored.permute(self.inverse)
 
 
-def _loop(body: Callable[..., Any], carry: Any, noise: Any) -> tuple[Any, Entries]:
+def _loop(body: Callable[..., Any], carry: Any, inputs: Any) -> tuple[Any, Entries]:
     """``torch.scan`` without the compiler."""
     rows: list[Entries] = []
-    for t in range(len(tree_leaves(noise)[0])):
-        carry, row = body(carry, tree_map(lambda value, t=t: value[t], noise))
+    for t in range(len(tree_leaves(inputs)[0])):
+        carry, row = body(carry, tree_map(lambda value, t=t: value[t], inputs))
         rows.append(row)
     return carry, {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
@@ -78,7 +78,7 @@ class Chunk:
         }
 
     def __call__(
-        self, carry: Carry, step_noise: Noise, reset_noise: Noise
+        self, carry: Carry, step_noise: Noise, reset_noise: Noise, clock: Tensor
     ) -> tuple[Carry, Entries]:
         """The carry after ``T`` steps, and every entry of every step, ``[T, n_envs, ...]``.
 
@@ -88,14 +88,16 @@ class Chunk:
             carry: where to start.
             step_noise: of the task's steps, each ``[T, n_envs, ...]``.
             reset_noise: of the resets that may follow each step, each ``[T, n_envs, ...]``.
+            clock: anything ``[T]``; it says how many steps there are where a task has no noise.
         """
         leaves, structure = tree_flatten(carry)
         layouts = [Layout(leaf) for leaf in leaves]
 
-        def body(leaves: list[Tensor], noise: tuple[Noise, Noise]) -> tuple[list[Tensor], Entries]:
+        def body(leaves: list[Tensor], drawn: Any) -> tuple[list[Tensor], Entries]:
+            step_noise, reset_noise, _ = drawn
             pairs = zip(leaves, layouts, strict=True)
             now = tree_unflatten([layout.restore(leaf) for leaf, layout in pairs], structure)
-            after, row = self.step(now, *noise)
+            after, row = self.step(now, step_noise, reset_noise)
             pairs = zip(tree_leaves(after), layouts, strict=True)
             return [layout.store(leaf) for leaf, layout in pairs], {
                 key: value.clone(memory_format=torch.contiguous_format)
@@ -104,7 +106,7 @@ class Chunk:
 
         stored = [layout.store(leaf) for leaf, layout in zip(leaves, layouts, strict=True)]
         loop = scan if torch.compiler.is_compiling() else _loop
-        final, rows = loop(body, stored, (step_noise, reset_noise))
+        final, rows = loop(body, stored, (step_noise, reset_noise, clock))
         pairs = zip(final, layouts, strict=True)
         return tree_unflatten([layout.restore(leaf) for leaf, layout in pairs], structure), rows
 

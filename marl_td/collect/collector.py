@@ -80,6 +80,7 @@ class CompiledCollector:
         self._frames = 0
         self._iter = -1
         self._carry: Carry | None = None
+        self._clock = torch.arange(self.n_steps, device=self.base.device)
         self._traj_ids = torch.arange(self.base.n_envs, device=self.base.device)
         self._n_trajs: int | Tensor = self.base.n_envs
 
@@ -97,7 +98,7 @@ class CompiledCollector:
         carry = self._start() if self._carry is None else self._carry
         chunk = self._chunk(at_random=self._frames < self.init_random_frames)
         with set_exploration_type(self.exploration):
-            carry, columns = chunk(carry, *self._noise())
+            carry, columns = chunk(carry, *self._noise(), self._clock)
         self._carry = carry
         self.base.state, self.base.step_count = carry.state, carry.step_count
         return self._as_batch(columns)

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 MODES = ("auto", "on", "off")
 
 T = TypeVar("T")
 
-# Only shapes may change (a last, smaller minibatch). Checking hundreds of attributes costs more than small
-# networks do, and TensorDict's memo of classes grows at any time.
-GUARDS: dict[str, Any] = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
-OPTIONS: dict[str, Any] = {
-    **GUARDS,
-    # Kernels called from C++: a small network's kernel takes as long as a call from Python.
+# What a graph reads beside its arguments never changes, and the arguments' shapes are told apart before the
+# call: checking hundreds of attributes and tensors every time takes as long as a small network.
+NO_GUARDS: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+FROM_PYTHON: dict[str, Any] = {
+    **NO_GUARDS,
+    # A loop's body is part of the graph, and so of the key in the cache on disk.
+    "unsafe_marked_cacheable_functions": {"torch.ops.higher_order.scan": torch.__version__},
+}
+FROM_CPP: dict[str, Any] = {
+    **FROM_PYTHON,
+    # A small network's kernel takes as long as a call of it from Python.
     "cpp_wrapper": True,
     "cpp_wrapper_build_separate": True,
-    # Its body is part of the graph, and so of the key in the cache on disk.
-    "unsafe_marked_cacheable_functions": {"torch.ops.higher_order.scan": torch.__version__},
 }
 
 
@@ -64,55 +68,101 @@ def compiled_or_none(what: str, build: Callable[[], T]) -> T | None:
 class Compiled(Generic[T]):
     """A function that runs as one compiled graph, or as it is if the first call finds that it cannot.
 
+    There is one graph for each combination of shapes, strides and types of the arguments (such as a last,
+    smaller minibatch).
+
     Args:
         what: its name in the warning.
-        function: takes and returns tensors in plain containers; what else it reads never changes (tensors
-            may, in place).
+        function: takes and returns tensors in dictionaries and tuples; what else it reads never changes
+            (tensors may, in place).
         backend: of ``torch.compile``.
+        changed: gives the tensors that the function changes in place.
 
     Warns:
         CompileWarning: with the reason, if it cannot be compiled.
     """
 
-    def __init__(self, what: str, function: Callable[..., T], backend: str = "inductor") -> None:
+    def __init__(
+        self,
+        what: str,
+        function: Callable[..., T],
+        backend: str = "inductor",
+        changed: Callable[[], Iterable[Tensor]] = tuple,
+    ) -> None:
         self.what = what
         self.function = function
-        self.called = False
-        self.seconds = 0.0  # what the first call took
-        self._run: Callable[..., T] = torch.compile(
-            _own_code(function),
-            fullgraph=True,
-            dynamic=False,
-            backend=backend,
-            options=OPTIONS if backend == "inductor" else GUARDS,
-        )
+        self.backend = backend
+        self.changed = changed
+        self.seconds = 0.0  # what first calls took
+        self.graphs: dict[Any, Callable[..., T]] = {}
 
     def __call__(self, *args: Any) -> T:
         """Call it."""
-        if self.called:
-            return self._run(*args)
-        self.called = True
+        kind = tuple(_kinds(args))
+        run = self.graphs.get(kind)
+        if run is not None:
+            with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
+                return run(*args)
         start = time.perf_counter()
         try:
-            return self._first(*args)
+            return self._first(kind, *args)
         finally:
-            self.seconds = time.perf_counter() - start
+            self.seconds += time.perf_counter() - start
 
-    def _first(self, *args: Any) -> T:
+    def _first(self, kind: Any, *args: Any) -> T:
+        """Compile and call; operations that cannot be called from C++ are called from Python."""
         from torch._dynamo.exc import TorchDynamoException  # slow to import
 
-        try:
+        ways = [FROM_CPP, FROM_PYTHON] if self.backend == "inductor" else [NO_GUARDS]
+        before = [tensor.detach().clone() for tensor in self.changed()]
+        for options in ways:
+            try:
+                return self._compile(kind, options)(*args)
+            except (
+                RuntimeError
+            ) as error:  # what fails while it runs may have changed something already
+                self._put_back(before)
+                if options is not ways[-1]:
+                    continue
+                if not isinstance(error, TorchDynamoException):
+                    raise
+                reason = f"the {self.what} is not compiled: {_reason(error)}"
+                warnings.warn(reason, CompileWarning, stacklevel=3)
+        self.graphs[kind] = self.function
+        return self.function(*args)
+
+    def _compile(self, kind: Any, options: dict[str, Any]) -> Callable[..., T]:
+        compiled = torch.compile(
+            _own_code(self.function),
+            fullgraph=True,
+            dynamic=False,
+            backend=self.backend,
+            options=options,
+        )
+
+        def first(*args: Any) -> T:
             with warnings.catch_warnings():  # torch 2.13 warns about parts of its own compiler
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.simplefilter("ignore", FutureWarning)
-                return self._run(*args)
-        except TorchDynamoException as error:
-            reason = _reason(error)
-            warnings.warn(
-                f"the {self.what} is not compiled: {reason}", CompileWarning, stacklevel=3
-            )
-            self._run = self.function
-            return self.function(*args)
+                out: T = compiled(*args)
+            self.graphs[kind] = compiled
+            return out
+
+        return first
+
+    @torch.no_grad()
+    def _put_back(self, before: list[Tensor]) -> None:
+        for tensor, value in zip(self.changed(), before, strict=True):
+            tensor.copy_(value)
+
+
+def _kinds(value: Any) -> Iterator[Any]:
+    """Shape, strides and type of every tensor in dictionaries and tuples, in their order."""
+    if isinstance(value, Tensor):
+        yield value.shape, value.stride(), value.dtype
+    else:
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _kinds(inner)
 
 
 def _reason(error: BaseException) -> str:
@@ -124,8 +174,7 @@ def _reason(error: BaseException) -> str:
 def _own_code(function: Callable[..., T]) -> Callable[..., T]:
     """``function`` as a function with a code object of its own.
 
-    Dynamo keeps compiled graphs by code object, a few for each: methods of many objects would share them,
-    look through each other's guards and soon reach the limit.
+    Dynamo keeps graphs by code object: without guards another object's method would be taken for this.
     """
 
     def run(*args: Any) -> T:

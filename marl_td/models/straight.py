@@ -7,6 +7,7 @@ are applied to the same parameters one after the other, without a swap (and fast
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from torchrl.modules import MultiAgentMLP
 from torchrl.modules.models.multiagent import MultiAgentNetBase
 
 from marl_td.models.compiling import NotCompilable
+from marl_td.models.fast_tanh import fast_tanh
 
-Layer = tuple[Tensor, Tensor | None] | nn.Module
+Layer = tuple[Tensor, Tensor | None] | Callable[[Tensor], Tensor]
 
 
 class StraightMultiAgentMLP(MultiAgentMLP):
@@ -43,18 +45,18 @@ class StraightMultiAgentMLP(MultiAgentMLP):
     def _shared(self, x: Tensor) -> Tensor:
         """Outputs ``[rows, d_out]`` of one network for all agents."""
         for layer in self._layers:
-            x = layer(x) if isinstance(layer, nn.Module) else linear(x, *layer)
+            x = linear(x, *layer) if isinstance(layer, tuple) else layer(x)
         return x
 
     def _own(self, x: Tensor) -> Tensor:
         """Outputs ``[n_agents, rows, d_out]`` of one network per agent."""
         for layer in self._layers:
-            if isinstance(layer, nn.Module):
-                x = layer(x)
-            else:
+            if isinstance(layer, tuple):
                 weight, bias = layer  # [n_agents, d_out, d_in]
                 product = x @ weight.transpose(-2, -1)
                 x = product if bias is None else product + bias.unsqueeze(-2)
+            else:
+                x = layer(x)
         return x
 
 
@@ -102,5 +104,5 @@ def _layers(module: Any) -> list[Layer] | None:
         elif name in module.params.keys() or isinstance(layer, nn.Dropout):
             return None
         else:
-            layers.append(layer)
+            layers.append(fast_tanh if type(layer) is nn.Tanh else layer)
     return layers

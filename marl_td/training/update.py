@@ -6,6 +6,7 @@ optimiser states in place, so that checkpoints, evaluation and callbacks see not
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +139,7 @@ class CompiledUpdate:
         self.clip = clip
         self.names: list[str] = []
         self._shapes: Shapes = {}
-        self._step = Compiled("update", self._update, backend)
+        self._step = Compiled("update", self._update, backend, self._changed)
 
     def run(self, n_updates: int) -> TensorDict:
         """``n_updates`` optimiser steps; metrics ``[n_updates]`` of each."""
@@ -165,6 +166,13 @@ class CompiledUpdate:
         return self._step.seconds
 
     # ------------------------------------------------------------------ parts
+    def _changed(self) -> Iterator[Tensor]:
+        """Every tensor that an optimiser step changes."""
+        yield from self.loss.parameters()
+        yield from self.loss.buffers()
+        for adam in self.adams.values():
+            yield from (adam.count, *adam.means, *adam.squares)
+
     def _update(self, entries: Entries, index: Tensor) -> Tensor:
         """One optimiser step on the rows ``index``; its metrics as one vector."""
         batch = {key: value[index] for key, value in entries.items()}

@@ -27,6 +27,7 @@ from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.collector import CompiledCollector, make_collector
 from marl_td.models.compiling import CompileWarning, NotCompilable, is_worthwhile
 from marl_td.models.heads import FiniteMaskedCategorical
+from marl_td.tasks import make_env as make_task_env
 from marl_td.tasks.vector_env import VectorEnv
 
 N_ENVS, N_STEPS = 3, 10
@@ -116,12 +117,17 @@ def make_policy():
     return TensorDictSequential(logits, hunters, mean, scale, prey)
 
 
-def make_env(task, *more):
-    """The environment under all transforms that the compiled rollout knows."""
+def make_transforms(*more):
+    """All transforms that the compiled rollout knows."""
     hidden = Composite({"hidden": Unbounded((3, 1))}, shape=(3,))
     primer = TensorDictPrimer(Composite({"hunter": hidden}), default_value=0.5, expand_specs=True)
-    transforms = Compose(InitTracker(), primer, RewardSum(in_keys=KEYS, reset_keys=["_reset"] * 2))
-    return TransformedEnv(VectorEnv(task, N_ENVS, seed=4), Compose(*transforms, *more))
+    sums = RewardSum(in_keys=KEYS, reset_keys=["_reset"] * 2)
+    return Compose(InitTracker(), primer, sums, *more)
+
+
+def make_env(task, *more):
+    """The task's environment under the transforms."""
+    return TransformedEnv(VectorEnv(task, N_ENVS, seed=4), make_transforms(*more))
 
 
 KEYS = [("hunter", "reward"), ("prey", "reward")]
@@ -180,7 +186,15 @@ def test_one_graph_serves_all_batches(recorded):
     torch._dynamo.utils.counters.clear()
     with torch._dynamo.config.patch(error_on_recompile=True):
         next(iter(collector))
+    assert len(collector._compiled.graphs) == 1
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_a_single_environment_has_one_graph_too():
+    env = TransformedEnv(VectorEnv(Hunt(HuntParams()), 1), make_transforms())
+    collector = CompiledCollector(env, make_policy(), frames_per_batch=5, backend="eager")
+    batches(collector, 3)
+    assert len(collector._compiled.graphs) == 1
 
 
 def test_the_environment_keeps_the_state_the_batch_ended_in(recorded):
@@ -319,3 +333,15 @@ def test_the_inductor_graph_computes_the_same_and_samples_afresh():
     chosen = FiniteMaskedCategorical(logits, one["hunter", "action_mask"])
     seen = torch.nn.functional.one_hot(action, 3).float() - chosen.probs
     assert seen.mean((0, 1, 2)).abs().max() < 0.05
+
+
+def test_a_task_without_noise_is_collected_too():
+    env = make_task_env("two_step", 2)
+
+    def act(data):
+        data.set(("agents", "action"), torch.zeros(2, 2, dtype=torch.long))
+        return data
+
+    collector = CompiledCollector(env, act, frames_per_batch=8, backend="eager")
+    (batch,) = batches(collector, 1)
+    assert batch["next", "done"].squeeze(-1).tolist() == [[False, True] * 2] * 2

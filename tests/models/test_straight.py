@@ -8,6 +8,7 @@ from torch import nn
 from torchrl.modules import MultiAgentConvNet, MultiAgentMLP
 
 from marl_td.models.compiling import Compiled
+from marl_td.models.fast_tanh import fast_tanh
 from marl_td.models.straight import StraightMultiAgentMLP, straighten
 
 CASES = [(shared, central) for shared in (True, False) for central in (True, False)]
@@ -81,3 +82,26 @@ def test_other_networks_are_named():
     root = nn.ModuleDict({"a": network(True, False), "b": convolution, "c": normalised})
     assert straighten(root) == ["b (MultiAgentConvNet)", "c (MultiAgentMLP)"]
     assert isinstance(root["a"], StraightMultiAgentMLP)
+
+
+def test_the_compiled_tanh_is_tanh_with_its_gradient():
+    x = torch.cat([torch.linspace(-12.0, 12.0, 100_001), torch.tensor([1e-6, -1e-6, 1e30, -1e30])])
+    found = Compiled("tanh", fast_tanh, backend="eager")(x)
+    exact = torch.tanh(x.double())
+    torch.testing.assert_close(found.double(), exact, rtol=5e-7, atol=0.0)
+    assert found.abs().max() <= 1.0
+    torch.testing.assert_close(fast_tanh(x), torch.tanh(x), rtol=0.0, atol=0.0)
+    doubles = torch.linspace(-3.0, 3.0, 50, dtype=torch.float64)
+    same = Compiled("tanh", fast_tanh, backend="eager")(doubles)
+    assert torch.equal(same, torch.tanh(doubles))
+
+    inputs = torch.linspace(-4.0, 4.0, 101, requires_grad=True)
+    Compiled("tanh", lambda v: fast_tanh(v) * 3.0, backend="eager")(inputs).sum().backward()
+    torch.testing.assert_close(inputs.grad, 3.0 * (1.0 - torch.tanh(inputs.detach()).square()))
+
+
+def test_numbers_that_are_none_stay_none():
+    x = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    found = Compiled("tanh", fast_tanh, backend="eager")(x)
+    assert found[0].isnan()
+    assert found[1:].tolist() == pytest.approx([1.0, -1.0], rel=5e-7)

@@ -1,0 +1,52 @@
+"""The hyperbolic tangent as a ratio of two polynomials, which compiles into a few vector instructions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LIMIT = 8.0
+"""From here on tanh is 1 to single precision."""
+NUMERATOR = (
+    0.9999999935692572,
+    0.13444497593865506,
+    0.0035715975669785086,
+    2.1894654390696515e-05,
+    1.5230407033491883e-08,
+)
+DENOMINATOR = (
+    1.0,
+    0.4677782491312677,
+    0.026164441194702348,
+    0.0003411291268901216,
+    8.52244230123655e-07,
+)
+"""Coefficients of x^0, x^2, x^4, ...: a minimax fit on [0, LIMIT], relative error 6e-9 before rounding."""
+
+
+def fast_tanh(x: Tensor) -> Tensor:
+    """``torch.tanh``, but in a compiled graph of single precision a ratio of polynomials.
+
+    The library's tanh takes a sixth of the time of training a small network. The ratio's relative error is
+    below 5e-7; its gradient is ``1 - tanh(x)^2``.
+    """
+    if not torch.compiler.is_compiling() or x.dtype != torch.float32:
+        return torch.tanh(x)
+    x = x.clamp(-LIMIT, LIMIT)
+    y = _ratio(x.detach())
+    if not torch.is_grad_enabled():
+        return y
+    return y + (x - x.detach()) * (1.0 - y * y)  # the value is y, the gradient the factor
+
+
+def _ratio(x: Tensor) -> Tensor:
+    square = x * x
+    return x * _polynomial(NUMERATOR, square) / _polynomial(DENOMINATOR, square)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+    """Horner's rule."""
+    total = torch.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * x + coefficient
+    return total
