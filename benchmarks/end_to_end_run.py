@@ -15,7 +15,6 @@ import warnings
 from dataclasses import fields, replace
 from typing import Any
 
-import torch
 from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Callback
@@ -101,7 +100,6 @@ def main() -> None:
     parser.add_argument("--task", choices=["marl_td", "vmas"], default="marl_td")
     parser.add_argument("--compile", choices=["auto", "on", "off"], default="on")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     register()
     with tempfile.TemporaryDirectory() as args.folder:

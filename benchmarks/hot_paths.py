@@ -45,7 +45,7 @@ UPDATE = [
     ("mappo", "mlp", 128),
     ("maddpg", "mlp", 128),
     ("qmix", "mlp", 128),
-    ("mappo", "gru", 400),
+    ("mappo", "gru", 400),  # forty sequences of ten steps
 ]
 
 

@@ -187,10 +187,12 @@ def check_finite(batch: TensorDictBase) -> None:
         for key, value in batch.items(include_nested=True, leaves_only=True)
         if value.is_floating_point()
     }
-    finite = torch.stack([value.isfinite().all() for value in floats.values()])
-    if bool(finite.all()):
+    # A sum is finite only if all its terms are, and is the quickest look at them; it may overflow, too.
+    if bool(torch.stack([value.sum() for value in floats.values()]).isfinite().all()):
         return
-    bad = [key for key, ok in zip(floats, finite.tolist(), strict=True) if not ok]
+    bad = [key for key, value in floats.items() if not bool(value.isfinite().all())]
+    if not bad:
+        return
     # What the environment gave is the cause, what a network made of it the consequence.
     key = min(bad, key=lambda key: (key if isinstance(key, str) else key[-1]) in NETWORK_OUTPUTS)
     value = floats[key]

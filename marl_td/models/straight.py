@@ -45,7 +45,7 @@ class StraightMultiAgentMLP(MultiAgentMLP):
     def _shared(self, x: Tensor) -> Tensor:
         """Outputs ``[rows, d_out]`` of one network for all agents."""
         for layer in self._layers:
-            x = linear(x, *layer) if isinstance(layer, tuple) else layer(x)
+            x = _linear(x, *layer) if isinstance(layer, tuple) else layer(x)
         return x
 
     def _own(self, x: Tensor) -> Tensor:
@@ -58,6 +58,13 @@ class StraightMultiAgentMLP(MultiAgentMLP):
             else:
                 x = layer(x)
         return x
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer; in a graph the bias is added by the kernel that follows, instead of copied before."""
+    if bias is None or not torch.compiler.is_compiling():
+        return linear(x, weight, bias)
+    return x @ weight.transpose(-2, -1) + bias
 
 
 def straighten(root: nn.Module) -> list[str]:

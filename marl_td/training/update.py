@@ -139,12 +139,13 @@ class CompiledUpdate:
         self.clip = clip
         self.names: list[str] = []
         self._shapes: Shapes = {}
+        self._inner: tuple[int, ...] = ()  # of the stored rows: steps, where a row is a sequence
         self._step = Compiled("update", self._update, backend, self._changed)
 
     def run(self, n_updates: int) -> TensorDict:
         """``n_updates`` optimiser steps; metrics ``[n_updates]`` of each."""
         stored = self.buffer.storage._storage
-        self._shapes = shapes_of(stored)
+        self._shapes, self._inner = shapes_of(stored), tuple(stored.batch_size[1:])
         entries = entries_of(stored)
         for adam in self.adams.values():
             adam.begin()
@@ -176,7 +177,8 @@ class CompiledUpdate:
     def _update(self, entries: Entries, index: Tensor) -> Tensor:
         """One optimiser step on the rows ``index``; its metrics as one vector."""
         batch = {key: value[index] for key, value in entries.items()}
-        values = self.loss.compute(nest(batch, self._shapes, tuple(index.shape), index.device))
+        batch_size = (*index.shape, *self._inner)
+        values = self.loss.compute(nest(batch, self._shapes, batch_size, index.device))
         params = [param for adam in self.adams.values() for param in adam.params]
         total = torch.stack([values[name] for name in self.adams]).sum()
         gradients = list(torch.autograd.grad(total, params))

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from benchmarl.experiment import Callback
-from benchmarl_runs import small_run
+from benchmarl_runs import STATEFUL, small_run
 from short_runs import short_experiment
 
 from marl_td.algorithms.maddpg import MaddpgConfig
@@ -31,7 +31,8 @@ def filled(folder, algorithm, **settings):
     batch = next(iter(experiment.collector))
     experiment._on_batch_collected(batch)
     data = experiment.algorithm.process_batch("agents", batch)
-    experiment.replay_buffers["agents"].extend(data.reshape(-1))
+    rows = data if experiment.algorithm.has_rnn else data.reshape(-1)
+    experiment.replay_buffers["agents"].extend(rows)
     return experiment
 
 
@@ -81,6 +82,7 @@ ALGORITHMS = [
         MaddpgConfig, {"clip_grad_norm": False, "prefer_continuous_actions": False}, id="maddpg"
     ),
     pytest.param(QmixConfig, {"clip_grad_val": None}, id="qmix"),
+    pytest.param(lambda: MappoConfig(chunk_length=4), {"model": STATEFUL}, id="mappo, GRU"),
 ]
 
 

@@ -1,0 +1,29 @@
+"""The check of a collected batch for numbers that are none."""
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from marl_td.algorithms.base import check_finite
+
+
+def batch(**entries):
+    return TensorDict({"agents": TensorDict(entries, [2])}, [2])
+
+
+def test_large_numbers_are_numbers_although_their_sum_is_none():
+    check_finite(batch(observation=torch.full((2, 4), 3e38), action=torch.zeros(2, 1)))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_the_first_entry_that_is_none_is_named(bad):
+    observation = torch.zeros(2, 4)
+    observation[1, 2] = bad
+    wrong = batch(observation=observation, log_prob=torch.full((2,), bad))
+    with pytest.raises(ValueError, match=rf"'agents.observation' is {bad} at index \[1, 2\]"):
+        check_finite(wrong)
+
+
+def test_opposite_infinities_do_not_cancel():
+    with pytest.raises(ValueError, match=r"is inf at index \[0\]"):
+        check_finite(batch(reward=torch.tensor([float("inf"), -float("inf")])))
