@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from benchmarl.experiment import Callback
-from benchmarl_runs import STATEFUL, small_run
+from benchmarl_runs import IGNORED, STATEFUL, small_run
 from short_runs import short_experiment
 
 from marl_td.algorithms.maddpg import MaddpgConfig
@@ -17,6 +17,8 @@ from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.collector import CompiledCollector
 from marl_td.models.compiling import CompileWarning, NotCompilable
 from marl_td.training.update import AdamStep, Clip, CompiledUpdate, compiled_update
+
+pytestmark = IGNORED
 
 N_UPDATES = 10
 SETTINGS = {"lr": 3e-3, "adam_eps": 1e-2, "clip_grad_val": 0.5, "polyak_tau": 0.1}
