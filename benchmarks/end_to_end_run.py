@@ -50,7 +50,12 @@ OURS = {
     "ppo": {"critic_scope": "agent", "critic_coef": 0.5, "lmbda": 0.95, "huber_delta": 0.0},
     "qmix": {"hypernet_layers": 1},
 }
-THEIRS = {"ppo": {"critic_coef": 0.5, "lmbda": 0.95, "entropy_coef": 0.01}}
+THEIRS = {
+    "ppo": {"critic_coef": 0.5, "lmbda": 0.95, "entropy_coef": 0.01},
+    "maddpg": {
+        "share_param_critic": False
+    },  # one critic per agent, as the paper has it and we have
+}
 
 
 class Lines(Callback):

@@ -58,6 +58,8 @@ def experiment(name: str, task: str, model: Any, n_envs: int, **options: Any) ->
     algorithm = algorithm_config_registry[name].get_from_yaml()
     if name == "marl_td/qmix":
         algorithm = replace(algorithm, hypernet_layers=1)  # BenchMARL's mixer
+    if name == "marl_td/mappo":
+        algorithm = replace(algorithm, chunk_length=10)  # of recurrent networks
     with tempfile.TemporaryDirectory() as folder:
         config.save_folder = folder
         task_config = getattr(MarlTdTask, task.upper()).get_from_yaml()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torchrl.collectors import Collector
 from torchrl.data import Composite, Unbounded
 from torchrl.envs import (
@@ -24,8 +25,9 @@ from torchrl.modules import IndependentNormal
 from toy_tasks import Hunt, HuntParams
 
 from marl_td.collect.bookkeeping import Bookkeeping
+from marl_td.collect.chunk import Chunk
 from marl_td.collect.collector import CompiledCollector, make_collector
-from marl_td.models.compiling import CompileWarning, NotCompilable, is_worthwhile
+from marl_td.models.compiling import Compiled, CompileWarning, NotCompilable, is_worthwhile
 from marl_td.models.heads import FiniteMaskedCategorical
 from marl_td.tasks import make_env as make_task_env
 from marl_td.tasks.vector_env import VectorEnv
@@ -309,6 +311,26 @@ def test_wrong_numbers_are_refused():
 )
 def test_auto_compiles_what_is_called_often(mode, n_calls, expected):
     assert is_worthwhile(mode, n_calls, 100) is expected
+
+
+def test_the_loop_keeps_a_tasks_own_memory_layout():
+    env = make_task_env("simple_spread", 4, continuous=True)  # its environments are last in memory
+
+    def act(data):
+        observation = data["agents", "observation"]
+        data.set(("agents", "action"), observation[..., :5].sin())
+        return data
+
+    run = CompiledCollector(env, act, frames_per_batch=4 * 30, backend="eager")
+    carry = run._start()
+    assert carry.state[0].stride(0) == 1
+    noise = (*run._noise(), run._clock)
+    chunk = Chunk(run.bookkeeping, act)
+    expected, found = chunk(carry, *noise), Compiled("rollout", chunk, "eager")(carry, *noise)
+    for one, two in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        torch.testing.assert_close(one, two)
+    assert [x.stride() for x in tree_leaves(found[0])] == [x.stride() for x in tree_leaves(carry)]
+    assert found[1]["next", "done"].any()
 
 
 @pytest.mark.slow

@@ -168,6 +168,14 @@ def test_what_cannot_be_compiled_is_named(tmp_path):
         assert compiled_update(experiment, "agents") is None
 
 
+def test_long_sequences_are_not_written_out_in_a_graph(tmp_path):
+    experiment = filled(
+        tmp_path, MappoConfig(), model=STATEFUL, on_policy_collected_frames_per_batch=4 * 40
+    )
+    with pytest.warns(CompileWarning, match="its sequences have 40 steps; set algorithm.chunk_le"):
+        assert compiled_update(experiment, "agents") is None
+
+
 @pytest.mark.slow
 def test_a_compiled_run_trains_and_saves(tmp_path):
     experiment = short_experiment(tmp_path / "run", "experiment.compile=on")

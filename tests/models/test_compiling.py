@@ -1,0 +1,82 @@
+"""What a compiled function does at its first call, and when it cannot be compiled."""
+
+import pytest
+import torch
+
+from marl_td.models import compiling
+from marl_td.models.compiling import Compiled, CompileWarning
+
+
+@pytest.fixture
+def total():
+    """A tensor that is changed in place."""
+    return torch.zeros(2)
+
+
+def add(total):
+    def function(x):
+        total.add_(x)
+        return total * 2
+
+    return function
+
+
+def compiler(monkeypatch, fails):
+    """Replaces ``torch.compile``; ``fails`` says what to raise for which options, after a change was made."""
+    asked = []
+
+    def compile_(function, *, options, **_):
+        asked.append(options)
+
+        def run(*args):
+            out = function(*args)
+            error = fails(options)
+            if error is not None:
+                raise error
+            return out
+
+        return run
+
+    monkeypatch.setattr(compiling.torch, "compile", compile_)
+    return asked
+
+
+def test_what_fails_from_cpp_is_called_from_python_and_changes_once(monkeypatch, total):
+    asked = compiler(
+        monkeypatch, lambda options: RuntimeError("shim") if "cpp_wrapper" in options else None
+    )
+    run = Compiled("sum", add(total), changed=lambda: [total])
+    assert run(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert total.tolist() == [1.0, 1.0]
+    assert ["cpp_wrapper" in options for options in asked] == [True, False]
+    run(torch.ones(2))
+    assert len(asked) == 2
+    assert total.tolist() == [2.0, 2.0]
+
+
+def test_an_error_of_the_function_itself_is_raised_and_nothing_is_changed(monkeypatch, total):
+    compiler(monkeypatch, lambda options: RuntimeError("sizes do not match"))
+    run = Compiled("sum", add(total), changed=lambda: [total])
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        run(torch.ones(2))
+    assert total.tolist() == [0.0, 0.0]
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(monkeypatch, total):
+    error = torch._dynamo.exc.Unsupported("there is a loop here\nmore", case_name="")
+    compiler(monkeypatch, lambda options: error)
+    run = Compiled("sum", add(total), changed=lambda: [total])
+    with pytest.warns(CompileWarning, match=r"the sum is not compiled: there is a loop here$"):
+        run(torch.ones(2))
+    assert total.tolist() == [1.0, 1.0]
+    assert run.graphs and run.seconds > 0.0
+
+
+def test_each_shape_and_layout_has_its_own_graph(monkeypatch, total):
+    asked = compiler(monkeypatch, lambda options: None)
+    run = Compiled("sum", lambda x: x["a"] + 1, backend="eager")
+    for x in (torch.ones(4, 2), torch.zeros(4, 2), torch.ones(3, 2), torch.ones(2, 4).T):
+        assert torch.equal(run({"a": x}), x + 1)
+    assert len(asked) == 3
+    run({"a": torch.ones(4, 2, dtype=torch.float64)})
+    assert len(asked) == 4
