@@ -25,7 +25,7 @@ from torchrl.modules import IndependentNormal
 from toy_tasks import Hunt, HuntParams
 
 from marl_td.collect.bookkeeping import Bookkeeping
-from marl_td.collect.chunk import Chunk
+from marl_td.collect.chunk import Chunk, Layout
 from marl_td.collect.collector import CompiledCollector, make_collector
 from marl_td.models.compiling import Compiled, CompileWarning, NotCompilable, is_worthwhile
 from marl_td.models.heads import FiniteMaskedCategorical
@@ -311,6 +311,16 @@ def test_wrong_numbers_are_refused():
 )
 def test_auto_compiles_what_is_called_often(mode, n_calls, expected):
     assert is_worthwhile(mode, n_calls, 100) is expected
+
+
+def test_a_layout_restores_what_it_stores():
+    x = torch.randn(4, 5, 6).permute(
+        1, 2, 0
+    )  # three orders are their own inverse; this is not one of them
+    stored = Layout(x).store(x)
+    assert stored.is_contiguous()
+    assert torch.equal(Layout(x).restore(stored), x)
+    assert Layout(x).restore(stored).stride() == x.stride()
 
 
 def test_the_loop_keeps_a_tasks_own_memory_layout():
