@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 MODES = ("auto", "on", "off")
+OLDEST_TORCH = (2, 13)
+"""Loops in graphs and gradients taken inside them: earlier versions have not all that is needed."""
 
 T = TypeVar("T")
 
@@ -59,10 +61,18 @@ def is_worthwhile(mode: str, n_calls: int, n_calls_to_pay: int) -> bool:
 def compiled_or_none(what: str, build: Callable[[], T]) -> T | None:
     """What ``build`` makes, or None with a warning that names what cannot be compiled and why."""
     try:
+        _require_torch()
         return build()
     except NotCompilable as reason:
         warnings.warn(f"the {what} is not compiled: {reason}.", CompileWarning, stacklevel=3)
         return None
+
+
+def _require_torch() -> None:
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise NotCompilable(f"it takes torch {oldest} or newer; torch {torch.__version__} is here")
 
 
 class Compiled(Generic[T]):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marl_td.models import compiling
-from marl_td.models.compiling import Compiled, CompileWarning
+from marl_td.models.compiling import Compiled, CompileWarning, compiled_or_none
 
 
 @pytest.fixture
@@ -80,3 +80,10 @@ def test_each_shape_and_layout_has_its_own_graph(monkeypatch, total):
     assert len(asked) == 3
     run({"a": torch.ones(4, 2, dtype=torch.float64)})
     assert len(asked) == 4
+
+
+def test_an_older_torch_is_named(monkeypatch):
+    assert compiled_or_none("rollout", lambda: 3) == 3
+    monkeypatch.setattr(compiling.torch, "__version__", "2.9.1+cpu")
+    with pytest.warns(CompileWarning, match=r"the rollout is not compiled: it takes torch 2\.13"):
+        assert compiled_or_none("rollout", lambda: 3) is None
