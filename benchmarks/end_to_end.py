@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from common import RESULTS, markdown, write_csv
+from jaxmarl_peer import PEERS, peer_python
 
 HERE = Path(__file__).parent
-PEER_PYTHON = HERE / ".peers" / "jaxmarl" / "bin" / "python"
 CASES = ("ppo", "maddpg", "qmix", "mappo")
 WINDOW = 20
 Line = tuple[float, int, float | None]
@@ -46,7 +46,7 @@ def commands(args: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
         "BenchMARL, our task": ([*torch_side, "benchmarl", args.case], args.peer_frames),
     }
     if args.case == "ppo" and args.jaxmarl:
-        script = [str(PEER_PYTHON), str(HERE / "end_to_end_jaxmarl.py"), str(args.jaxmarl)]
+        script = [str(peer_python(PEERS)), str(HERE / "end_to_end_jaxmarl.py"), str(args.jaxmarl)]
         found["JaxMARL"] = (script, args.frames)
     return {name: run for name, run in found.items() if not args.only or name in args.only}
 

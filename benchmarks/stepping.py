@@ -12,11 +12,7 @@ Writes `results/stepping.csv`, `.md` and `.png`. Times on a busy machine are wor
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -25,14 +21,13 @@ from typing import Any
 
 import torch
 from common import RESULTS, markdown, write_csv
+from jaxmarl_peer import PEERS, JaxMarl, install, peer_python
 from torch import Tensor
+from torch._higher_order_ops.scan import scan
 
 from marl_td.tasks import make_task
 from marl_td.tasks.vector_env import where_state
 
-HERE = Path(__file__).parent
-PEERS = HERE / ".peers"
-REQUIREMENTS = ["jaxmarl==0.2.0", "jax[cpu]"]
 MAX_STEPS = 25
 Rate = Callable[[int, float], float]
 """Environment steps per second with so many environments, measured for so many seconds."""
@@ -49,7 +44,7 @@ def timed(advance: Callable[[], int], device: str, seconds: float) -> float:
 
 
 class Ours:
-    """The task through its public functions: ``unroll`` steps with automatic reset in one compiled graph.
+    """The task through its public functions: some steps with automatic reset in one compiled graph.
 
     An episode restarts at most once in 25 steps, so one fresh start per environment serves the chunk.
     """
@@ -65,16 +60,26 @@ class Ours:
     def chunk(self, state: Any, count: Tensor, noise: Any, actions: Tensor) -> Any:
         """Step, restart what is over, observe: once per action ``[unroll, n_agents, n_envs]``."""
         fresh = self.task.reset(count.shape[0], noise)
-        seen, rewards, ends = [], [], []
-        for action in actions.unbind(0):
+
+        def one(carry: Any, action: Tensor) -> Any:
+            *last, count = carry  # the environments are last in memory: [2, n_agents, n_envs]
+            state = type(fresh)(*(value.permute(2, 1, 0) for value in last))
             step = self.task.step(state, {"agents": action.transpose(0, 1)}, {})
             done = count + 1 >= MAX_STEPS
             state = where_state(done, fresh, step.state)
             count = torch.where(done, 0, count + 1)
-            seen.append(self.task.observe(state)["agents"].permute(2, 1, 0))
-            rewards.append(step.reward["agents"].transpose(0, 1))
-            ends.append(done)
-        return state, count, torch.stack(seen), torch.stack(rewards), torch.stack(ends)
+            seen = self.task.observe(state)["agents"].permute(2, 1, 0).clone()
+            reward = step.reward["agents"].transpose(0, 1).clone()
+            return [*(value.permute(2, 1, 0).clone() for value in state), count], [
+                seen,
+                reward,
+                done,
+            ]
+
+        carry = [*(value.permute(2, 1, 0).clone() for value in state), count]
+        advance = scan if len(actions) > self.unroll else unrolled
+        (*last, count), kept = advance(one, carry, actions)
+        return type(fresh)(*(value.permute(2, 1, 0) for value in last)), count, *kept
 
     def draw(self, n_envs: int) -> Any:
         """Random numbers of a start."""
@@ -83,6 +88,8 @@ class Ours:
     def rate(self, n_envs: int, seconds: float) -> float:
         """Go on where the last window ended."""
         n_agents = self.task.params.n_agents
+        # Few environments wait for calls: a loop in the graph. With many of them its copies cost more.
+        n_steps = MAX_STEPS if self.device == "cpu" and n_envs <= 10 else self.unroll
         if n_envs not in self.running:
             torch._dynamo.reset()  # each size is compiled for itself: open sizes run slower
             count = torch.arange(n_envs, device=self.device) % MAX_STEPS
@@ -97,15 +104,24 @@ class Ours:
 
         def advance() -> int:
             nonlocal state, count
-            shape = (self.unroll, n_agents, n_envs)
+            shape = (n_steps, n_agents, n_envs)
             actions = torch.randint(5, shape, generator=self.generator, device=self.device)
             state, count, *_ = compiled(state, count, self.draw(n_envs), actions)
-            return self.unroll * n_envs
+            return n_steps * n_envs
 
         advance()  # compiles at the first call
         result = timed(advance, self.device, seconds)
         self.running[n_envs] = [compiled, state, count]
         return result
+
+
+def unrolled(body: Any, carry: Any, inputs: Tensor) -> Any:
+    """``torch.scan`` with its steps written out one after the other."""
+    rows = []
+    for step_input in inputs.unbind(0):
+        carry, row = body(carry, step_input)
+        rows.append(row)
+    return carry, [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
 class Vmas:
@@ -158,50 +174,6 @@ def mpe2_rate(n_envs: int, seconds: float) -> float:
         return 1
 
     return timed(advance, "cpu", seconds)
-
-
-class JaxMarl:
-    """JaxMARL in its own process, asked over a pipe."""
-
-    def __init__(self, python: Path) -> None:
-        self.process = subprocess.Popen(
-            [str(python), str(HERE / "stepping_jaxmarl.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONPATH": ""},
-        )
-        self.about = self._answer("device")
-
-    def _answer(self, key: str) -> dict[str, Any]:
-        """The next line that is an answer; the package prints greetings of its own."""
-        for line in self.process.stdout or ():
-            if line.startswith("{") and key in line:
-                return dict(json.loads(line))
-        raise RuntimeError("JaxMARL's process ended; run benchmarks/stepping_jaxmarl.py by hand.")
-
-    def rate(self, n_envs: int, seconds: float) -> float:
-        """Ask the process for one window."""
-        if self.process.stdin is None:
-            raise RuntimeError("JaxMARL's process has no input.")
-        print(
-            json.dumps({"n_envs": n_envs, "seconds": seconds}), file=self.process.stdin, flush=True
-        )
-        return float(self._answer("rate")["rate"])
-
-
-def peer_python(folder: Path) -> Path:
-    """The Python of JaxMARL's virtual environment."""
-    return folder / "jaxmarl" / "bin" / "python"
-
-
-def install(folder: Path) -> None:
-    """Make JaxMARL's virtual environment in ``folder``."""
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "jaxmarl")], check=True)
-    pip = [str(peer_python(folder)), "-m", "pip", "install", "--quiet", *REQUIREMENTS]
-    subprocess.run(pip, check=True)
-    print(f"installed {', '.join(REQUIREMENTS)} into {folder / 'jaxmarl'}")
 
 
 def measure(n_envs: int, who: dict[str, Rate], pairs: int, seconds: float) -> list[dict[str, Any]]:
@@ -258,7 +230,9 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=5, help="interleaved turns")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of one window")
-    parser.add_argument("--unroll", type=int, default=5, help="our steps per compiled graph")
+    parser.add_argument(
+        "--unroll", type=int, default=5, help="our steps per graph from 11 environments on"
+    )
     parser.add_argument("--device", default="cpu", help="of ours and VMAS (JaxMARL takes its own)")
     parser.add_argument("--peers", type=Path, default=PEERS, help="where JaxMARL is installed")
     parser.add_argument(
