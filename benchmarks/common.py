@@ -130,9 +130,9 @@ def write_csv(name: str, rows: Iterable[dict[str, Any]]) -> Path:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """``rows`` as a Markdown table."""
+    """``rows`` as a Markdown table; a row may lack columns of the first."""
     head = list(rows[0])
-    lines = [head, ["---"] * len(head), *([str(row[key]) for key in head] for row in rows)]
+    lines = [head, ["---"] * len(head), *([str(row.get(key, "-")) for key in head] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
