@@ -19,7 +19,7 @@ from torchrl.data.replay_buffers import RandomSampler, SamplerWithoutReplacement
 
 from marl_td.collect.nested import Shapes, entries_of, nest, shapes_of
 from marl_td.losses.common import MultiAgentLoss
-from marl_td.losses.targets import TargetUpdater
+from marl_td.losses.targets import FrozenView, TargetUpdater
 from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.vector_env import Entries
@@ -135,7 +135,7 @@ class CompiledUpdate:
         backend: str = "inductor",
     ) -> None:
         _check(loss, buffer, device)
-        require_straight(loss)
+        _straighten(loss)
         self.loss = loss
         self.buffer = buffer
         self.adams = {name: AdamStep(optimiser, device) for name, optimiser in optimisers.items()}
@@ -229,6 +229,19 @@ def _clipped(gradients: list[Tensor], clip: Clip) -> tuple[list[Tensor], Tensor]
         factor = (clip.limit / (norm + 1e-6)).clamp(max=1.0)
         return [gradient * factor for gradient in gradients], norm
     return [gradient.clamp(-clip.limit, clip.limit) for gradient in gradients], norm
+
+
+def _straighten(loss: MultiAgentLoss) -> None:
+    """Straighten the loss's networks, and those that it reads without owning them."""
+    require_straight(loss)
+    for part in loss.modules():
+        for value in vars(part).values():
+            if isinstance(value, FrozenView):
+                require_straight(value.module)
+            elif isinstance(value, dict):  # other groups' target actors
+                for module in value.values():
+                    if isinstance(module, torch.nn.Module):
+                        require_straight(module)
 
 
 def _check(loss: Any, buffer: Any, device: Any) -> None:

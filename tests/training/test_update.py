@@ -8,6 +8,7 @@ import pytest
 import torch
 from benchmarl.experiment import Callback
 from benchmarl_runs import IGNORED, STATEFUL, small_run
+from discrete_teams import teams_task
 from short_runs import short_experiment
 
 from marl_td.algorithms.maddpg import MaddpgConfig
@@ -83,6 +84,11 @@ ALGORITHMS = [
     pytest.param(
         MaddpgConfig, {"clip_grad_norm": False, "prefer_continuous_actions": False}, id="maddpg"
     ),
+    pytest.param(
+        lambda: MaddpgConfig(share_param_critic=True),
+        {"prefer_continuous_actions": False},
+        id="maddpg, one critic",
+    ),
     pytest.param(QmixConfig, {"clip_grad_val": None}, id="qmix"),
     pytest.param(lambda: MappoConfig(chunk_length=4), {"model": STATEFUL}, id="mappo, GRU"),
 ]
@@ -107,6 +113,28 @@ def test_ten_updates_equal_benchmarls(algorithm, settings, backend, tmp_path):
         torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-5)
     moved = [key for key in before if not torch.equal(before[key], after[key])]
     assert len(moved) > len(before) // 2
+
+
+def test_networks_of_other_groups_are_compiled_too(tmp_path):
+    task = teams_task(masked=False, has_state=False)
+    experiment = small_run(tmp_path, MaddpgConfig(), task, **SETTINGS)
+    batch = next(iter(experiment.collector))
+    experiment._on_batch_collected(batch)
+    for group in experiment.group_map:
+        data = experiment.algorithm.process_batch(group, batch.clone())
+        experiment.replay_buffers[group].extend(data.reshape(-1))
+    assert len(experiment.group_map) == 2
+    for group in experiment.group_map:
+        update = CompiledUpdate(
+            experiment.losses[group],
+            experiment.optimizers[group],
+            experiment.target_updaters[group],
+            experiment.replay_buffers[group],
+            clip=Clip(None, by_norm=False),
+            device="cpu",
+            backend="aot_eager",
+        )
+        assert update.run(3)["loss_actor"].isfinite().all()
 
 
 def test_adam_is_torchs_adam():
