@@ -128,9 +128,8 @@ class Compiled(Generic[T]):
         for options in ways:
             try:
                 return self._compile(kind, options)(*args)
-            except (
-                RuntimeError
-            ) as error:  # what fails while it runs may have changed something already
+            except RuntimeError as error:
+                # What fails while it runs may have changed something already.
                 self._put_back(before)
                 if options is not ways[-1]:
                     continue
