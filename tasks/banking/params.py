@@ -57,6 +57,9 @@ class BankingParams(TaskParams):
     """Most payments a channel takes in (in service and waiting); a full one is closed in the mask."""
     deadline: float = 1.0
     """A payment that waits longer than this in a channel's queue fails, in s; it is still processed."""
+    router_id: bool = True
+    """Whether the observation holds a one-hot router number: its width, and with it time and memory per
+    router, grow with ``n_agents``. A policy without it works for any number of routers."""
     burst: bool = False
     """Whether the arrival rate switches at random between a busy and a calm phase (MMPP)."""
     burst_factor: float = 1.5

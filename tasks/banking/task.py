@@ -15,7 +15,7 @@ Action space: discrete, one of 4 choices per risk class: channel 0, 1, 2, or 3 =
     ``hold``.
     A policy that keeps payments without being allowed to sends them to internal.
 
-Observation space, ``[n_agents, d_obs]``, d_obs = n_classes + 8 + n_agents:
+Observation space, ``[n_agents, d_obs]``, d_obs = n_classes + 8, and n_agents more with ``router_id``:
 
     ==========  =========  ==================================================================
     columns     width      content
@@ -25,7 +25,7 @@ Observation space, ``[n_agents, d_obs]``, d_obs = n_classes + 8 + n_agents:
     sent        3          payments per server this router sent there since then
     risk        1          own expected loss over amount, moving average, over ``risk_limit``
     pace        1          own arrivals over their mean, moving average
-    index       n_agents   one-hot
+    index       n_agents   one-hot, if ``router_id``
     ==========  =========  ==================================================================
 
 Global state, ``[d_state]``, d_state = 10 + n_agents (n_classes + 1): loads per server now, as routers see
@@ -104,10 +104,11 @@ class Banking(Task[BankingParams, BankingState]):
         digits = torch.cartesian_prod(*[torch.arange(N_CHANNELS + 1)] * self.n_classes)
         self.choices = digits.view(self.n_actions, self.n_classes).to(self.device)
         """``[n_actions, n_classes]``: the choice per class that each action stands for."""
-        self.identity = torch.eye(params.n_agents, device=self.device)
+        n_ids = params.n_agents * params.router_id
+        self.identity = torch.eye(params.n_agents, n_ids, device=self.device)
         self.memory = 1.0 - math.exp(-params.step_time / params.risk_memory)
         self.start_law = optimum.start_law(params).to(self.device)
-        sizes = [self.n_classes, N_CHANNELS, N_CHANNELS, 1, 1, params.n_agents]
+        sizes = [self.n_classes, N_CHANNELS, N_CHANNELS, 1, 1, n_ids]
         ends = np.cumsum(sizes).tolist()
         names = ("buffer", "loads", "sent", "risk", "pace", "index")
         self.columns = {n: slice(e - s, e) for n, s, e in zip(names, sizes, ends, strict=True)}

@@ -306,6 +306,15 @@ def test_routers_see_loads_d_steps_old_and_what_they_sent_since():
     torch.testing.assert_close(true, queues[-1])
 
 
+def test_without_router_numbers_the_rest_of_the_observation_is_the_same():
+    with_, without = (cold(router_id=router_id) for router_id in (True, False))
+    (*_, (state, _)) = play(with_, 2, 8)
+    seen = without.observe(state)["agents"]
+    assert seen.shape == (2, 3, without.groups["agents"].d_obs) == (2, 3, 9)
+    assert torch.equal(seen, with_.observe(state)["agents"][..., :-3])
+    assert without.columns["index"] == slice(9, 9)
+
+
 @pytest.mark.parametrize("clock", ["slot", "event"])
 def test_bursts_keep_the_mean_rate_and_change_the_phase(clock):
     task = cold(clock=clock, burst=True, burst_factor=1.8, burst_time=0.01, stale=0)
