@@ -1,15 +1,21 @@
-"""Whole training runs from the start of the process: ours, JaxMARL's and BenchMARL's, on simple_spread.
+"""Whole training runs from the start of the process: ours beside JaxMARL, BenchMARL, AgileRL; simple_spread.
 
     python benchmarks/end_to_end.py ppo --jaxmarl PATH_OF_A_CHECKOUT
     python benchmarks/end_to_end.py maddpg
     python benchmarks/end_to_end.py qmix
+    python benchmarks/end_to_end.py agilerl --goal -65 --frames 12000 --peer-frames 12000
 
 `ppo`: independent PPO with the settings of JaxMARL's `baselines/IPPO/ippo_ff_mpe.py` (16 environments x 128
 steps, 64-64 tanh, 4 epochs x 4 minibatches), which needs JaxMARL's Python (`stepping.py --install-peers`) and
 a checkout of its repository. `maddpg`, `qmix`, `mappo`: BenchMARL's own defaults. BenchMARL runs on VMAS's
-simple_spread and on our task. They take turns. Reported: seconds from the start of the process to the first
-trained iteration, environment steps per second in the second half, and seconds to the return asked for
-with `--goal` (mean of 20 iterations). Writes `results/end_to_end_<case>.csv` and `.md`.
+simple_spread and on our task. `agilerl`: MADDPG beside AgileRL's (`--install-peers` once before) with one
+environment and an update of 256 transitions after each step, 64-64, and ours with its own schedule; every
+1000 steps 100 episodes without exploration are played, whose time does not count.
+
+They take turns. Reported: seconds from the start of the process to the first trained iteration, environment
+steps per second in the second half (by the clock, and by the time of the process on its processor), and
+seconds to the return asked for with `--goal` (mean of 20 iterations, or in the case `agilerl` of one
+evaluation). Writes `results/end_to_end_<case>.csv` and `.md`.
 """
 
 from __future__ import annotations
@@ -22,21 +28,40 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common import RESULTS, markdown, write_csv
-from jaxmarl_peer import PEERS, peer_python
+from peers import PEERS, install, peer_python
 
 HERE = Path(__file__).parent
-CASES = ("ppo", "maddpg", "qmix", "mappo")
+CASES = ("ppo", "maddpg", "qmix", "mappo", "agilerl")
 WINDOW = 20
-Line = tuple[float, int, float | None]
-"""Seconds since the process started, environment steps, return."""
+
+
+class Line(NamedTuple):
+    """What a process has told after some steps, without the time of its evaluations."""
+
+    seconds: float
+    """Since the process started."""
+    cpu: float
+    """Of the process itself on its processor: compilers, which are other processes, are not in it."""
+    steps: int
+    """Of all environments together."""
+    score: float | None
+    """Return, summed over agents and steps."""
 
 
 def commands(args: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
     """Command of each library, and the steps it trains for: those that are slow train for less."""
     torch_side = [sys.executable, "-W", "ignore", str(HERE / "end_to_end_run.py")]
+    if args.case == "agilerl":
+        peer = [str(peer_python(PEERS, "agilerl")), str(HERE / "end_to_end_agilerl.py")]
+        found = {
+            "marl_td": ([*torch_side, "marl_td", "agilerl"], args.frames),
+            "marl_td, own schedule": ([*torch_side, "marl_td", "agilerl_own"], args.own_frames),
+            "AgileRL": (peer, args.peer_frames),
+        }
+        return {name: run for name, run in found.items() if not args.only or name in args.only}
     found = {
         "marl_td": ([*torch_side, "marl_td", args.case], args.frames),
         "BenchMARL, VMAS": (
@@ -46,7 +71,11 @@ def commands(args: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
         "BenchMARL, our task": ([*torch_side, "benchmarl", args.case], args.peer_frames),
     }
     if args.case == "ppo" and args.jaxmarl:
-        script = [str(peer_python(PEERS)), str(HERE / "end_to_end_jaxmarl.py"), str(args.jaxmarl)]
+        script = [
+            str(peer_python(PEERS, "jaxmarl")),
+            str(HERE / "end_to_end_jaxmarl.py"),
+            str(args.jaxmarl),
+        ]
         found["JaxMARL"] = (script, args.frames)
     return {name: run for name, run in found.items() if not args.only or name in args.only}
 
@@ -65,23 +94,32 @@ def run(command: list[str], frames: int, seed: int, threads: int) -> list[Line]:
     for line in process.stdout or ():
         if line.startswith("{"):
             found = json.loads(line)
-            lines.append((time.perf_counter() - start, found["steps"], found["return"]))
+            seconds = time.perf_counter() - start - found.get("paused", 0.0)
+            lines.append(Line(seconds, found.get("cpu", 0.0), found["steps"], found["return"]))
     if process.wait() or len(lines) < 4:
         raise RuntimeError(f"this failed; run it by hand: {' '.join(command)}")
     return lines
 
 
-def summary(lines: list[Line], goal: float | None) -> dict[str, float | None]:
-    """Seconds to the first iteration, steps per second of the second half, seconds to the goal."""
-    half = len(lines) // 2
-    rate = (lines[-1][1] - lines[half][1]) / (lines[-1][0] - lines[half][0])
-    reached = None
-    for i in range(WINDOW, len(lines) + 1):
-        returns = [value for _, _, value in lines[i - WINDOW : i] if value is not None]
-        if goal is not None and returns and statistics.mean(returns) >= goal:
-            reached = lines[i - 1][0]
-            break
-    return {"first iteration s": lines[0][0], "steps/s": rate, "goal s": reached}
+def summary(lines: list[Line], goal: float | None, window: int) -> dict[str, float | None]:
+    """First iteration in s, steps per second of the second half, seconds and steps to the goal.
+
+    The goal counts as reached at the last of the first ``window`` lines whose mean return is ``goal``.
+    """
+    first, last = lines[len(lines) // 2], lines[-1]
+    steps, cpu = last.steps - first.steps, last.cpu - first.cpu
+    found: dict[str, float | None] = {
+        "first iteration s": lines[0].seconds,
+        "steps/s": steps / (last.seconds - first.seconds),
+        "steps/CPU s": steps / cpu if cpu else None,
+        "goal s": None,
+        "goal steps": None,
+    }
+    for i in range(window, len(lines) + 1):
+        scores = [line.score for line in lines[i - window : i] if line.score is not None]
+        if goal is not None and scores and statistics.mean(scores) >= goal:
+            return found | {"goal s": lines[i - 1].seconds, "goal steps": lines[i - 1].steps}
+    return found
 
 
 def table(found: dict[str, list[dict[str, float | None]]]) -> list[dict[str, Any]]:
@@ -93,9 +131,11 @@ def table(found: dict[str, list[dict[str, float | None]]]) -> list[dict[str, Any
             values = [value for turn in turns if (value := turn[key]) is not None]
             missing = f" ({len(values)} of {len(turns)})" if len(values) < len(turns) else ""
             row[key] = f"{statistics.median(values):,.1f}{missing}" if values else "not reached"
-        rates = zip(found.get("marl_td", turns), turns, strict=False)
-        ratios = [(ours["steps/s"] or 0.0) / (theirs["steps/s"] or 1.0) for ours, theirs in rates]
-        row["ours / theirs"] = f"{statistics.median(ratios):.2f}"
+        for key, label in (("steps/s", "ours / theirs"), ("steps/CPU s", "by CPU time")):
+            pairs = zip(found.get("marl_td", turns), turns, strict=False)
+            rates = [(ours[key], theirs[key]) for ours, theirs in pairs]
+            ratios = [ours / theirs for ours, theirs in rates if ours and theirs]
+            row[label] = f"{statistics.median(ratios):.2f}" if ratios else "-"
         rows.append(row)
     return rows
 
@@ -105,23 +145,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--frames", type=int, default=500_000, help="steps of ours and JaxMARL")
-    parser.add_argument("--peer-frames", type=int, default=60_000, help="steps of BenchMARL")
+    parser.add_argument("--own-frames", type=int, default=60_000, help="steps of our own schedule")
+    parser.add_argument("--peer-frames", type=int, default=60_000, help="of BenchMARL, AgileRL")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of ours and BenchMARL")
     parser.add_argument("--name", help="of the result files; default: the case")
     parser.add_argument("--goal", type=float, help="return, summed over agents and steps")
     parser.add_argument("--jaxmarl", type=Path, help="a checkout of JaxMARL's repository")
     parser.add_argument("--only", nargs="+", help="libraries, by their names in the table")
+    parser.add_argument("--install-peers", action="store_true", help="install AgileRL, and end")
     args = parser.parse_args()
+    if args.install_peers:
+        return install(PEERS, "agilerl")
+    window = 1 if args.case == "agilerl" else WINDOW
     found: dict[str, list[dict[str, float | None]]] = {}
     raw: list[dict[str, Any]] = []
     path = RESULTS / f"end_to_end_{args.name or args.case}.md"
     for turn in range(args.turns):
         for name, (command, frames) in commands(args).items():
             lines = run(command, frames, turn, args.threads)
-            found.setdefault(name, []).append(summary(lines, args.goal))
+            found.setdefault(name, []).append(summary(lines, args.goal, window))
             print(f"turn {turn + 1} of {args.turns}, {name}: {found[name][-1]}", flush=True)
-            columns = ("seconds", "steps", "return")
+            columns = ("seconds", "cpu", "steps", "return")
             raw += [
                 {"library": name, "turn": turn, **dict(zip(columns, line, strict=True))}
                 for line in lines

@@ -2,8 +2,10 @@
 
     python benchmarks/end_to_end_run.py marl_td ppo --frames 200000
 
-A line is `{"steps": environment steps so far, "return": mean over the episodes that ended in the batch}`; a
-return is summed over agents and steps, null if no episode ended.
+A line is `{"steps": environment steps so far, "return": mean over the episodes that ended in the batch,
+"cpu": seconds on the processor}`; a return is summed over agents and steps, null if no episode ended. In the
+cases `agilerl` and `agilerl_own` there is a line after every 1000 steps or more, its return that of 100
+episodes without exploration, and `"paused"` says how many seconds such evaluations have taken.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 import warnings
 from dataclasses import fields, replace
 from typing import Any
@@ -19,7 +22,7 @@ from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Callback
 from benchmarl.experiment import Experiment as BenchmarlExperiment
-from common import mlp, settings
+from common import episode_returns, mlp, settings
 from tensordict import TensorDictBase
 
 from marl_td import register
@@ -39,10 +42,39 @@ JAXMARL = {
     "on_policy_minibatch_size": 16 * 128 // 4,
 }
 """The settings of JaxMARL's `ippo_ff_mpe`; a minibatch has 512 steps, so 1536 agents."""
+PARTICLE = {
+    "lr": 1e-3,
+    "gamma": 0.95,
+    "polyak_tau": 0.01,
+    "clip_grad_val": 0.5,
+    "exploration_eps_init": 0.6,
+    "exploration_eps_end": 0.1,
+    "off_policy_train_batch_size": 256,
+    "off_policy_memory_size": 100_000,
+}
+"""Our MADDPG on particle worlds, as in `maddpg_particle.py`."""
+STEP_BY_STEP = {
+    **PARTICLE,
+    "off_policy_n_envs_per_worker": 1,
+    "off_policy_collected_frames_per_batch": 100,
+    "off_policy_n_optimizer_steps": 100,
+    "off_policy_init_random_frames": 1000,
+}
+"""One environment, one update per step; the updates of 100 steps are made together."""
+OWN_SCHEDULE = {
+    **PARTICLE,
+    "off_policy_n_envs_per_worker": 32,
+    "off_policy_collected_frames_per_batch": 800,
+    "off_policy_n_optimizer_steps": 80,
+    "off_policy_init_random_frames": 3200,
+}
+"""Whole episodes of 32 environments, one update per 10 steps."""
 CASES: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": ("marl_td/mappo", "ippo"), "cells": (64, 64), "settings": JAXMARL},
     "maddpg": {"algorithm": ("marl_td/maddpg", "maddpg"), "cells": (256, 256), "settings": {}},
     "qmix": {"algorithm": ("marl_td/qmix", "qmix"), "cells": (256, 256), "settings": {}},
+    "agilerl": {"algorithm": ("marl_td/maddpg",), "cells": (64, 64), "settings": STEP_BY_STEP},
+    "agilerl_own": {"algorithm": ("marl_td/maddpg",), "cells": (64, 64), "settings": OWN_SCHEDULE},
     "mappo": {"algorithm": ("marl_td/mappo", "mappo"), "cells": (256, 256), "settings": {}},
 }
 """What is trained: our algorithm and BenchMARL's, hidden layers, settings beside BenchMARL's defaults."""
@@ -70,7 +102,31 @@ class Lines(Callback):
     def on_train_end(self, training_td: TensorDictBase, group: str) -> None:
         """Print it."""
         line = {"steps": self.experiment.total_frames, "return": self.found}
-        print(json.dumps(line), flush=True)
+        print(json.dumps({**line, "cpu": time.process_time()}), flush=True)
+
+
+class Judged(Callback):
+    """Plays episodes without exploration after every thousand steps and prints the line."""
+
+    interval, n_episodes, max_steps = 1000, 100, 25
+
+    def on_setup(self) -> None:
+        """Environments of its own."""
+        experiment = self.experiment
+        make = experiment.task.get_env_fun(self.n_episodes, True, 1_000_000, "cpu")
+        self.env, self.next, self.paused, self.paused_cpu = make(), self.interval, 0.0, 0.0
+
+    def on_train_end(self, training_td: TensorDictBase, group: str) -> None:
+        """Play and print, if it is time."""
+        if self.experiment.total_frames < self.next:
+            return
+        self.next += self.interval
+        start, cpu = time.perf_counter(), time.process_time()
+        found = episode_returns(self.env, self.experiment.policy, self.max_steps).mean().item()
+        self.paused += time.perf_counter() - start
+        self.paused_cpu += time.process_time() - cpu
+        line = {"steps": self.experiment.total_frames, "return": found, "paused": self.paused}
+        print(json.dumps({**line, "cpu": time.process_time() - self.paused_cpu}), flush=True)
 
 
 def build(args: argparse.Namespace) -> BenchmarlExperiment:
@@ -91,8 +147,9 @@ def build(args: argparse.Namespace) -> BenchmarlExperiment:
     vmas = args.library == "benchmarl" and args.task == "vmas"
     task = VmasTask.SIMPLE_SPREAD if vmas else MarlTdTask.SIMPLE_SPREAD
     kind = Experiment if ours else BenchmarlExperiment
+    told = Judged() if args.case.startswith("agilerl") else Lines()
     model = mlp(*case["cells"])
-    return kind(task.get_from_yaml(), algorithm, model, args.seed, own, callbacks=[Lines()])
+    return kind(task.get_from_yaml(), algorithm, model, args.seed, own, callbacks=[told])
 
 
 def main() -> None:

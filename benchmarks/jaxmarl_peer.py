@@ -1,18 +1,14 @@
-"""JaxMARL as a peer: its own virtual environment, and its process that steps environments on request."""
+"""JaxMARL's process that steps environments on request."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PEERS = HERE / ".peers"
-REQUIREMENTS = ["jaxmarl==0.2.0", "jax[cpu]", "distrax", "wandb", "hydra-core", "matplotlib"]
-"""The last four are what its training scripts import."""
 
 
 class JaxMarl:
@@ -44,16 +40,3 @@ class JaxMarl:
             json.dumps({"n_envs": n_envs, "seconds": seconds}), file=self.process.stdin, flush=True
         )
         return float(self._answer("rate")["rate"])
-
-
-def peer_python(folder: Path) -> Path:
-    """The Python of JaxMARL's virtual environment."""
-    return folder / "jaxmarl" / "bin" / "python"
-
-
-def install(folder: Path) -> None:
-    """Make JaxMARL's virtual environment in ``folder``."""
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "jaxmarl")], check=True)
-    pip = [str(peer_python(folder)), "-m", "pip", "install", "--quiet", *REQUIREMENTS]
-    subprocess.run(pip, check=True)
-    print(f"installed {', '.join(REQUIREMENTS)} into {folder / 'jaxmarl'}")

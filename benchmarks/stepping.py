@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 from common import RESULTS, markdown, write_csv
-from jaxmarl_peer import PEERS, JaxMarl, install, peer_python
+from jaxmarl_peer import JaxMarl
+from peers import PEERS, install, peer_python
 from torch import Tensor
 from torch._higher_order_ops.scan import scan
 
@@ -240,11 +241,11 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.install_peers:
-        return install(args.peers)
+        return install(args.peers, "jaxmarl")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     who: dict[str, Rate] = {"marl_td": Ours(args.device, args.unroll).rate}
-    python = peer_python(args.peers)
+    python = peer_python(args.peers, "jaxmarl")
     if python.exists():
         jaxmarl = JaxMarl(python)
         print(f"JaxMARL on {jaxmarl.about}")

@@ -1,0 +1,105 @@
+"""The arithmetic of the benchmark commands: what turns measurements into the figures they report."""
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+from source_tree import ROOT
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a benchmark command as its own `python benchmarks/...` would."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
+
+
+def row(size, seconds, used, skipped=""):
+    return {
+        "task": "t",
+        "axis": "envs",
+        "envs": size,
+        "seconds": seconds,
+        "bytes": used,
+        "skipped": skipped,
+    }
+
+
+def test_exponent_is_the_power_of_a_power_law_and_needs_three_points(script):
+    growth = script("growth")
+    sizes = [1.0, 4.0, 16.0, 64.0]
+    assert growth.exponent(sizes, [3.0 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+    assert growth.exponent([1.0, 10.0, 100.0], [2.0, 1.0, 2.0]) == pytest.approx(0.0)
+    assert growth.exponent(sizes[:2], [1.0, 2.0]) is None
+
+
+def test_exponents_leave_the_floor_and_what_was_skipped_out(script):
+    growth = script("growth")
+    rows = [row(4**k, 1.0 + 4.0**k / 64, 4**k) for k in range(7)] + [row(4**7, "", "", "too big")]
+    (found,) = growth.exponents(rows)
+    # Time is 1 + n / 64: twice the smallest from 256 on. Memory has no floor but its smallest point.
+    assert found["time, from size"] == "256"
+    assert 0.5 < float(found["time, overall"]) < float(found["time, above the floor"]) < 1.0
+    assert (found["memory, overall"], found["memory, above the floor"]) == ("1.00", "1.00")
+    (nothing,) = growth.exponents([row(1, "", "", "too big")])
+    assert nothing["time, overall"] == nothing["memory, above the floor"] == "-"
+
+
+def test_sizes_after_one_that_was_too_large_are_reported_as_not_tried(script, monkeypatch):
+    growth = script("growth")
+    asked = []
+
+    def point(curve, size, args):
+        asked.append(size)
+        measured = {
+            "agents": size,
+            "seconds": 2e-9 * 16 * size,
+            "bytes": 16 * size * 20 * 3,
+            "compile_s": 1.0,
+        }
+        skipped = {"skipped": "too big"}
+        return growth.blank(curve, size, args) | (measured if size < 30 else skipped)
+
+    monkeypatch.setattr(growth, "point", point)
+    monkeypatch.setattr(growth, "write", lambda rows, name: None)
+    args = SimpleNamespace(envs=[1], agents=[30, 3, 100], agent_envs=16, steps=20, name="x")
+    rows = []
+    growth.sweep(growth.Curve("agents", "retail"), args, rows)
+    assert asked == [3, 30]
+    assert [r["agents"] for r in rows] == [3, 30, 100]
+    assert [r["skipped"] for r in rows] == [
+        "",
+        "too big",
+        "not tried: a smaller size was too large",
+    ]
+    assert (rows[0]["ns_per_agent_step"], rows[0]["bytes_per_agent_step"]) == (2.0, 3.0)
+
+
+def test_peak_is_of_the_running_total_in_order_of_time(script):
+    peak_of = script("growth_point").peak_of
+    assert peak_of([(3, -50), (1, 100), (2, 20), (4, 30)]) == 120
+    assert peak_of([(1, -10), (2, 5)]) == 0
+
+
+def test_peak_bytes_counts_what_is_held_at_once(script):
+    import torch
+
+    peak_bytes = script("growth_point").peak_bytes
+    held = []
+
+    def run():
+        torch.empty(1000)  # freed again
+        held.append(torch.empty(500))
+        torch.empty(2000)
+
+    assert 4 * 2500 <= peak_bytes(run, "cpu") < 4 * 2500 + 512
+
+
+def test_a_run_is_summed_up_by_its_second_half_and_its_first_window_at_the_goal(script):
+    end_to_end = script("end_to_end")
+    scores = [None, -90.0, -70.0, -60.0, -80.0]
+    lines = [end_to_end.Line(10.0 + i, 8.0 + i / 2, 100 * i, s) for i, s in enumerate(scores)]
+    found = end_to_end.summary(lines, goal=-65.0, window=2)
+    assert (found["first iteration s"], found["steps/s"], found["steps/CPU s"]) == (10, 100, 200)
+    assert (found["goal s"], found["goal steps"]) == (13, 300)
+    assert end_to_end.summary(lines, goal=-50.0, window=1)["goal s"] is None
