@@ -11,22 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marl_td.losses.ddpg import MADDPGLoss
+    from marl_td.losses.independent_q import IndependentQLoss
     from marl_td.losses.ppo import MAPPOLoss
-    from marl_td.losses.qmix import QMixingLoss
+    from marl_td.losses.q_mixing import QMixingLoss
     from marl_td.losses.targets import TargetUpdater, target_copy
     from marl_td.losses.value_norm import PopArt, ValueNorm
 
 _MODULES = {
+    "IndependentQLoss": "independent_q",
     "MADDPGLoss": "ddpg",
     "MAPPOLoss": "ppo",
     "PopArt": "value_norm",
-    "QMixingLoss": "qmix",
+    "QMixingLoss": "q_mixing",
     "TargetUpdater": "targets",
     "ValueNorm": "value_norm",
     "target_copy": "targets",
 }
 
 __all__ = [
+    "IndependentQLoss",
     "MADDPGLoss",
     "MAPPOLoss",
     "PopArt",

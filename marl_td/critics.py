@@ -79,6 +79,21 @@ def joint_input(
     return TensorDictModule(JointInput(n_dims), in_keys=list(entries), out_keys=[out_key])
 
 
+def own_observation_size(algorithm: Any, group: str) -> int:
+    """Width of one agent's observation, all its entries flattened."""
+    leaves = algorithm.observation_spec[group].values(True, True)
+    return sum(spec.shape[1:].numel() for spec in leaves)
+
+
+def own_input(algorithm: Any, group: str, out_key: NestedKey) -> TensorDictModule:
+    """Module that writes each agent's flattened observation ``[*B, n_agents, d]`` under ``out_key``."""
+    n_dims, keys = [], []
+    for leaf, spec in algorithm.observation_spec[group].items(True, True):
+        n_dims.append(len(spec.shape) - 1)
+        keys.append((group, *((leaf,) if isinstance(leaf, str) else leaf)))
+    return TensorDictModule(JointInput(n_dims), in_keys=keys, out_keys=[out_key])
+
+
 def critic_network(
     algorithm: Any, group: str, input_spec: Composite, out_key: str, **options: Any
 ) -> nn.Module:

@@ -20,14 +20,18 @@ from torchrl.modules import (
     TanhNormal,
 )
 
-from marl_td.models.exploration import EpsilonGreedy, GaussianExploration
+from marl_td.models.exploration import Boltzmann, EpsilonGreedy, GaussianExploration
 from marl_td.models.heads import (
     BoundedAction,
+    DuelingValue,
     FiniteCategorical,
     FiniteMaskedCategorical,
     GreedyAction,
     is_bounded,
 )
+
+DUELING = "value_and_advantage"
+"""Entry of a group that the two streams of a dueling network are in."""
 
 
 def network(algorithm: Any, group: str, out_key: str, d_out: int) -> nn.Module:
@@ -69,17 +73,21 @@ def action_width(algorithm: Any, group: str) -> int:
     return n_actions(algorithm, group)
 
 
-def greedy_q(algorithm: Any, group: str) -> TensorDictSequential:
+def greedy_q(algorithm: Any, group: str, *, dueling: bool = False) -> TensorDictSequential:
     """Action values and the greedy available action: the policy of value-based algorithms.
 
-    Writes ``(group, "action_value")`` ``[*B, n_agents, n_actions]`` and ``(group, "action")``.
+    Writes ``(group, "action_value")`` ``[*B, n_agents, n_actions]`` and ``(group, "action")``. With
+    ``dueling`` the network gives a state value and advantages, ``[*B, n_agents, 1 + n_actions]``.
     """
-    net = network(algorithm, group, "action_value", n_actions(algorithm, group))
-    keys = [(group, "action_value")]
-    if algorithm.is_masked(group):
-        keys.append((group, "action_mask"))
-    head = TensorDictModule(GreedyAction(), in_keys=keys, out_keys=[(group, "action")])
-    return TensorDictSequential(net, head)
+    mask = [(group, "action_mask")] if algorithm.is_masked(group) else []
+    key, width = (group, "action_value"), n_actions(algorithm, group)
+    if dueling:
+        net = network(algorithm, group, DUELING, 1 + width)
+        parts = [net, TensorDictModule(DuelingValue(), [(group, DUELING), *mask], [key])]
+    else:
+        parts = [network(algorithm, group, "action_value", width)]
+    head = TensorDictModule(GreedyAction(), in_keys=[key, *mask], out_keys=[(group, "action")])
+    return TensorDictSequential(*parts, head)
 
 
 def epsilon_greedy(
@@ -97,6 +105,29 @@ def epsilon_greedy(
         eps_init=settings.exploration_eps_init,
         eps_end=settings.exploration_eps_end,
         annealing_steps=settings.get_exploration_anneal_frames(algorithm.on_policy),
+    ).to(algorithm.device)
+    return TensorDictSequential(*policy, explore)
+
+
+def boltzmann(
+    algorithm: Any,
+    group: str,
+    policy: TensorDictSequential,
+    temperature_init: float,
+    temperature_end: float,
+) -> TensorDictSequential:
+    """``policy`` with each agent drawing from the softmax of its action values over a temperature.
+
+    The temperature falls by a constant factor over the experiment's ``exploration_anneal_frames``.
+    """
+    settings = algorithm.experiment_config
+    explore = Boltzmann(
+        (group, "action_value"),
+        (group, "action"),
+        (group, "action_mask") if algorithm.is_masked(group) else None,
+        temperature_init=temperature_init,
+        temperature_end=temperature_end,
+        annealing_steps=max(1, settings.get_exploration_anneal_frames(algorithm.on_policy)),
     ).to(algorithm.device)
     return TensorDictSequential(*policy, explore)
 

@@ -18,6 +18,8 @@ from marl_td.tasks.registry import suggest
 ALGORITHMS: dict[str, str] = {
     "mappo": "marl_td.algorithms.mappo:MappoConfig",
     "maddpg": "marl_td.algorithms.maddpg:MaddpgConfig",
+    "iql": "marl_td.algorithms.iql:IqlConfig",
+    "vdn": "marl_td.algorithms.vdn:VdnConfig",
     "qmix": "marl_td.algorithms.qmix:QmixConfig",
 }
 """Algorithm name to ``module:config class``."""

@@ -122,6 +122,57 @@ def lambda_return(
     return one_step + _backward_sum(correction, keep, time_dim)
 
 
+def n_step_return(
+    reward: Tensor,
+    next_value: Tensor,
+    done: Tensor,
+    terminated: Tensor,
+    *,
+    gamma: float,
+    n_steps: int,
+    time_dim: int = -1,
+) -> Tensor:
+    """Target of the next n rewards and the value of the state after them.
+
+        G_t = r_t + gamma r_{t+1} + .. + gamma^(n-1) r_{t+n-1} + gamma^n v'_{t+n-1}
+
+    (Sutton and Barto 2018, Reinforcement Learning, eq. 7.1.) Where the trajectory is cut earlier
+    (``done``, or the last step given) the sum ends there with the value reached, and with no value where it
+    ``terminated``.
+
+    Args:
+        reward: ``[*B, T, ...]``, time at ``time_dim``.
+        next_value: like ``reward``.
+        done: bool like ``reward``.
+        terminated: bool like ``reward``.
+        gamma: discount in [0, 1].
+        n_steps: n, at least 1; 1 gives TD(0).
+        time_dim: which dimension is time.
+
+    Returns:
+        Like ``reward``.
+
+    Raises:
+        ValueError: if shapes differ, ``gamma`` is out of range or ``n_steps`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> no = torch.tensor([False, False, False])
+        >>> n_step_return(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.0, 0.0, 8.0]), no, no,
+        ...               gamma=0.5, n_steps=2)
+        tensor([2., 6., 8.])
+    """
+    if n_steps < 1:
+        raise ValueError(f"`n_steps` must be at least 1; got {n_steps}.")
+    check_same_shape(reward=reward, next_value=next_value, done=done, terminated=terminated)
+    target = one_step_target(reward, next_value, terminated, gamma=gamma)
+    for _ in range(min(n_steps, reward.shape[time_dim]) - 1):
+        following = torch.cat([_tail(target, time_dim), _last(next_value, time_dim)], dim=time_dim)
+        value = torch.where(done, next_value, following)
+        target = one_step_target(reward, value, terminated, gamma=gamma)
+    return target
+
+
 def _backward_sum(source: Tensor, keep: Tensor, time_dim: int) -> Tensor:
     """``x_t = source_t + keep_t x_{t+1}`` with ``x_T = 0``."""
     total = torch.zeros_like(source.select(time_dim, 0))

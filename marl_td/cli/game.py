@@ -49,15 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from marl_td.evaluation.games import game_algorithm, payoff_table, train_game
+    from marl_td.evaluation.statistics import share_interval
     from marl_td.evaluation.table_fit import N_STEPS
 
     game_algorithm(arguments.algorithm)
-    payoff_table(payoff)
+    largest = payoff_table(payoff).max().item()
     hidden = None if arguments.progress is None else not arguments.progress
     with tqdm(total=N_STEPS, desc=f"game: {arguments.algorithm}", disable=hidden) as bar:
         runs = train_game(payoff, arguments.algorithm, range(arguments.seeds), on_step=bar.update)
+    n_best = sum(run.greedy_payoff == largest for run in runs)
+    share = share_interval(n_best, len(runs))
     if arguments.json:
-        print_json({"runs": [asdict(run) for run in runs]})
+        print_json({"runs": [asdict(run) for run in runs], "best": share._asdict()})
         return 0
     for run in runs:
         print(
@@ -65,6 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"greedy payoff {run.greedy_payoff:g}"
         )
         print("\n".join(f"  {row}" for row in table_rows(run.table)))
+        if run.joint_table is not None:
+            rows = "\n".join(f"  {row}" for row in table_rows(run.joint_table))
+            print(f"  by the network that is not factorised:\n{rows}")
+    print(
+        f"greedy payoff {largest:g}, the largest, in {n_best} of {len(runs)} seeds "
+        f"(share {share.value:.2f}, 95 % interval {share.low:.2f} to {share.high:.2f})"
+    )
     return 0
 
 

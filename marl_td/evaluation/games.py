@@ -17,32 +17,13 @@ from torch import Tensor
 
 from marl_td.evaluation.table_fit import N_STEPS, MakeLoss, fit, seeded_losses
 from marl_td.losses.functional.action_values import masked_argmax
-from marl_td.losses.qmix import QMixingLoss
-from marl_td.models.mixers import QMixer, SumMixer
-from marl_td.models.tables import ValueTable
+from marl_td.losses.q_mixing import MixedQLoss
+from marl_td.registry import ALGORITHMS, load
 from marl_td.tasks.registry import suggest
 
 LARGEST = 10.0
 """Payoffs are trained in units that make the largest of them this big, so that their scale plays no part."""
 MAX_JOINT_ACTIONS = 4096
-
-
-def _vdn(table: ValueTable, n_agents: int, n_states: int) -> QMixingLoss:
-    from marl_td.algorithms.q_mixing_family import QMixingConfig
-
-    return QMixingLoss(table, SumMixer(n_agents), **QMixingConfig().loss_options())
-
-
-def _qmix(table: ValueTable, n_agents: int, n_states: int) -> QMixingLoss:
-    from marl_td.algorithms.qmix import QmixConfig
-
-    config = QmixConfig()
-    mixer = QMixer(n_agents, n_states, **config.mixer_options())
-    return QMixingLoss(table, mixer, **config.loss_options())
-
-
-GAME_ALGORITHMS: dict[str, MakeLoss] = {"vdn": _vdn, "qmix": _qmix}
-"""Algorithm name to what builds its loss; the loss has ``compute``, ``team_value`` and ``network``."""
 
 
 @dataclass
@@ -51,13 +32,15 @@ class GameRun:
 
     ``table`` is the learned team value of every joint action, nested like the payoff;
     ``squared_error`` its summed squared distance from the payoff; ``greedy_payoff`` the payoff when
-    every agent takes its own best action.
+    every agent takes its own best action; ``joint_table`` like ``table`` by the network that is not
+    factorised, where the algorithm has one.
     """
 
     seed: int
     table: list[Any]
     squared_error: float
     greedy_payoff: float
+    joint_table: list[Any] | None = None
 
 
 def payoff_table(payoff: Any) -> Tensor:
@@ -111,18 +94,24 @@ def one_step_batch(payoff: Tensor) -> TensorDict:
     return batch
 
 
+def game_algorithms() -> list[str]:
+    """Names of the algorithms that learn a team value of discrete actions."""
+    from marl_td.algorithms.q_mixing_family import QMixingConfig
+
+    return [name for name, path in ALGORITHMS.items() if issubclass(load(path), QMixingConfig)]
+
+
 def game_algorithm(name: str) -> MakeLoss:
     """What builds the loss of the algorithm called ``name`` (with or without ``marl_td/``).
 
     Raises:
         ValueError: if it is unknown or learns no team value.
     """
-    short = name.removeprefix("marl_td/")
-    if short not in GAME_ALGORITHMS:
-        raise ValueError(
-            f"no value-based algorithm '{name}' for games. {suggest(short, GAME_ALGORITHMS)}"
-        )
-    return GAME_ALGORITHMS[short]
+    short, known = name.removeprefix("marl_td/"), game_algorithms()
+    if short not in known:
+        raise ValueError(f"no value-based algorithm '{name}' for games. {suggest(short, known)}")
+    config = load(ALGORITHMS[short])()
+    return lambda network, networks: config.build_loss(network, networks, **config.loss_options())
 
 
 def train_game(
@@ -137,7 +126,7 @@ def train_game(
 
     Args:
         payoff: nested lists, one level per agent: the team's payoff of every joint action.
-        algorithm: a name in :data:`GAME_ALGORITHMS`.
+        algorithm: one of :func:`game_algorithms`.
         seeds: one independent run each.
         n_steps: optimiser steps (full batches of all joint actions).
         on_step: called after each step, for a progress bar.
@@ -168,10 +157,11 @@ def train_game(
 
 
 def _game_run(
-    seed: int, loss: QMixingLoss, batch: TensorDictBase, payoff: Tensor, scale: float
+    seed: int, loss: MixedQLoss, batch: TensorDictBase, payoff: Tensor, scale: float
 ) -> GameRun:
     with torch.no_grad():
         learned = loss.team_value(batch).reshape(payoff.shape) * scale
+        joint = loss.joint_value(batch)
         values = loss.network(batch[0].copy())["agents", "action_value"]
     greedy = masked_argmax(values, batch["agents", "action_mask"][0])
     return GameRun(
@@ -179,4 +169,5 @@ def _game_run(
         table=learned.tolist(),
         squared_error=(learned - payoff).double().square().sum().item(),
         greedy_payoff=payoff[tuple(greedy)].item(),
+        joint_table=None if joint is None else (joint.reshape(payoff.shape) * scale).tolist(),
     )

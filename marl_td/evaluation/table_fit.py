@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from marl_td.losses.qmix import QMixingLoss
-from marl_td.models.tables import ValueTable
+from marl_td.losses.q_mixing import MixedQLoss
+from marl_td.models.tables import TableNetworks, ValueTable
+from marl_td.models.team import TeamNetworks
 
 N_STEPS = 1000
 LEARNING_RATE = 3e-2
@@ -19,39 +21,40 @@ BETAS = (0.9, 0.99)
 """Adam's; with the usual 0.999 the large first gradients slow the last steps down."""
 TARGET_INTERVAL = 20
 
-MakeLoss = Callable[[ValueTable, int, int], QMixingLoss]
-"""From free values, number of agents and number of states to an algorithm's loss."""
+MakeLoss = Callable[[ValueTable, TeamNetworks], MixedQLoss]
+"""From free values, and what makes further tables and central networks, to an algorithm's loss."""
 
 
 def seeded_losses(
     make_loss: MakeLoss, seeds: Iterable[int], *, n_states: int, n_agents: int, n_actions: int
-) -> list[QMixingLoss]:
+) -> list[MixedQLoss]:
     """One freshly initialised loss per seed; torch's global random stream is left as it was."""
     losses = []
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            table = ValueTable(n_states, n_agents, n_actions)
-            losses.append(make_loss(table, n_agents, n_states))
+            networks = TableNetworks(n_states, n_agents, n_actions)
+            losses.append(make_loss(networks.agents("action_value", n_actions), networks))
     return losses
 
 
 class _Objective(nn.Module):
-    def __init__(self, loss: QMixingLoss) -> None:
+    def __init__(self, loss: MixedQLoss) -> None:
         super().__init__()
         self.loss = loss
 
     def forward(self, batch: TensorDictBase) -> Tensor:
-        return self.loss.compute(batch)["loss_value"]
+        values = self.loss.compute(batch)
+        return torch.stack([values[name] for name in self.loss.networks()]).sum()
 
 
 def fit(
-    losses: Sequence[QMixingLoss],
+    losses: Sequence[MixedQLoss],
     batch: TensorDictBase,
     *,
     n_steps: int = N_STEPS,
     on_step: Callable[[], object] | None = None,
-) -> Sequence[QMixingLoss]:
+) -> Sequence[MixedQLoss]:
     """Minimise every loss on the same full batch, all of them in one program; in place.
 
     Adam with a rate that falls linearly to 0 in the second half: with a constant rate the last steps
@@ -59,27 +62,50 @@ def fit(
     """
     objectives = [_Objective(loss) for loss in losses]
     parameters, buffers = stack_module_state(objectives)
-    each = vmap(lambda p, b: functional_call(objectives[0], (p, b), (batch,)))
-    trained = [value for value in parameters.values() if value.requires_grad]
+    trained = {name: value.detach() for name, value in parameters.items() if value.requires_grad}
+    frozen = {name: value.detach() for name, value in parameters.items() if name not in trained}
+    gradients = _traced_gradients(objectives[0], batch, trained, frozen, buffers)
     targets = _target_names(objectives[0])
-    optimiser = torch.optim.Adam(trained, lr=LEARNING_RATE, betas=BETAS, fused=True)
+    optimiser = torch.optim.Adam(trained.values(), lr=LEARNING_RATE, betas=BETAS, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min(1.0, 2.0 * (1.0 - step / n_steps))
     )
     for step in range(n_steps):
-        each(parameters, buffers).sum().backward()
+        found = gradients(trained, frozen, buffers)
+        for name, value in trained.items():
+            value.grad = found[name]
         optimiser.step()
-        optimiser.zero_grad()
         schedule.step()
         if step % TARGET_INTERVAL == 0:
-            _copy_targets(parameters, targets)
+            _copy_targets({**trained, **frozen}, targets)
         if on_step is not None:
             on_step()
+    parameters = {**trained, **frozen}
     for i, objective in enumerate(objectives):
         objective.load_state_dict(
             {name: value[i] for name, value in parameters.items()}, strict=False
         )
     return losses
+
+
+def _traced_gradients(
+    objective: _Objective, batch: TensorDictBase, *stacked: dict[str, Tensor]
+) -> Callable[..., dict[str, Tensor]]:
+    """A function from the stacked ``trained``, ``frozen``, ``buffers`` to the gradients of ``trained``.
+
+    It is the list of tensor operations of one call: without the Python around them a step of such small
+    networks takes half the time or less.
+    """
+
+    def loss(
+        trained: dict[str, Tensor], frozen: dict[str, Tensor], buffers: dict[str, Tensor]
+    ) -> Tensor:
+        value: Tensor = functional_call(objective, ({**trained, **frozen}, buffers), (batch,))
+        return value
+
+    each = vmap(grad(loss), randomness="different")
+    traced: Callable[..., dict[str, Tensor]] = make_fx(each)(*stacked)
+    return traced
 
 
 def _target_names(objective: _Objective) -> list[tuple[str, str]]:

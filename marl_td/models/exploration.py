@@ -9,7 +9,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from marl_td.losses.functional.action_values import masked_argmax
+from marl_td.losses.functional.action_values import mask_unavailable, masked_argmax
+from marl_td.models.heads import draw
 
 
 class GaussianExploration(TensorDictModuleBase):
@@ -132,6 +133,67 @@ class EpsilonGreedy(TensorDictModuleBase):
         random = masked_argmax(score, *mask)
         explores = torch.rand(action.shape, device=action.device) < self.eps
         return tensordict.set(self.out_keys[0], torch.where(explores, random, action))
+
+
+class Boltzmann(TensorDictModuleBase):
+    """Draws each agent's action, independently, from the softmax of its (available) action values.
+
+        p(a) = exp(Q(a) / tau) / sum over available b of exp(Q(b) / tau)
+
+    The temperature tau falls by a constant factor per frame; it is a buffer, so checkpoints keep it. Nothing
+    is drawn under a deterministic exploration type (evaluation).
+
+    Args:
+        value_key: action values ``[*B, n_agents, n_actions]``.
+        action_key: entry that is changed, ``[*B, n_agents]``.
+        mask_key: available actions ``[*B, n_agents, n_actions]``; None if all are.
+        temperature_init: tau at the start, in units of the values, at least ``temperature_end``.
+        temperature_end: tau after annealing, > 0.
+        annealing_steps: number of frames over which tau falls, >= 1.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        value_key: NestedKey,
+        action_key: NestedKey,
+        mask_key: NestedKey | None = None,
+        *,
+        temperature_init: float,
+        temperature_end: float,
+        annealing_steps: int,
+    ) -> None:
+        super().__init__()
+        if not 0.0 < temperature_end <= temperature_init:
+            raise ValueError(
+                "the temperature must fall: 0 < temperature_end <= temperature_init; "
+                f"got temperature_init={temperature_init:g}, temperature_end={temperature_end:g}."
+            )
+        _check_annealing(annealing_steps)
+        self.in_keys = [value_key, action_key] + ([] if mask_key is None else [mask_key])
+        self.out_keys = [action_key]
+        self.temperature_end = temperature_end
+        self.factor = (temperature_end / temperature_init) ** (1.0 / annealing_steps)
+        start = torch.tensor(temperature_init, dtype=torch.float32)
+        self.register_buffer("temperature", start)
+
+    def step(self, frames: int = 1) -> None:
+        """Lower the temperature by what ``frames`` collected frames are worth."""
+        self.temperature.mul_(self.factor**frames).clamp_(min=self.temperature_end)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Change the action ``[*B, n_agents]`` in ``tensordict``."""
+        if exploration_type() not in (ExplorationType.RANDOM, None):
+            return tensordict
+        value, _, *mask = (tensordict.get(key) for key in self.in_keys)
+        # Values that are not numbers are left to the check of the collected batch.
+        scaled = torch.nan_to_num(value) / self.temperature
+        probabilities = mask_unavailable(scaled, mask[0] if mask else None).softmax(-1)
+        return tensordict.set(self.out_keys[0], draw(probabilities))
 
 
 def _check_annealing(steps: int) -> None:

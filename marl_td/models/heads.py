@@ -55,6 +55,24 @@ class GreedyAction(nn.Module):
         return masked_argmax(action_value, action_mask)
 
 
+class DuelingValue(nn.Module):
+    """Action values from a state value and advantages.
+
+        Q(a) = V + A(a) - mean over the available actions of A
+
+    (Wang et al. 2016, https://arxiv.org/abs/1511.06581, eq. 9.) The input is ``[*B, 1 + n_actions]``, V
+    first. Where no action is available (padding) the mean is 0.
+    """
+
+    def forward(self, value_and_advantage: Tensor, action_mask: Tensor | None = None) -> Tensor:
+        """Values ``[*B, n_actions]``; the mask, if given, has that shape."""
+        value, advantage = value_and_advantage[..., :1], value_and_advantage[..., 1:]
+        if action_mask is None:
+            return value + advantage - advantage.mean(-1, keepdim=True)
+        total = torch.where(action_mask, advantage, 0.0).sum(-1, keepdim=True)
+        return value + advantage - total / action_mask.sum(-1, keepdim=True).clamp(min=1)
+
+
 def draw(probabilities: Tensor) -> Tensor:
     """One index ``[*B]`` drawn from each row of ``probabilities`` ``[*B, n]``.
 

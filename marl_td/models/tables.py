@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
+
+from marl_td.models.team import Team
 
 
 class ValueTable(TensorDictModuleBase):
@@ -42,3 +44,44 @@ class ValueTable(TensorDictModuleBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the values of every action into ``tensordict``."""
         return tensordict.set(self.out_keys[0], self.values(tensordict.get(self.in_keys[0])))
+
+
+class AgentIndex(TensorDictModuleBase):
+    """Writes a one-hot index of each agent, ``[*B, n_agents, n_agents]``: all that can be seen of it."""
+
+    identity: Tensor
+
+    def __init__(self, team: Team) -> None:
+        super().__init__()
+        self.in_keys = [team.state_key]
+        self.out_keys = [team.key("agent_input")]
+        self.register_buffer("identity", torch.eye(team.n_agents), persistent=False)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write the index into ``tensordict``."""
+        batch = tensordict.get(self.in_keys[0]).shape[:-1]
+        return tensordict.set(self.out_keys[0], self.identity.expand(*batch, -1, -1))
+
+
+class TableNetworks:
+    """Tables in the place of the agents' networks, see :class:`marl_td.models.team.TeamNetworks`.
+
+    Args:
+        n_states: number of states.
+        n_agents: number of agents.
+        n_actions: number of actions of each agent.
+    """
+
+    def __init__(self, n_states: int, n_agents: int, n_actions: int) -> None:
+        self.team = Team(n_agents, n_actions, d_state=n_states, d_agent=n_agents)
+
+    def agents(self, name: str, width: int) -> ValueTable:
+        """Free numbers ``[*B, n_agents, width]`` for every state and agent."""
+        team = self.team
+        return ValueTable(team.d_state, team.n_agents, width, out_key=team.key(name))
+
+    def central(self, module: TensorDictModuleBase) -> TensorDictModuleBase:
+        """``module`` behind the agents' index, if it reads what is seen of them."""
+        if self.team.key("agent_input") not in module.in_keys:
+            return module
+        return TensorDictSequential(AgentIndex(self.team), module)

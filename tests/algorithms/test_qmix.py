@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 from benchmarl.environments import VmasTask
-from benchmarl.experiment import Callback, Experiment
-from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU
+from benchmarl.experiment import Experiment
+from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics
 from discrete_teams import teams_task
 from torchrl.data import TensorDictReplayBuffer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -24,17 +24,6 @@ METRICS = {"loss_value", "td_error", "global_value", "target_value", "chosen_act
 METRICS |= {"grad_norm_loss_value"}
 OWN = {"share_policy_params": False}
 HARD = {"soft_target_update": False, "hard_target_update_frequency": 2}
-
-
-class Metrics(Callback):
-    """Keeps every training metric, one TensorDict ``[n_optimiser_steps]`` per iteration and group."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, dict[str, torch.Tensor]]] = []
-
-    def on_train_end(self, training_td, group):
-        self.seen.append((group, {key: training_td[key] for key in training_td.keys()}))
 
 
 CASES = {
@@ -234,7 +223,7 @@ def test_settings_reach_loss_and_mixer(small_experiment):
     assert (loss.double_q, loss.loss_function, loss.huber_delta) == (False, "huber", 2.0)
     mixer = loss.mixer[1]
     assert (mixer.d_embed, mixer.weight_1[0].out_features) == (7, 9)
-    assert isinstance(mixer.normalise, torch.nn.LayerNorm)
+    assert isinstance(mixer.scaled.normalise, torch.nn.LayerNorm)
 
 
 def test_continuous_actions_are_refused(small_experiment):

@@ -23,12 +23,15 @@ def test_json_holds_every_seed(capsys):
     arguments = ["--payoff", "[[0, 1], [1, 2]]", "--algorithm", "vdn", "--seeds", "2", "--json"]
     assert main(["game", *arguments]) == 0
     out = capsys.readouterr()
-    runs = json.loads(out.out)["runs"]
+    result = json.loads(out.out)
+    runs = result["runs"]
     assert [run["seed"] for run in runs] == [0, 1]
     for run in runs:
-        assert set(run) == {"seed", "table", "squared_error", "greedy_payoff"}
+        assert set(run) == {"seed", "table", "squared_error", "greedy_payoff", "joint_table"}
         assert [len(row) for row in run["table"]] == [2, 2]
         assert run["greedy_payoff"] == 2.0
+    assert result["best"]["value"] == 1.0
+    assert 0.0 < result["best"]["low"] < 0.2  # two seeds say little
 
 
 def test_text_and_a_payoff_from_a_file(tmp_path, capsys):
@@ -38,6 +41,7 @@ def test_text_and_a_payoff_from_a_file(tmp_path, capsys):
     text = capsys.readouterr().out
     assert text.startswith("seed 0: squared error ")
     assert "greedy payoff 3\n  [0]\n" in text
+    assert "greedy payoff 3, the largest, in 1 of 1 seeds (share 1.00, 95 % interval 0.0" in text
 
 
 def test_progress_goes_to_stderr(capsys):

@@ -5,7 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marl_td.evaluation.statistics import interval_of, mean_interval, normalised_score
+from marl_td.evaluation.statistics import (
+    interval_of,
+    mean_interval,
+    normalised_score,
+    share_interval,
+)
 
 
 def test_interval_by_hand():
@@ -62,3 +67,21 @@ def test_normalised_score_by_hand(score, random, best, expected):
 
 def test_a_scale_without_length_has_no_score():
     assert normalised_score(1.0, 2.0, 2.0) is None
+
+
+# ---------------------------------------------------------------------- shares
+def test_share_interval_by_hand():
+    """All or none of n: (1 - (tail)^(1/n)) in closed form; one of two: solved by hand, 0.0126 to 0.9874."""
+    edge = 0.025 ** (1 / 8)
+    assert share_interval(8, 8) == pytest.approx((1.0, edge, 1.0))
+    assert share_interval(0, 8) == pytest.approx((0.0, 0.0, 1.0 - edge))
+    low = 1.0 - 0.975**0.5  # P(at least 1 of 2) = 1 - (1 - p)^2 = 0.025
+    assert share_interval(1, 2) == pytest.approx((0.5, low, 1.0 - low))
+
+
+@pytest.mark.parametrize(("n_successes", "n"), [(3, 2), (-1, 2), (0, 0)])
+def test_impossible_shares_are_named(n_successes, n):
+    with pytest.raises(ValueError, match=f"0 <= successes <= runs; got {n_successes} of {n}"):
+        share_interval(n_successes, n)
+    with pytest.raises(ValueError, match=r"level must lie in \(0, 1\); got 1"):
+        share_interval(1, 2, level=1.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarl.experiment import Experiment, ExperimentConfig
+from benchmarl.experiment import Callback, Experiment, ExperimentConfig
 from benchmarl.models.gru import GruConfig
 from benchmarl.models.mlp import MlpConfig
 
@@ -52,6 +52,17 @@ SMALL = {
     "off_policy_memory_size": 200,
 }
 """Two iterations of 24 frames with two gradient steps or two epochs each; nothing is evaluated."""
+
+
+class Metrics(Callback):
+    """Keeps every training metric, one TensorDict ``[n_optimiser_steps]`` per iteration and group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, torch.Tensor]]] = []
+
+    def on_train_end(self, training_td, group):
+        self.seen.append((group, {key: training_td[key] for key in training_td.keys()}))
 
 
 def small_run(

@@ -8,7 +8,7 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import nn
 from torchrl.modules import MultiAgentMLP
 
-from marl_td.losses.qmix import QMixingLoss
+from marl_td.losses.q_mixing import QMixingLoss
 from marl_td.models.mixers import Mixer, QMixer, SumMixer
 
 D_OBS = 4

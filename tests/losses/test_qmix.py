@@ -24,7 +24,7 @@ from torchrl.modules.models.multiagent import QMixer as TorchRLQMixer
 from torchrl.modules.models.multiagent import VDNMixer
 from torchrl.objectives import DQNLoss, QMixerLoss, ValueEstimators
 
-from marl_td.losses.qmix import QMixingLoss
+from marl_td.losses.q_mixing import QMixingLoss
 from marl_td.losses.targets import TargetUpdater
 from marl_td.models.mixers import SumMixer
 

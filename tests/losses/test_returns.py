@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
 
-from marl_td.losses.functional.returns import gae, lambda_return, one_step_target
+from marl_td.losses.functional.returns import (
+    gae,
+    lambda_return,
+    n_step_return,
+    one_step_target,
+)
 
 FLAGS = {"reward", "next_value", "done", "terminated"}
 
@@ -172,3 +177,41 @@ def test_messages():
         lambda_return(**without_value, gamma=0.9, lmbda=-1)
     with pytest.raises(ValueError, match="`done` must have the shape of `reward`"):
         lambda_return(**{**without_value, "done": steps["done"][:2]}, gamma=0.9, lmbda=0.5)
+
+
+# ------------------------------------------------------------------- n steps
+def test_n_step_return_by_hand():
+    """Two rewards and the value after them; a cut ends the sum early, a termination without a value."""
+    reward = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
+    next_value = torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0])
+    done = torch.tensor([False, True, False, True, False])
+    terminated = torch.tensor([False, False, False, True, False])
+    found = n_step_return(reward, next_value, done, terminated, gamma=0.5, n_steps=2)
+    expected = [1.0 + 1.0 + 5.0, 2.0 + 10.0, 4.0 + 4.0, 8.0, 16.0 + 25.0]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 1.0), st.integers(1, 9))
+def test_n_step_return_is_the_sum_it_is_defined_by(seed, gamma, n_steps):
+    steps = trajectory(seed, 7)
+    found = n_step_return(**{k: steps[k] for k in FLAGS}, gamma=gamma, n_steps=n_steps)
+    for t in range(7):
+        total = 0.0
+        for k in range(t, min(t + n_steps, 7)):
+            total += gamma ** (k - t) * steps["reward"][k]
+            last = bool(steps["done"][k]) or k in (t + n_steps - 1, 6)
+            if last:
+                total += gamma ** (k - t + 1) * steps["next_value"][k] * ~steps["terminated"][k]
+                break
+        torch.testing.assert_close(found[t], torch.as_tensor(total))
+
+
+def test_one_step_and_all_steps_are_the_ends_of_lambda_and_time_may_be_elsewhere():
+    steps = trajectory(3, 2, 6, 4)
+    given_steps = {k: steps[k] for k in FLAGS}
+    for n_steps, lmbda in ((1, 0.0), (6, 1.0)):
+        found = n_step_return(**given_steps, gamma=0.9, n_steps=n_steps, time_dim=-2)
+        expected = lambda_return(**given_steps, gamma=0.9, lmbda=lmbda, time_dim=-2)
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(ValueError, match="`n_steps` must be at least 1; got 0"):
+        n_step_return(**given_steps, gamma=0.9, n_steps=0)

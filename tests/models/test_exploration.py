@@ -5,7 +5,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from marl_td.models.exploration import EpsilonGreedy, GaussianExploration
+from marl_td.models.exploration import Boltzmann, EpsilonGreedy, GaussianExploration
 
 LOW = torch.tensor([[-1.0, 0.0], [-1.0, -10.0]])
 HIGH = torch.tensor([[1.0, 4.0], [3.0, 10.0]])
@@ -140,3 +140,60 @@ def test_epsilons_out_of_range_are_refused(init, end):
         greedy(init, end)
     with pytest.raises(ValueError, match="annealing_steps must be at least 1 frame; got 0"):
         greedy(annealing_steps=0)
+
+
+# ------------------------------------------------------------------ Boltzmann
+def boltzmann(temperature_init=2.0, temperature_end=0.5, annealing_steps=10, mask=None):
+    return Boltzmann(
+        ("agents", "action_value"),
+        ("agents", "action"),
+        mask,
+        temperature_init=temperature_init,
+        temperature_end=temperature_end,
+        annealing_steps=annealing_steps,
+    )
+
+
+def drawn(module, value, kind=ExplorationType.RANDOM, **entries):
+    agents = {"action_value": value, "action": torch.full(value.shape[:-1], 7), **entries}
+    with set_exploration_type(kind):
+        return module(TensorDict({"agents": agents}, value.shape[:-2]))["agents", "action"]
+
+
+def test_boltzmann_draws_actions_as_often_as_their_softmax_says():
+    value = torch.tensor([[0.0, 2.0, 4.0], [6.0, 6.0, 0.0]]).expand(40_000, 2, 3)
+    action = drawn(boltzmann(), value)
+    share = torch.nn.functional.one_hot(action, 3).float().mean(0)
+    torch.testing.assert_close(share, (value[0] / 2.0).softmax(-1), rtol=0.0, atol=0.01)
+
+
+def test_boltzmann_never_draws_an_unavailable_action_and_not_in_evaluation():
+    value = torch.tensor([[0.0, 50.0, 1.0]]).expand(500, 1, 3)
+    mask = torch.tensor([[True, False, True]]).expand(500, 1, 3)
+    action = drawn(boltzmann(mask=("agents", "action_mask")), value, action_mask=mask)
+    assert set(action.unique().tolist()) == {0, 2}
+    assert (drawn(boltzmann(), value, ExplorationType.DETERMINISTIC) == 7).all()
+
+
+def test_boltzmann_survives_values_that_are_not_numbers():
+    """They are left to the check of the collected batch, which names where they come from."""
+    value = torch.full((20, 1, 3), float("nan"))
+    assert drawn(boltzmann(), value).max() <= 2
+
+
+def test_the_temperature_falls_by_a_constant_factor_and_stops_at_its_end():
+    module = boltzmann()
+    module.step(5)
+    assert module.temperature.item() == pytest.approx(1.0)  # the geometric middle of 2 and 0.5
+    module.step(100)
+    assert module.temperature.item() == pytest.approx(0.5)
+    other = boltzmann()
+    other.load_state_dict(module.state_dict())
+    assert other.temperature.item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("init", "end"), [(0.1, 0.5), (1.0, 0.0)])
+def test_temperatures_out_of_range_are_named(init, end):
+    message = f"temperature must fall: .*got temperature_init={init:g}, temperature_end={end:g}"
+    with pytest.raises(ValueError, match=message):
+        boltzmann(init, end)

@@ -1,0 +1,90 @@
+"""Independent Q-learning: every agent learns its own value from its own reward."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from marl_td.losses.common import masked_mean, require
+from marl_td.losses.functional.action_values import chosen_action_value, greedy_value
+from marl_td.losses.q_learning import QLearningLoss, metrics_of
+
+
+class IndependentQLoss(QLearningLoss):
+    """Q-learning of every agent by itself; the others are part of its environment.
+
+        y_i        = r_i + gamma (1 - terminated_i) Q_i^-(o_i', u_i')
+        loss_value = mean over the agents' steps that count of (Q_i(o_i, u_i) - y_i)^2
+
+    (Tan 1993; deep: Tampuu et al. 2017, https://arxiv.org/abs/1511.08779.) ``^-`` is the target network,
+    u_i' agent i's greedy available action by the live network (double Q-learning) or by the target
+    network. A dead agent's steps do not count, and the value of being dead is 0.
+
+    Args:
+        network: reads observations, writes ``action_value`` ``[*B, n_agents, n_actions]``.
+        options: as for :class:`marl_td.losses.q_learning.QLearningLoss`.
+
+    Reads (defaults): ``action`` ``[*B, n_agents]``, what the network reads, the same under ``"next"``, and
+    ``("next", "agents", "reward" | "terminated")`` ``[*B, n_agents, 1]``; with ``sequences`` also
+    ``("next", "agents", "done")``. If present, here and under ``"next"``: the action mask
+    ``[*B, n_agents, n_actions]``, the alive mask ``mask`` ``[*B, n_agents]``; and ``step_mask``
+    ``[*B, 1]`` (false on padding) and ``priority_weight`` ``[*B]``.
+
+    Writes ``loss_value`` and metrics ``td_error`` (mean absolute), ``target_value``,
+    ``chosen_action_value``; :meth:`forward` also writes each agent's absolute error to the batch's
+    ``priority`` key, ``[*B, n_agents, 1]``.
+    """
+
+    @dataclass
+    class _AcceptedKeys(QLearningLoss._AcceptedKeys):
+        reward: NestedKey = ("agents", "reward")
+        done: NestedKey = ("agents", "done")
+        terminated: NestedKey = ("agents", "terminated")
+
+    out_keys: ClassVar[list[str]] = [
+        "loss_value",
+        "td_error",
+        "target_value",
+        "chosen_action_value",
+    ]
+
+    def __init__(self, network: TensorDictModuleBase, **options: Any) -> None:
+        super().__init__(network, **options)
+
+    def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
+        """Loss, metrics and priority from a batch ``[*B]``."""
+        action_value, choosing, evaluated = self._action_values(tensordict)
+        action = require(tensordict, self.tensor_keys.action)
+        local_value = chosen_action_value(action_value, action)  # [*B, n_agents]
+        valid = self._valid_agents(tensordict, local_value)
+        with torch.no_grad():
+            following = tensordict.get("next")
+            mask = following.get(self.tensor_keys.action_mask, None)
+            next_value = greedy_value(evaluated, choosing, mask)
+            alive = following.get(self.tensor_keys.mask, None)
+            if alive is not None:
+                next_value = torch.where(alive, next_value, torch.zeros_like(next_value))
+            value_target = self._value_target(tensordict, next_value, valid)
+        error, value_target, td_error = self._error(tensordict, local_value, value_target, valid)
+        return {
+            "loss_value": masked_mean(error, valid),
+            **metrics_of(
+                valid,
+                td_error=td_error,
+                target_value=value_target,
+                chosen_action_value=local_value,
+            ),
+            "priority": td_error.unsqueeze(-1),
+        }
+
+    def _valid_agents(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
+        """The steps ``[*B, n_agents]`` that count: no padding, nothing after an end, nobody dead."""
+        steps = self._valid(tensordict, like)
+        alive = tensordict.get(self.tensor_keys.mask, None)
+        if steps is None or alive is None:
+            return alive if steps is None else steps
+        return steps & alive

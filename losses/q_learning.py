@@ -1,0 +1,264 @@
+"""What the losses of value-based learning share: values now and next, targets, masks, errors."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torch.nn.functional import huber_loss
+from torchrl.objectives.utils import distance_loss
+
+from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, run
+from marl_td.losses.functional.checks import check_fraction
+from marl_td.losses.functional.returns import lambda_return, n_step_return, one_step_target
+from marl_td.losses.targets import target_copy
+from marl_td.losses.trajectory import real_steps
+
+LOSS_FUNCTIONS = ("l2", "l1", "smooth_l1", "huber")
+LossFunction = Literal["l2", "l1", "smooth_l1", "huber"]
+
+
+class QLearningLoss(MultiAgentLoss):
+    """Base of the losses that learn the values of discrete actions from replayed steps.
+
+    The regression target bootstraps from the value of the next step's greedy available action, chosen by
+    the live network (double Q-learning) or by the target network.
+
+    With ``sequences`` a row of the batch ``[*B, T]`` is one episode, and the networks are run once
+    over its T + 1 observations, from a zero hidden state. A row that goes on after its episode
+    ended, or is padded, does no harm: those steps do not count.
+
+    Args:
+        network: reads observations, writes ``action_value`` ``[*B, n_agents, n_actions]``.
+        gamma: discount in [0, 1].
+        double_q: the live network chooses the next action and the target network values it; if
+            false, the target network does both.
+        loss_function: ``"l2"``, ``"l1"``, ``"smooth_l1"`` or ``"huber"`` of the error.
+        huber_delta: error at which ``"huber"`` becomes linear, in units of the return, > 0.
+        lmbda: mixing of n-step returns in [0, 1]; 0 is one-step. Above 0 it needs ``sequences``.
+        n_steps: rewards in an n-step return, at least 1. Above 1 it needs ``sequences`` and ``lmbda`` 0.
+        sequences: whether a batch is ``[*B, T]`` with one episode a row.
+
+    Raises:
+        ValueError: for an unknown loss function, a number out of range, ``lmbda`` above 0 or ``n_steps``
+            above 1 without ``sequences``, or both of them at once.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        action: NestedKey = ("agents", "action")
+        action_value: NestedKey = ("agents", "action_value")
+        action_mask: NestedKey = ("agents", "action_mask")
+        mask: NestedKey = ("agents", "mask")
+        step_mask: NestedKey = "step_mask"
+        is_init: NestedKey = "is_init"
+        reward: NestedKey = "reward"
+        done: NestedKey = "done"
+        terminated: NestedKey = "terminated"
+        priority: NestedKey = ("agents", "td_error")
+        priority_weight: NestedKey = "priority_weight"
+
+    out_keys: ClassVar[list[str]]
+
+    def __init__(
+        self,
+        network: TensorDictModuleBase,
+        *,
+        gamma: float = 0.99,
+        double_q: bool = True,
+        loss_function: LossFunction = "l2",
+        huber_delta: float = 1.0,
+        lmbda: float = 0.0,
+        n_steps: int = 1,
+        sequences: bool = False,
+    ) -> None:
+        super().__init__()
+        check_fraction("gamma", gamma)
+        check_fraction("lmbda", lmbda)
+        if loss_function not in LOSS_FUNCTIONS:
+            known = ", ".join(LOSS_FUNCTIONS)
+            raise ValueError(f"`loss_function` must be one of {known}; got '{loss_function}'.")
+        if not huber_delta > 0.0:
+            raise ValueError(f"`huber_delta` must be above 0; got {huber_delta}.")
+        _check_returns(lmbda, n_steps, sequences)
+        self.network = network
+        self.target_network = target_copy(network)
+        self.gamma = gamma
+        self.double_q = double_q
+        self.loss_function = loss_function
+        self.huber_delta = huber_delta
+        self.lmbda = lmbda
+        self.n_steps = n_steps
+        self.sequences = sequences
+
+    def networks(self) -> dict[str, list[nn.Module]]:
+        """Which live networks each named loss trains."""
+        return {"loss_value": [self.network]}
+
+    def target_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """The networks that have targets."""
+        return [(self.network, self.target_network)]
+
+    def team_value(self, tensordict: TensorDictBase) -> Tensor:
+        """The live team value ``[*B]`` of the batch's joint actions (batches of single steps)."""
+        raise NotImplementedError
+
+    def joint_value(self, tensordict: TensorDictBase) -> Tensor | None:
+        """The same by a network that is not factorised, ``[*B]``; None where the loss has none."""
+        return None
+
+    # ----------------------------------------------------------------- values
+    def _live(
+        self,
+        module: TensorDictModuleBase,
+        tensordict: TensorDictBase,
+        key: NestedKey,
+        **which: bool,
+    ) -> tuple[Any, Any]:
+        """Output ``key`` of a live module at each step and at what it reaches, ``[*B, n_agents, d]``.
+
+        The first carries the gradient, the second none. Of single steps, what is not asked for
+        (``following=False``) is None.
+        """
+        if not self.sequences:
+            now = run(module, tensordict, key)
+            if not which.get("following", True):
+                return now, None
+            with torch.no_grad():
+                return now, run(module, tensordict.get("next"), key)
+        values = run(module, self._episode_inputs(module, tensordict), key)
+        time, n_steps = tensordict.ndim - 1, tensordict.shape[-1]
+        return values.narrow(time, 0, n_steps), values.detach().narrow(time, 1, n_steps)
+
+    @torch.no_grad()
+    def _target(
+        self,
+        module: TensorDictModuleBase,
+        tensordict: TensorDictBase,
+        key: NestedKey,
+        **which: bool,
+    ) -> tuple[Any, Any]:
+        """The same of a target network; of single steps the first is computed with ``now=True`` only."""
+        if self.sequences:
+            return self._live(module, tensordict, key)
+        now = run(module, tensordict, key) if which.get("now", False) else None
+        return now, run(module, tensordict.get("next"), key)
+
+    def _values_and_choosing(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """Live values of this step, and those that choose the next action."""
+        key = self.tensor_keys.action_value
+        now, choosing = self._live(self.network, tensordict, key, following=self.double_q)
+        if not self.double_q:
+            _, choosing = self._target(self.target_network, tensordict, key)
+        return now, choosing
+
+    def _action_values(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
+        """Live values of this step, and of the next: those that choose and those that evaluate.
+
+        Each ``[*B, n_agents, n_actions]``; the first carries the gradient.
+        """
+        key = self.tensor_keys.action_value
+        now, choosing = self._live(self.network, tensordict, key, following=self.double_q)
+        _, evaluated = self._target(self.target_network, tensordict, key)
+        return now, choosing if self.double_q else evaluated, evaluated
+
+    def _episode_inputs(
+        self, module: TensorDictModuleBase, tensordict: TensorDictBase
+    ) -> TensorDictBase:
+        """What a network reads at the T + 1 observations of an episode, ``[*B, T + 1]``.
+
+        Within one episode the observation reached by step t is the one that step t + 1 starts from.
+        """
+        keys = [key for key in module.in_keys if key != self.tensor_keys.is_init]
+        inputs = tensordict.select(*keys, strict=False)
+        following = tensordict.get("next").select(*keys, strict=False)
+        is_init = tensordict.get(self.tensor_keys.is_init, None)
+        if is_init is not None:
+            inputs.set(self.tensor_keys.is_init, is_init)
+            following.set(self.tensor_keys.is_init, torch.zeros_like(is_init))
+        return torch.cat([inputs[..., :1], following], dim=tensordict.ndim - 1)
+
+    # ---------------------------------------------------------------- targets
+    def _value_target(
+        self, tensordict: TensorDictBase, next_value: Tensor, valid: Tensor | None
+    ) -> Tensor:
+        """The regression target of the team ``[*B]`` or the agents ``[*B, n_agents]``, as ``next_value``."""
+        reward = read(tensordict, next_key(self.tensor_keys.reward))
+        terminated = read(tensordict, next_key(self.tensor_keys.terminated))
+        if valid is None or (self.lmbda == 0.0 and self.n_steps == 1):
+            return one_step_target(reward, next_value, terminated, gamma=self.gamma)
+        time = tensordict.ndim - 1
+        later = valid.narrow(time, 1, valid.shape[time] - 1)
+        more = torch.cat([later, torch.zeros_like(valid.narrow(time, 0, 1))], dim=time)
+        steps = (reward, next_value, ~more, terminated)
+        if self.n_steps > 1:
+            return n_step_return(*steps, gamma=self.gamma, n_steps=self.n_steps, time_dim=time)
+        return lambda_return(*steps, gamma=self.gamma, lmbda=self.lmbda, time_dim=time)
+
+    def _valid(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
+        """What counts, shaped like ``like``: no padding and, in a sequence, nothing after its first end."""
+        steps = tensordict.get(self.tensor_keys.step_mask, None)
+        if steps is not None:
+            steps = real_steps(steps, like)
+        if not self.sequences:
+            return steps
+        done = read(tensordict, next_key(self.tensor_keys.done))
+        first = (done.cumsum(tensordict.ndim - 1) - done.long()) == 0
+        return first if steps is None else first & steps
+
+    # ----------------------------------------------------------------- errors
+    def _error(
+        self,
+        tensordict: TensorDictBase,
+        value: Tensor,
+        value_target: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Unreduced loss, its target, and the absolute error; shaped like ``value``.
+
+        Entries that do not count may hold anything: their target becomes their value. The loss, not the
+        absolute error, is weighted by importance.
+        """
+        if valid is not None:
+            value_target = torch.where(valid, value_target, value.detach())
+        td_error = (value - value_target).detach().abs()
+        error = self._weighted(tensordict, self._distance(value, value_target))
+        return error, value_target, td_error
+
+    def _weighted(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
+        """``error`` ``[*B]`` or ``[*B, n_agents]`` times the importance weights of prioritised replay."""
+        weight = tensordict.get(self.tensor_keys.priority_weight, None)
+        if weight is None:
+            return error
+        ones = [1] * (error.ndim - tensordict.ndim)
+        return error * weight.reshape(*tensordict.shape, *ones).expand_as(error)
+
+    def _distance(self, value: Tensor, value_target: Tensor) -> Tensor:
+        """Unreduced loss, shaped like ``value``."""
+        if self.loss_function == "huber":
+            return huber_loss(value, value_target, reduction="none", delta=self.huber_delta)
+        return distance_loss(value, value_target, self.loss_function)
+
+
+def metrics_of(valid: Tensor | None, **values: Tensor) -> dict[str, Tensor]:
+    """Means of detached values over what counts."""
+    return {name: masked_mean(value.detach(), valid) for name, value in values.items()}
+
+
+def _check_returns(lmbda: float, n_steps: int, sequences: bool) -> None:
+    if n_steps < 1:
+        raise ValueError(f"`n_steps` must be at least 1; got {n_steps}.")
+    if lmbda > 0.0 and n_steps > 1:
+        raise ValueError(
+            f"`lmbda` = {lmbda} and `n_steps` = {n_steps} are two ways of using several rewards; "
+            "leave one of them at its default."
+        )
+    if (lmbda > 0.0 or n_steps > 1) and not sequences:
+        name = f"`lmbda` = {lmbda}" if lmbda > 0.0 else f"`n_steps` = {n_steps}"
+        raise ValueError(
+            f"{name} needs whole episodes; set sequences=True and give batches "
+            "[*B, T] with one episode a row."
+        )

@@ -1,0 +1,188 @@
+"""What value-based algorithms share: greedy policies on own values, exploration, replay, episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torchrl.data import LazyMemmapStorage, LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.data.replay_buffers import PrioritizedSampler, RandomSampler
+from torchrl.envs import Compose, InitTracker, TransformedEnv
+
+from marl_td import policies
+from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
+from marl_td.algorithms.recurrent import state_keys
+from marl_td.collect.episode_replay import EpisodeReplayBuffer
+from marl_td.losses.common import next_key
+from marl_td.losses.q_learning import LOSS_FUNCTIONS, QLearningLoss
+
+EXPLORATIONS = ("epsilon_greedy", "boltzmann")
+
+
+@dataclass
+class QConfig(MarlTdConfig):
+    """Hyperparameters of every value-based algorithm."""
+
+    ON_POLICY: ClassVar[bool] = False
+    CONTINUOUS: ClassVar[bool] = False
+
+    double_q: bool = True
+    """The live network chooses the next action, the target network values it (double Q-learning)."""
+    dueling: bool = False
+    """Each agent's network ends in a state value and advantages that are centred on it (dueling head)."""
+    loss_function: str = "l2"
+    """Error of the value: l2 (squared), l1, smooth_l1 or huber."""
+    huber_delta: float = 1.0
+    """Error at which huber becomes linear, in units of the return, > 0."""
+    lmbda: float = 0.0
+    """Mixing of n-step returns, in [0, 1]: lambda. 0 is one-step; above 0 whole episodes are replayed."""
+    n_steps: int = 1
+    """Rewards in an n-step return, >= 1: n. Above 1 (with lmbda 0) whole episodes are replayed."""
+    exploration: str = "epsilon_greedy"
+    """Random actions: epsilon_greedy, or boltzmann (drawn from the softmax of values / temperature)."""
+    temperature_init: float = 1.0
+    """Boltzmann's temperature at the start, in units of the return, > 0: tau."""
+    temperature_end: float = 0.05
+    """The temperature after experiment.exploration_anneal_frames, > 0; it falls by a constant factor."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_choice("loss_function", self.loss_function, LOSS_FUNCTIONS)
+        check_choice("exploration", self.exploration, EXPLORATIONS)
+        check_range("huber_delta", self.huber_delta, 1e-6)
+        check_range("lmbda", self.lmbda, 0.0, 1.0)
+        check_range("n_steps", self.n_steps, 1)
+        check_range("temperature_end", self.temperature_end, 1e-6)
+        check_range("temperature_init", self.temperature_init, self.temperature_end)
+        if self.lmbda > 0.0 and self.n_steps > 1:
+            raise ValueError(
+                f"lmbda={self.lmbda:g} and n_steps={self.n_steps} are two ways of using several "
+                "rewards; leave one of them at its default."
+            )
+
+    def loss_options(self) -> dict[str, Any]:
+        """The fields that :class:`QLearningLoss` takes, by its argument names."""
+        names = ("double_q", "loss_function", "huber_delta", "lmbda", "n_steps")
+        return {name: getattr(self, name) for name in names}
+
+
+class QFamily(MarlTdAlgorithm):
+    """Base of the algorithms that act greedily on the agents' values, and learn from replayed steps.
+
+    A member says which loss trains its networks and what it adds to a batch.
+    """
+
+    config: Any
+
+    def __init__(self, experiment: Any, config: QConfig) -> None:
+        super().__init__(experiment, config)
+        # BenchMARL flattens batches to single steps unless `has_rnn`, for which it also asks the
+        # critic's model; there is no critic here, and lambda-returns need the steps in order.
+        self.has_rnn = self.keeps_episodes
+
+    def loss(self, group: str, network: TensorDictModuleBase, **options: Any) -> QLearningLoss:
+        """The loss of ``group``, whose agents' values are ``network``'s."""
+        raise NotImplementedError
+
+    def add_signals(self, group: str, batch: TensorDictBase) -> None:
+        """Reward, done and terminated in the form that the loss reads."""
+        raise NotImplementedError
+
+    @property
+    def keeps_episodes(self) -> bool:
+        """Whether whole episodes are replayed: for recurrent networks and multi-step returns."""
+        several = self.config.lmbda > 0.0 or self.config.n_steps > 1
+        return self.model_config.is_rnn or several
+
+    # ------------------------------------------------------------- BenchMARL
+    def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
+        return policies.greedy_q(self, group, dueling=self.config.dueling)
+
+    def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
+        if self.config.exploration == "boltzmann":
+            temperature = (self.config.temperature_init, self.config.temperature_end)
+            return policies.boltzmann(self, group, policy_for_loss, *temperature)
+        return policies.epsilon_greedy(self, group, policy_for_loss)
+
+    def _get_loss(
+        self, group: str, policy_for_loss: Any, continuous: bool
+    ) -> tuple[QLearningLoss, bool]:
+        loss = self.loss(
+            group,
+            policy_for_loss.select_subsequence(out_keys=[(group, "action_value")]),
+            gamma=self.experiment_config.gamma,
+            sequences=self.keeps_episodes,
+            **self.config.loss_options(),
+        )
+        entries = {field.name: field.default for field in fields(loss._AcceptedKeys)}
+        own = {name: (group, key[1]) for name, key in entries.items() if isinstance(key, tuple)}
+        loss.set_keys(**own)
+        return loss.to(self.device), True
+
+    def _get_parameters(self, group: str, loss: QLearningLoss) -> dict[str, Iterable[Any]]:
+        return {
+            name: [parameter for network in networks for parameter in network.parameters()]
+            for name, networks in loss.networks().items()
+        }
+
+    def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
+        """Signals, without what the loss does not read (it would only fill the replay)."""
+        self.add_signals(group, batch)
+        unread: list[NestedKey] = [(group, "action_value"), (group, policies.DUELING)]
+        for state in state_keys(self.get_policy_for_loss(group)):  # an episode starts from zero
+            unread += [state, next_key(state)]
+        loss, _ = self.get_loss_and_updater(group)
+        read = {
+            key
+            for networks in loss.networks().values()
+            for network in networks
+            for key in network.in_keys
+        }
+        for key in batch.keys(include_nested=True, leaves_only=True):
+            plain = key[1:] if key[0] == "next" else key
+            if plain[0] == "joint" and plain not in read:
+                unread.append(key)
+        return batch.exclude(*unread)
+
+    def process_env_fun(
+        self, env_fun: Callable[[], TransformedEnv]
+    ) -> Callable[[], TransformedEnv]:
+        """Mark the first step of every episode, where the model's own transforms do not."""
+        if not self.keeps_episodes or self.model_config.is_rnn:
+            return env_fun
+        return lambda: env_fun().append_transform(InitTracker(init_key="is_init"))
+
+    def get_replay_buffer(self, group: str, transforms: Any = None) -> TensorDictReplayBuffer:
+        """BenchMARL's buffer of single steps, or one of whole episodes.
+
+        The experiment's sizes count steps: episodes are counted as if each took the time limit.
+        """
+        if not self.keeps_episodes:
+            return super().get_replay_buffer(group, transforms)
+        settings = self.experiment_config
+        length = int(self.experiment.max_steps)
+        n_stored = -(-settings.replay_buffer_memory_size(self.on_policy) // length)
+        n_sampled = -(-settings.train_minibatch_size(self.on_policy) // length)
+        sampler: Any = RandomSampler()
+        if settings.off_policy_use_prioritized_replay_buffer:
+            sampler = PrioritizedSampler(
+                n_stored, settings.off_policy_prb_alpha, settings.off_policy_prb_beta
+            )
+        return EpisodeReplayBuffer(
+            max_length=length,
+            storage=self._storage(group, n_stored),
+            sampler=sampler,
+            batch_size=n_sampled,
+            priority_key=(group, "td_error"),
+            transform=None if transforms is None else Compose(*transforms),
+        )
+
+    def _storage(self, group: str, n_stored: int) -> LazyTensorStorage:
+        if self.buffer_device != "disk":
+            return LazyTensorStorage(n_stored, device=self.buffer_device)
+        folder = self.experiment.folder_name / f"buffer_{group}"
+        return LazyMemmapStorage(n_stored, device=self.device, scratch_dir=folder)
