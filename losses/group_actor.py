@@ -3,9 +3,9 @@
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from marl_td.losses.common import require
+from marl_td.losses.functional.action_values import one_hot_action
 from marl_td.losses.functional.deterministic import (
     categorical_entropy,
     gumbel_noise,
@@ -76,7 +76,7 @@ class GroupActor(nn.Module):
         """
         action = require(tensordict, (self.group, "action"))
         if self.n_actions is not None:
-            return one_hot(action, self.n_actions).float()
+            return one_hot_action(action, self.n_actions)
         return self._scaled(action)
 
     def forward(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor | None]:

@@ -8,13 +8,13 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from marl_td.losses.common import masked_mean, read, require, run
 from marl_td.losses.functional.action_values import (
     chosen_action_value,
     greedy_value,
     masked_argmax,
+    one_hot_action,
 )
 from marl_td.losses.q_learning import QLearningLoss, metrics_of
 from marl_td.losses.targets import target_copy
@@ -78,7 +78,7 @@ class MixedQLoss(QLearningLoss):
 
     def _joint_action(self, tensordict: TensorDictBase, action: Tensor, n_actions: int) -> Tensor:
         """One-hot rows ``[*B, n_agents, n_actions]``, those of dead agents zero."""
-        return self._of_alive(tensordict, one_hot(action, n_actions).float())
+        return self._of_alive(tensordict, one_hot_action(action, n_actions))
 
     def _of_alive(self, tensordict: TensorDictBase, value: Tensor) -> Tensor:
         """``value`` ``[*B, n_agents, ...]`` with 0 for dead agents."""

@@ -95,3 +95,26 @@ def greedy_value(
     """
     check_same_shape(action_value=action_value, selecting_value=selecting_value)
     return chosen_action_value(action_value, masked_argmax(selecting_value, action_mask))
+
+
+def one_hot_action(action: Tensor, n_actions: int) -> Tensor:
+    """The action as a row of zeros with a one.
+
+    Unlike ``torch.nn.functional.one_hot`` it never looks at the values, so that nothing waits for a GPU and
+    graphs stay whole; an index out of range gives zeros.
+
+    Args:
+        action: ``[*B]`` int64 indices.
+        n_actions: number of actions.
+
+    Returns:
+        ``[*B, n_actions]`` of the default float type.
+
+    Example:
+        >>> import torch
+        >>> one_hot_action(torch.tensor([2, 0]), 3)
+        tensor([[0., 0., 1.],
+                [1., 0., 0.]])
+    """
+    index = torch.arange(n_actions, device=action.device)
+    return (action.unsqueeze(-1) == index).to(torch.get_default_dtype())

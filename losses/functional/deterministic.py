@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot, softmax
+from torch.nn.functional import softmax
 
-from marl_td.losses.functional.action_values import mask_unavailable
+from marl_td.losses.functional.action_values import mask_unavailable, one_hot_action
 from marl_td.losses.functional.checks import check_same_shape
 
 
@@ -101,7 +101,7 @@ def straight_through(
         logits = logits + noise
     logits = mask_unavailable(logits / temperature, action_mask)
     relaxed = softmax(logits, dim=-1)
-    hard = one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
+    hard = one_hot_action(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
     return hard + (relaxed - relaxed.detach())
 
 

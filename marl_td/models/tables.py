@@ -46,21 +46,19 @@ class ValueTable(TensorDictModuleBase):
         return tensordict.set(self.out_keys[0], self.values(tensordict.get(self.in_keys[0])))
 
 
-class AgentIndex(TensorDictModuleBase):
-    """Writes a one-hot index of each agent, ``[*B, n_agents, n_agents]``: all that can be seen of it."""
-
-    identity: Tensor
+class NothingSeen(TensorDictModuleBase):
+    """Writes what is seen of each agent where agents see nothing: a constant, ``[*B, n_agents, 1]``."""
 
     def __init__(self, team: Team) -> None:
         super().__init__()
         self.in_keys = [team.state_key]
         self.out_keys = [team.key("agent_input")]
-        self.register_buffer("identity", torch.eye(team.n_agents), persistent=False)
+        self.n_agents = team.n_agents
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write the index into ``tensordict``."""
-        batch = tensordict.get(self.in_keys[0]).shape[:-1]
-        return tensordict.set(self.out_keys[0], self.identity.expand(*batch, -1, -1))
+        """Write the constant into ``tensordict``."""
+        state = tensordict.get(self.in_keys[0])
+        return tensordict.set(self.out_keys[0], state.new_ones(*state.shape[:-1], self.n_agents, 1))
 
 
 class TableNetworks:
@@ -73,7 +71,7 @@ class TableNetworks:
     """
 
     def __init__(self, n_states: int, n_agents: int, n_actions: int) -> None:
-        self.team = Team(n_agents, n_actions, d_state=n_states, d_agent=n_agents)
+        self.team = Team(n_agents, n_actions, d_state=n_states, d_agent=1)
 
     def agents(self, name: str, width: int) -> ValueTable:
         """Free numbers ``[*B, n_agents, width]`` for every state and agent."""
@@ -81,7 +79,7 @@ class TableNetworks:
         return ValueTable(team.d_state, team.n_agents, width, out_key=team.key(name))
 
     def central(self, module: TensorDictModuleBase) -> TensorDictModuleBase:
-        """``module`` behind the agents' index, if it reads what is seen of them."""
+        """``module`` behind a constant, if it reads what is seen of the agents."""
         if self.team.key("agent_input") not in module.in_keys:
             return module
-        return TensorDictSequential(AgentIndex(self.team), module)
+        return TensorDictSequential(NothingSeen(self.team), module)

@@ -42,7 +42,7 @@ def tables(payoff, algorithm: str, n_seeds: int, **options) -> torch.Tensor:
 # ------------------------------------------------------------------ known tables
 def test_qmix_learns_its_known_table_on_every_seed():
     """QTRAN's game (Son et al. 2019, Table 1): the local optimum that QMIX is known for."""
-    runs = train_game(QTRAN, "qmix", range(32))
+    runs = train_game(QTRAN, "qmix", range(32), n_steps=400)
     assert [run.seed for run in runs] == list(range(32))
     for run in runs:
         torch.testing.assert_close(torch.tensor(run.table), LEARNED_BY_QMIX, rtol=0.0, atol=0.1)
@@ -68,6 +68,32 @@ def test_a_sum_learns_the_least_squares_table(payoff):
         squared = (expected - torch.tensor(payoff)).square().sum().item()
         assert run.squared_error == pytest.approx(squared, rel=1e-2, abs=1e-2)
         assert run.greedy_payoff == payoff_at_best(expected, torch.tensor(payoff))
+
+
+def test_qatten_learns_the_same_table():
+    """With nothing to tell agents or states apart its attention is even: a sum (Yang et al. 2020, eq. 13)."""
+    expected = additive(torch.tensor(QTRAN))
+    for run in train_game(QTRAN, "qatten", range(32), n_steps=400):
+        torch.testing.assert_close(torch.tensor(run.table), expected, rtol=0.0, atol=0.1)
+        assert run.greedy_payoff == 0.0
+
+
+def test_qplex_represents_the_table_that_a_monotone_mixer_cannot():
+    """Given values whose best actions are right; `docs/algorithms/qplex.md` has what it learns alone."""
+    sizes = {"n_states": 1, "n_agents": 2, "n_actions": 3}
+    batch = one_step_batch(torch.tensor(QTRAN))
+    errors = {}
+    for name in ("qplex", "qmix"):
+        losses = seeded_losses(game_algorithm(name), range(4), **sizes)
+        for loss in losses:
+            loss.network.table.data.copy_(torch.tensor([5.0, 3.0, 2.0]).expand(1, 2, 3))
+            loss.network.table.requires_grad_(False)
+        with torch.no_grad():
+            fitted = [loss.team_value(batch) for loss in fit(losses, batch, n_steps=400)]
+        payoff = batch["next", "reward"].squeeze(-1)
+        errors[name] = min((value - payoff).square().sum().item() for value in fitted)
+    assert errors["qplex"] < 1e-3
+    assert errors["qmix"] > 287.0
 
 
 def payoff_at_best(values: torch.Tensor, payoff: torch.Tensor) -> float:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
 from torch import nn
 from torchrl.modules import MultiAgentMLP
 
 from marl_td.losses.q_mixing import QMixingLoss
 from marl_td.models.mixers import Mixer, QMixer, SumMixer
+from marl_td.models.team import Team
+from marl_td.registry import algorithm_config
 
 D_OBS = 4
 D_STATE = 5
 N_ACTIONS = 3
 
 
-def network(n_agents: int = 2, share: bool = True) -> TensorDictModule:
+def network(
+    n_agents: int = 2, share: bool = True, name: str = "action_value", width: int = N_ACTIONS
+) -> TensorDictModule:
     """A hidden layer of 8, from observations to action values."""
     net = MultiAgentMLP(
         n_agent_inputs=D_OBS,
-        n_agent_outputs=N_ACTIONS,
+        n_agent_outputs=width,
         n_agents=n_agents,
         centralized=False,
         share_params=share,
         num_cells=[8],
         activation_class=nn.Tanh,
     )
-    return TensorDictModule(net, [("agents", "observation")], [("agents", "action_value")])
+    return TensorDictModule(net, [("agents", "observation")], [("agents", name)])
 
 
 class SmallGru(TensorDictModuleBase):
@@ -132,3 +136,32 @@ def make_episodes(
         if key in batch.keys(True, True):  # what a step reaches, the next one starts from
             batch.get(key)[:, 1:] = batch["next"].get(key)[:, :-1]
     return batch
+
+
+class SmallNetworks:
+    """The networks of a small team, see `marl_td.models.team.TeamNetworks`."""
+
+    def __init__(self, n_agents: int = 2, share: bool = True, mortal: bool = False) -> None:
+        self.share = share
+        self.team = Team(n_agents, N_ACTIONS, D_STATE, D_OBS, mortal=mortal)
+
+    def agents(self, name: str, width: int) -> TensorDictModule:
+        """A hidden layer of 8 from the observations."""
+        return network(self.team.n_agents, self.share, name, width)
+
+    def central(self, module: TensorDictModuleBase) -> TensorDictModuleBase:
+        """Observations are what is seen of the agents."""
+        key = self.team.key("agent_input")
+        if key not in module.in_keys:
+            return module
+        seen = TensorDictModule(nn.Identity(), [("agents", "observation")], [key])
+        return TensorDictSequential(seen, module)
+
+
+def loss_of(name: str, n_agents: int = 2, share: bool = True, mortal: bool = True, **options):
+    """The loss of the algorithm ``name``, whose target networks differ from the live ones."""
+    config = algorithm_config(name)()
+    networks = SmallNetworks(n_agents, share, mortal)
+    options = {**config.loss_options(), **options}
+    values = networks.agents("action_value", N_ACTIONS)
+    return perturb_targets(config.build_loss(values, networks, **options))

@@ -6,10 +6,15 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.modules.models.multiagent import QMixer as TorchRLQMixer
 
-from marl_td.models.mixers import QMixer, SumMixer
+from marl_td.losses.functional.action_values import one_hot_action
+from marl_td.models.mixers import QattenMixer, QMixer, QplexMixer, SumMixer
+from marl_td.models.mixers.duplex import Kernels
 from marl_td.models.tables import ValueTable
 
 N_AGENTS, D_STATE = 3, 5
+
+
+N_ACTIONS, D_AGENT = 4, 2
 
 
 def team(batch: tuple[int, ...], group: str = "agents") -> TensorDict:
@@ -17,17 +22,72 @@ def team(batch: tuple[int, ...], group: str = "agents") -> TensorDict:
     agents = TensorDict(
         {"chosen_action_value": torch.randn(*batch, N_AGENTS, 1)}, [*batch, N_AGENTS]
     )
+    agents["greedy_action_value"] = agents["chosen_action_value"] + torch.rand(*batch, N_AGENTS, 1)
+    agents["agent_input"] = torch.randn(*batch, N_AGENTS, D_AGENT)
+    agents["mask"] = torch.rand(*batch, N_AGENTS) < 0.7
+    action = torch.randint(N_ACTIONS, (*batch, N_AGENTS))
+    agents["joint_action"] = one_hot_action(action, N_ACTIONS)
     return TensorDict({group: agents, "state": torch.randn(*batch, D_STATE)}, batch)
 
 
-@pytest.mark.parametrize("make", [lambda: QMixer(N_AGENTS, D_STATE), lambda: SumMixer(N_AGENTS)])
+ALIVE = {"alive_key": ("agents", "mask")}
+MIXERS = {
+    "sum": lambda: SumMixer(N_AGENTS),
+    "qmix": lambda: QMixer(N_AGENTS, D_STATE),
+    "qatten": lambda: QattenMixer(N_AGENTS, D_STATE, D_AGENT),
+    "qatten, mortal": lambda: QattenMixer(N_AGENTS, D_STATE, D_AGENT, **ALIVE),
+    "qplex": lambda: QplexMixer(N_AGENTS, N_ACTIONS, D_STATE),
+    "qplex, one layer": lambda: QplexMixer(N_AGENTS, N_ACTIONS, D_STATE, kernel_layers=1),
+}
+
+
+@pytest.mark.parametrize("make", MIXERS.values(), ids=MIXERS)
 @pytest.mark.parametrize("batch", [(), (4,), (2, 6), (2, 3, 4)])
 def test_tensordict_and_tensors_agree_for_any_batch(make, batch):
     mixer, data = make(), team(batch)
     value = mixer(data.clone())["global_value"]
     assert value.shape == (*batch, 1)
-    local = data["agents", "chosen_action_value"].squeeze(-1)
-    torch.testing.assert_close(mixer.mix(local, data["state"]), value.squeeze(-1))
+    entries = [data[key] for key in mixer.in_keys]
+    values = [entry.squeeze(-1) for entry in entries[: mixer.n_values]]
+    mixed = mixer.mix(*values, *entries[mixer.n_values :])
+    torch.testing.assert_close(mixed, value.squeeze(-1))
+
+
+@pytest.mark.parametrize("make", MIXERS.values(), ids=MIXERS)
+def test_every_part_of_a_batch_is_mixed_by_itself_and_every_parameter_is_used(make):
+    mixer, data = make(), team((4,))
+    mixed = mixer(data.clone())["global_value"]
+    torch.testing.assert_close(mixer(data[2:3].clone())["global_value"], mixed[2:3])
+    if any(True for _ in mixer.parameters()):
+        mixed.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in mixer.parameters())
+
+
+def test_one_layer_kernels_and_deep_ones_are_separate_networks():
+    """Each kernel is its own network: changing one leaves the others' outputs alone."""
+    for n_layers in (1, 3):
+        kernels = Kernels(2, 5, 6, 3, n_layers)
+        x = torch.randn(7, 5)
+        before = kernels(x)
+        assert before.shape == (7, 2, 3)
+        with torch.no_grad():
+            layer = kernels.others[-1] if n_layers > 1 else None
+            if layer is None:
+                kernels.first.weight[:3] += 1.0
+            else:
+                layer.weight[0] += 1.0
+        after = kernels(x)
+        assert torch.equal(after[:, 1], before[:, 1])
+        assert not torch.equal(after[:, 0], before[:, 0])
+
+
+def test_a_dead_agent_has_no_part_in_the_attention():
+    mixer, data = MIXERS["qatten, mortal"](), team((6,))
+    data["agents", "mask"] = torch.tensor([True, False, True]).expand(6, 3)
+    data["agents", "chosen_action_value"][:, 1] = 0.0
+    before = mixer(data.clone())["global_value"]
+    data["agents", "agent_input"][:, 1] += 5.0
+    torch.testing.assert_close(mixer(data)["global_value"], before)
 
 
 def test_keys_may_be_chosen():
@@ -131,6 +191,20 @@ def test_a_value_table_reads_the_row_of_its_state():
         (lambda: QMixer(2, 3, d_hypernet=0), "d_hypernet must be at least 1; got 0"),
         (lambda: QMixer(2, 3, hypernet_layers=3), "hypernet_layers must be 1 or 2; got 3"),
         (lambda: QMixer(2, 3, state_norm="batch"), "one of none, layer; got 'batch'"),
+        (lambda: QattenMixer(2, 3, 0), "d_agent must be at least 1; got 0"),
+        (lambda: QattenMixer(2, 3, 4, n_heads=0), "n_heads must be at least 1; got 0"),
+        (lambda: QplexMixer(2, 0, 3), "n_actions must be at least 1; got 0"),
+        (lambda: QplexMixer(2, 3, 3, kernel_layers=0), "kernel_layers must be at least 1; got 0"),
+        (
+            lambda: QplexMixer(2, 3, 1).importance(torch.zeros(4, 1), torch.zeros(4, 2, 2)),
+            r"`joint_action` must be .* with trailing sizes \(2, 3\); got \(4, 2, 2\)",
+        ),
+        (
+            lambda: QattenMixer(2, 3, 4).mix(
+                torch.zeros(5, 2), torch.zeros(5, 3), torch.zeros(5, 2, 3)
+            ),
+            r"`agents` must be .* with trailing sizes \(2, 4\); got \(5, 2, 3\)",
+        ),
         (lambda: QMixer(2, 1, state_norm="layer"), "turns a state of width 1 into 0"),
         (
             lambda: QMixer(2, 3).mix(torch.zeros(4, 2), torch.zeros(4, 2)),

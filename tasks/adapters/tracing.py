@@ -1,0 +1,186 @@
+"""A simulator's step, which changes objects in place, as one pure graph of tensor operations.
+
+Torch's ``make_fx`` writes down what a program does to tensors. Three things in a simulator stand in its way,
+and :class:`Recording` deals with them: questions about values (``if collides.any():``), entries chosen by a
+mask (``reward[on_goal] += 1``, whose size depends on values), and computations with constants.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
+from torch.func import functionalize
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+Assumed = Mapping[str, bool]
+"""Name of a function to the answer that a question about values in it is given."""
+
+
+class Untraceable(ValueError):
+    """A program that is not a pure function of tensors; the message names the place and says why."""
+
+
+class Assuming(TorchFunctionMode):
+    """Answers questions about values (``bool(tensor)``) in some functions without looking.
+
+    Args:
+        assumed: the functions and the answers.
+    """
+
+    def __init__(self, assumed: Assumed) -> None:
+        super().__init__()
+        self.assumed = assumed
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.Tensor.__bool__:
+            answer = self.assumed.get(_caller().f_code.co_name)
+            if answer is not None:
+                return answer
+        return func(*args, **(kwargs or {}))
+
+
+class Recording(Assuming):
+    """What a traced program runs in.
+
+    Args:
+        inputs: the tensors that stand for others; what does not depend on them may be looked at.
+        assumed: as in :class:`Assuming`.
+    """
+
+    def __init__(self, inputs: Iterable[Tensor], assumed: Assumed) -> None:
+        super().__init__(assumed)
+        self.unknown = WeakIdKeyDictionary()
+        self._mark(tuple(inputs))
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        random = torch.get_rng_state()
+        out = self._record(func, types, args, kwargs)
+        depends = any(
+            value in self.unknown for value in tree_leaves((args, kwargs)) if _is_tensor(value)
+        )
+        if depends or not torch.equal(random, torch.get_rng_state()):
+            self._mark(args[0] if func is torch.Tensor.__setitem__ else out)
+        return out
+
+    def _record(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func is torch.Tensor.__bool__:
+            return self._answer(func, types, args)
+        if func is torch.Tensor.__getitem__ and _is_mask(args[1]):
+            return args[0].clone()  # all of them: only the chosen ones are put back, below
+        if func is torch.Tensor.__setitem__ and _is_mask(args[1]):
+            target, mask, value = args
+            mask = mask.reshape(*mask.shape, *[1] * (target.ndim - mask.ndim))
+            return target.copy_(torch.where(mask, value, target))
+        return func(*args, **kwargs)
+
+    def _answer(self, func: Any, types: Any, args: Any) -> Any:
+        frame = _caller()
+        name = frame.f_code.co_name
+        if name in self.assumed:
+            return self.assumed[name]
+        if args[0] in self.unknown:
+            place = f"{frame.f_code.co_filename.rpartition('/')[2]}, line {frame.f_lineno}"
+            raise Untraceable(f"{name} ({place}) decides by the value of a tensor")
+        with disable_proxy_modes_tracing():
+            return func(*args)
+
+    def _mark(self, values: Any) -> None:
+        for value in tree_leaves(values):
+            if isinstance(value, Tensor):
+                self.unknown[value] = True
+
+
+def trace(
+    program: Callable[..., list[Tensor]], inputs: list[Tensor], assumed: Assumed
+) -> GraphModule:
+    """``program`` as a graph without changes in place: tensors in, tensors out, nothing else read or written.
+
+    Args:
+        program: takes ``inputs``, given as separate arguments, and returns a list of tensors.
+        inputs: examples of the real shapes.
+        assumed: functions whose questions about values are answered without looking.
+
+    Raises:
+        Untraceable: where the program's course depends on values, or it changes a constant.
+    """
+
+    def recorded(*values: Tensor) -> list[Tensor]:
+        own = [value.clone() for value in values]
+        with Recording(own, assumed):
+            return program(*own)
+
+    try:
+        # Without a context every operation would make a mode for fake tensors of its own.
+        with tracing(TracingContext(FakeTensorMode())):
+            graph = make_fx(recorded)(*inputs)
+            pure = make_fx(functionalize(graph, remove="mutations"))(*inputs)
+    except (RuntimeError, IndexError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise Untraceable(f"it cannot be written as a graph: {reason}") from error
+    return pure
+
+
+def reached_inputs(graph: GraphModule) -> list[set[int]]:
+    """For each output of ``graph``, the numbers of the inputs that it depends on."""
+    known: dict[Node, int] = {}  # as bits: there may be thousands of nodes
+    n_inputs = 0
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            known[node] = 1 << n_inputs
+            n_inputs += 1
+        else:
+            bits = 0
+            for before in node.all_input_nodes:
+                bits |= known[before]
+            known[node] = bits
+    outputs = graph.graph.output_node().args[0]
+    return [{i for i in range(n_inputs) if known[node] >> i & 1} for node in outputs]
+
+
+def cut(graph: GraphModule, inputs: list[int], outputs: list[int]) -> GraphModule:
+    """``graph`` with these inputs and outputs only; it must not depend on the inputs left out."""
+    end = graph.graph.output_node()
+    end.args = (tuple(end.args[0][i] for i in outputs),)
+    graph.graph.eliminate_dead_code()
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    for number, node in enumerate(placeholders):
+        if number not in inputs:
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype == torch.bool
+
+
+def _caller() -> FrameType:
+    """The innermost frame outside torch and this file."""
+    frame: Any = sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] == "torch" or (
+        frame.f_code.co_filename == __file__
+    ):
+        frame = frame.f_back
+    found: FrameType = frame
+    return found
+
