@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from marl_td.losses.q_mixing import QMixingLoss
     from marl_td.losses.targets import TargetUpdater, target_copy
     from marl_td.losses.value_norm import PopArt, ValueNorm
+    from marl_td.losses.weighted_q_mixing import WeightedQMixingLoss
 
 _MODULES = {
     "IndependentQLoss": "independent_q",
@@ -25,6 +26,7 @@ _MODULES = {
     "QMixingLoss": "q_mixing",
     "TargetUpdater": "targets",
     "ValueNorm": "value_norm",
+    "WeightedQMixingLoss": "weighted_q_mixing",
     "target_copy": "targets",
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "QMixingLoss",
     "TargetUpdater",
     "ValueNorm",
+    "WeightedQMixingLoss",
     "target_copy",
 ]
 

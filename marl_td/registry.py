@@ -21,6 +21,8 @@ ALGORITHMS: dict[str, str] = {
     "iql": "marl_td.algorithms.iql:IqlConfig",
     "vdn": "marl_td.algorithms.vdn:VdnConfig",
     "qmix": "marl_td.algorithms.qmix:QmixConfig",
+    "cw_qmix": "marl_td.algorithms.weighted_qmix:CwQmixConfig",
+    "ow_qmix": "marl_td.algorithms.weighted_qmix:OwQmixConfig",
     "qatten": "marl_td.algorithms.qatten:QattenConfig",
     "qplex": "marl_td.algorithms.qplex:QplexConfig",
 }

@@ -78,6 +78,28 @@ def test_qatten_learns_the_same_table():
         assert run.greedy_payoff == 0.0
 
 
+@pytest.mark.parametrize(
+    ("n_seeds", "n_steps"), [(8, 400), pytest.param(32, 1000, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(
+    ("algorithm", "elsewhere"),
+    [("cw_qmix", -6.0), ("ow_qmix", -12.0 * 0.1 / 1.1)],
+)
+def test_weighting_finds_the_best_joint_action(algorithm, elsewhere, n_seeds, n_steps):
+    """The weighted least squares: 8 at the best joint action, one number elsewhere.
+
+    CW-QMIX (weights all alpha elsewhere): the mean of -12 four times and 0 four times. OW-QMIX (weight 1 for
+    the zeros above it, alpha for the -12 below it): -12 alpha / (1 + alpha), alpha = 0.1.
+    """
+    expected = torch.full((3, 3), elsewhere)
+    expected[0, 0] = 8.0
+    for run in train_game(QTRAN, algorithm, range(n_seeds), n_steps=n_steps):
+        torch.testing.assert_close(torch.tensor(run.table), expected, rtol=0.0, atol=0.1)
+        joint = torch.tensor(run.joint_table)
+        torch.testing.assert_close(joint, torch.tensor(QTRAN), rtol=0.0, atol=0.1)
+        assert run.greedy_payoff == 8.0
+
+
 def test_qplex_represents_the_table_that_a_monotone_mixer_cannot():
     """Given values whose best actions are right; `docs/algorithms/qplex.md` has what it learns alone."""
     sizes = {"n_states": 1, "n_agents": 2, "n_actions": 3}

@@ -64,7 +64,8 @@ def test_an_unavailable_action_has_no_part_in_any_target(name):
         data["agents", "action_mask"] = mask
     before = loss(batch)
     with torch.no_grad():
-        for module in (loss.network, loss.target_network):
+        names = ("network", "target_network", "central_network", "target_central_network")
+        for module in (getattr(loss, name) for name in names if hasattr(loss, name)):
             for parameter in module.parameters():
                 if parameter.shape[-1] == N_ACTIONS and parameter.ndim == 2:
                     parameter[..., 2] += 100.0  # the output's bias
@@ -105,7 +106,7 @@ def test_importance_weights_count_in_every_named_loss(name):
     out = loss(batch)
     for key in loss.networks():
         expected = (rows[0][key] + 0.5 * rows[2][key] + 2.0 * rows[3][key]) / 4
-        torch.testing.assert_close(out[key], expected)
+        torch.testing.assert_close(out[key], expected, rtol=1e-4, atol=1e-5)
 
 
 # tensordict 0.11's own: a retired setting of torch, and its locks under the compiler.

@@ -7,7 +7,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.modules.models.multiagent import QMixer as TorchRLQMixer
 
 from marl_td.losses.functional.action_values import one_hot_action
-from marl_td.models.mixers import QattenMixer, QMixer, QplexMixer, SumMixer
+from marl_td.models.mixers import CentralMixer, QattenMixer, QMixer, QplexMixer, SumMixer
 from marl_td.models.mixers.duplex import Kernels
 from marl_td.models.tables import ValueTable
 
@@ -34,6 +34,7 @@ ALIVE = {"alive_key": ("agents", "mask")}
 MIXERS = {
     "sum": lambda: SumMixer(N_AGENTS),
     "qmix": lambda: QMixer(N_AGENTS, D_STATE),
+    "central": lambda: CentralMixer(N_AGENTS, D_STATE, d_hidden=8),
     "qatten": lambda: QattenMixer(N_AGENTS, D_STATE, D_AGENT),
     "qatten, mortal": lambda: QattenMixer(N_AGENTS, D_STATE, D_AGENT, **ALIVE),
     "qplex": lambda: QplexMixer(N_AGENTS, N_ACTIONS, D_STATE),
@@ -191,6 +192,7 @@ def test_a_value_table_reads_the_row_of_its_state():
         (lambda: QMixer(2, 3, d_hypernet=0), "d_hypernet must be at least 1; got 0"),
         (lambda: QMixer(2, 3, hypernet_layers=3), "hypernet_layers must be 1 or 2; got 3"),
         (lambda: QMixer(2, 3, state_norm="batch"), "one of none, layer; got 'batch'"),
+        (lambda: CentralMixer(2, 3, n_hidden=0), "n_hidden must be at least 1; got 0"),
         (lambda: QattenMixer(2, 3, 0), "d_agent must be at least 1; got 0"),
         (lambda: QattenMixer(2, 3, 4, n_heads=0), "n_heads must be at least 1; got 0"),
         (lambda: QplexMixer(2, 0, 3), "n_actions must be at least 1; got 0"),

@@ -8,11 +8,13 @@ with plain tensors ``mixer.mix(local_value [*B, n_agents], *inputs)`` returns ``
 from marl_td.models.mixers.additive import SumMixer
 from marl_td.models.mixers.attention import QattenMixer
 from marl_td.models.mixers.base import STATE_NORMS, Mixer, StateInput
+from marl_td.models.mixers.central import CentralMixer
 from marl_td.models.mixers.duplex import QplexMixer
 from marl_td.models.mixers.monotonic import QMixer
 
 __all__ = [
     "STATE_NORMS",
+    "CentralMixer",
     "Mixer",
     "QMixer",
     "QattenMixer",
