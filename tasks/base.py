@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -62,7 +62,8 @@ class GroupSpec:
     """What the agents of one group see and do.
 
     ``masked`` says that :meth:`Task.action_mask` returns this group's available actions;
-    ``mortal`` that :meth:`Task.alive` says which of its agents are alive.
+    ``mortal`` that :meth:`Task.alive` says which of its agents are alive; ``info`` names the raw
+    quantities of single agents in :meth:`Task.agent_info`, with their widths.
     """
 
     n_agents: int
@@ -70,6 +71,7 @@ class GroupSpec:
     action: Box | Discrete
     masked: bool = False
     mortal: bool = False
+    info: dict[str, int] = field(default_factory=dict)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -142,6 +144,8 @@ class Task(ABC, Generic[P, S]):
     """The parameter dataclass."""
     has_continuous_actions: ClassVar[bool] = True
     has_discrete_actions: ClassVar[bool] = True
+    terminates: ClassVar[bool] = True
+    """Whether an episode can end before the time limit."""
     unit: ClassVar[str] = "return"
     """Unit of :meth:`score`, such as ``"$ per period"``."""
     higher_is_better: ClassVar[bool] = True
@@ -172,6 +176,11 @@ class Task(ABC, Generic[P, S]):
     def d_state(self) -> int | None:
         """Width of the global state, or None if the task has none."""
         return None
+
+    @property
+    def shortest_episode(self) -> int:
+        """No episode ends before so many steps; it bounds how many start states a batch needs."""
+        return 1 if self.terminates else self.params.max_steps
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
@@ -210,6 +219,13 @@ class Task(ABC, Generic[P, S]):
 
     def alive(self, state: S) -> Groups:
         """Alive agents ``{group: [n_envs, n_agents]}`` bool of the mortal groups."""
+        return {}
+
+    def agent_info(self, state: S) -> dict[str, Groups]:
+        """Raw quantities of single agents, ``{name: {group: [n_envs, n_agents, d]}}`` float32.
+
+        They are for people to look at, and in the state: what a step alone knows must be kept there.
+        """
         return {}
 
     # ---------------------------------------------------------------- judging

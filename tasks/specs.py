@@ -6,6 +6,7 @@ The one place that knows the layout of keys (``docs/shapes.md``)::
     (group, "action")       [n_envs, n_agents(, d_action)]   float32 or int64
     (group, "action_mask")  [n_envs, n_agents, n_actions]    bool, masked groups only
     (group, "mask")         [n_envs, n_agents]               bool, true = alive, mortal groups only
+    (group, "info", name)   [n_envs, n_agents, d]            float32, where there is one
     (group, "reward")       [n_envs, n_agents, 1]            float32
     "state"                 [n_envs, d_state]                float32, where there is one
     ("info", name)          [n_envs, 1]                      float32, this step's raw quantities
@@ -103,4 +104,7 @@ def _observation_spec(group: str, spec: GroupSpec, shape: tuple[int, ...]) -> Co
         entries["action_mask"] = Binary(n_actions, (*shape, n_actions), dtype=torch.bool)
     if spec.mortal:
         entries["mask"] = Categorical(2, shape=shape, dtype=torch.bool)
+    if spec.info:
+        info = {name: Unbounded((*shape, width)) for name, width in spec.info.items()}
+        entries["info"] = Composite(info, shape=shape)
     return Composite(entries, shape=shape)

@@ -163,6 +163,8 @@ def observed(task: Task[Any, Any], state: Any, info: dict[str, Tensor]) -> Entri
     if task.d_state is not None:
         out["state",] = task.team_state(state)
     out.update({("info", key): info[key].unsqueeze(-1) for key in task.info_keys})
+    for name, values in task.agent_info(state).items():
+        out.update({(group, "info", name): value for group, value in values.items()})
     return out
 
 

@@ -13,6 +13,7 @@ from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPri
 
 from marl_td.collect.nested import Path, as_path
 from marl_td.models.compiling import NotCompilable
+from marl_td.tasks.adapters.tracing import Untraceable
 from marl_td.tasks.vector_env import Entries, VectorEnv
 
 
@@ -35,11 +36,7 @@ class Bookkeeping:
         while isinstance(env, TransformedEnv):
             transforms = [*_flat(env.transform), *transforms]
             env = env.base_env
-        if not isinstance(env, VectorEnv):
-            raise NotCompilable(
-                f"the environment is a {type(env).__name__}, not a batched task of marl_td"
-            )
-        self.env = env
+        self.env = _batched_task(env)
         for transform in transforms:
             self._add(transform)
 
@@ -93,6 +90,20 @@ class Bookkeeping:
         for key in self.primers:
             out[key] = following.get(key, before[key])
         return out
+
+
+def _batched_task(env: EnvBase) -> VectorEnv:
+    """``env`` itself, or what it says is the same as a batched task."""
+    if isinstance(env, VectorEnv):
+        return env
+    if not hasattr(type(env), "as_batched_task"):
+        name = type(env).__name__
+        raise NotCompilable(f"the environment is a {name}, not a batched task of marl_td")
+    try:
+        batched: VectorEnv = env.as_batched_task()
+    except Untraceable as reason:
+        raise NotCompilable(str(reason)) from reason
+    return batched
 
 
 def _flat(transform: Any) -> Iterable[Any]:

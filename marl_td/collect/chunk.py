@@ -28,6 +28,13 @@ class Carry(NamedTuple):
     entries: Entries
 
 
+class Fresh(NamedTuple):
+    """Episodes that may begin in a batch: states and entries ``[n_starts * n_envs, ...]``."""
+
+    state: Any
+    entries: Entries
+
+
 class Layout:
     """The order of a tensor's dimensions in memory.
 
@@ -48,6 +55,39 @@ class Layout:
         return stored.permute(self.inverse)
 
 
+class Starts:
+    """Fresh episodes as one matrix per type of number, from which a loop picks rows.
+
+    A loop in a graph reads few large tensors faster than many small ones. Nor may the ones it reads be views:
+    kernels called from C++ free those after the first step (torch 2.13).
+
+    Args:
+        fresh: a nest of tensors ``[n_rows, ...]``.
+    """
+
+    def __init__(self, fresh: Any) -> None:
+        leaves, self.structure = tree_flatten(fresh)
+        self.kinds = [(leaf.dtype, leaf.shape[1:]) for leaf in leaves]
+        columns: dict[torch.dtype, list[Tensor]] = {}
+        for leaf in leaves:
+            columns.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), -1))
+        self.matrices = {
+            dtype: torch.cat([*parts, parts[0].new_zeros(len(parts[0]), 1)], 1)
+            for dtype, parts in columns.items()
+        }
+
+    def __getitem__(self, rows: Tensor) -> Any:
+        """The nest of the rows ``[n_envs]``."""
+        picked = {dtype: matrix[rows] for dtype, matrix in self.matrices.items()}
+        begin = dict.fromkeys(picked, 0)
+        leaves = []
+        for dtype, shape in self.kinds:
+            end = begin[dtype] + shape.numel()
+            leaves.append(picked[dtype][:, begin[dtype] : end].reshape(-1, *shape))
+            begin[dtype] = end
+        return tree_unflatten(leaves, self.structure)
+
+
 def _loop(body: Callable[..., Any], carry: Any, inputs: Any) -> tuple[Any, Entries]:
     """``torch.scan`` without the compiler."""
     rows: list[Entries] = []
@@ -66,13 +106,15 @@ class Chunk:
     Args:
         bookkeeping: the environment and what its transforms add.
         policy: reads root entries ``[n_envs, ...]`` and writes the groups' actions.
+        n_starts: for how many ends of an environment's episodes a batch holds fresh ones.
     """
 
-    def __init__(self, bookkeeping: Bookkeeping, policy: Act) -> None:
+    def __init__(self, bookkeeping: Bookkeeping, policy: Act, n_starts: int = 1) -> None:
         self.bookkeeping = bookkeeping
         self.env = bookkeeping.env
         self.task = bookkeeping.env.task
         self.policy = policy
+        self.n_starts = n_starts
         self.shapes: Shapes = {
             (group,): (spec.n_agents,) for group, spec in self.task.groups.items()
         }
@@ -87,31 +129,46 @@ class Chunk:
         Args:
             carry: where to start.
             step_noise: of the task's steps, each ``[T, n_envs, ...]``.
-            reset_noise: of the resets that may follow each step, each ``[T, n_envs, ...]``.
+            reset_noise: of ``n_starts`` resets of every environment, each ``[n_starts * n_envs, ...]``; if
+                more of its episodes end, it begins again with the first.
             clock: anything ``[T]``; it says how many steps there are where a task has no noise.
         """
-        leaves, structure = tree_flatten(carry)
+        n_envs = self.env.n_envs
+        starts = Starts(self._fresh(n_envs * self.n_starts, reset_noise))
+        seats = torch.arange(n_envs, device=self.env.device)
+        leaves, structure = tree_flatten((carry, torch.zeros_like(seats)))
         layouts = [Layout(leaf) for leaf in leaves]
 
-        def body(leaves: list[Tensor], drawn: Any) -> tuple[list[Tensor], Entries]:
-            step_noise, reset_noise, _ = drawn
-            pairs = zip(leaves, layouts, strict=True)
-            now = tree_unflatten([layout.restore(leaf) for leaf, layout in pairs], structure)
-            after, row = self.step(now, step_noise, reset_noise)
-            pairs = zip(tree_leaves(after), layouts, strict=True)
-            return [layout.store(leaf) for leaf, layout in pairs], {
+        def stored(leaves: list[Tensor]) -> list[Tensor]:
+            return [layout.store(leaf) for layout, leaf in zip(layouts, leaves, strict=True)]
+
+        def restored(stored: list[Tensor]) -> Any:
+            pairs = zip(layouts, stored, strict=True)
+            return tree_unflatten([layout.restore(leaf) for layout, leaf in pairs], structure)
+
+        def body(before: list[Tensor], drawn: Any) -> tuple[list[Tensor], Entries]:
+            step_noise, _ = drawn
+            now, n_ends = restored(before)
+            fresh = starts[n_ends % self.n_starts * n_envs + seats]
+            after, row = self.step(now, step_noise, fresh)
+            n_ends = n_ends + row["next", "done"].squeeze(-1)
+            return stored(tree_leaves((after, n_ends))), {
                 key: value.clone(memory_format=torch.contiguous_format)
                 for key, value in row.items()
             }
 
-        stored = [layout.store(leaf) for leaf, layout in zip(leaves, layouts, strict=True)]
         loop = scan if torch.compiler.is_compiling() else _loop
-        final, rows = loop(body, stored, (step_noise, reset_noise, clock))
-        pairs = zip(final, layouts, strict=True)
-        return tree_unflatten([layout.restore(leaf) for leaf, layout in pairs], structure), rows
+        final, rows = loop(body, stored(leaves), (step_noise, clock))
+        return restored(final)[0], rows
 
-    def step(self, carry: Carry, step_noise: Noise, reset_noise: Noise) -> tuple[Carry, Entries]:
-        """One step: the next carry, and this step's entries with those under ``"next"``."""
+    def step(self, carry: Carry, step_noise: Noise, fresh: Fresh) -> tuple[Carry, Entries]:
+        """One step: the next carry, and this step's entries with those under ``"next"``.
+
+        Args:
+            carry: where to start.
+            step_noise: of the task's step.
+            fresh: for every environment the episode that begins if its own ends.
+        """
         data = nest(carry.entries, self.shapes, (self.env.n_envs,), self.env.device)
         row = entries_of(self.policy(data))
         action = {group: row[group, "action"] for group in self.task.groups}
@@ -122,39 +179,37 @@ class Chunk:
         following.update(outcome(self.task, step, step_count))
         following.update(self.bookkeeping.after_step(carry.entries, following))
         row.update({("next", *key): value for key, value in following.items()})
-        return self._reset_done(carry, step.state, step_count, following, reset_noise), row
+        return self._reset_done(carry, step.state, step_count, following, fresh), row
 
     def start(self, reset_noise: Noise) -> Carry:
         """Fresh episodes in all environments, from noise ``[n_envs, ...]``."""
         n_envs, device = self.env.n_envs, self.env.device
-        state = self.task.reset(n_envs, reset_noise)
-        return Carry(
-            state, torch.zeros(n_envs, dtype=torch.long, device=device), self._fresh(state)
-        )
+        fresh = self._fresh(n_envs, reset_noise)
+        step_count = torch.zeros(n_envs, dtype=torch.long, device=device)
+        return Carry(fresh.state, step_count, fresh.entries)
 
     # ------------------------------------------------------------------ parts
-    def _fresh(self, state: Any) -> Entries:
-        """Root entries of fresh episodes."""
-        n_envs, device = self.env.n_envs, self.env.device
+    def _fresh(self, n_envs: int, noise: Noise) -> Fresh:
+        """Fresh episodes: states and root entries."""
+        device = self.env.device
+        state = self.task.reset(n_envs, noise)
         zero = torch.zeros(n_envs, device=device)
         never = torch.zeros((n_envs, 1), dtype=torch.bool, device=device)
-        return {
+        entries = {
             **observed(self.task, state, dict.fromkeys(self.task.info_keys, zero)),
             **{(key,): never for key in DONE_KEYS},
             **self.bookkeeping.at_reset(n_envs, device),
         }
+        return Fresh(state, entries)
 
     def _reset_done(
-        self, carry: Carry, state: Any, step_count: Tensor, following: Entries, noise: Noise
+        self, carry: Carry, state: Any, step_count: Tensor, following: Entries, fresh: Fresh
     ) -> Carry:
         """Go on from ``following``, or from a fresh episode where one has ended."""
         done = following["done",].squeeze(-1)
-        fresh_state = self.task.reset(self.env.n_envs, noise)
-        fresh = self._fresh(fresh_state)
         entries = {}
         for key in carry.entries:
-            mask = done.reshape(-1, *[1] * (fresh[key].ndim - 1))
-            entries[key] = torch.where(mask, fresh[key], following[key])
-        return Carry(
-            where_state(done, fresh_state, state), torch.where(done, 0, step_count), entries
-        )
+            mask = done.reshape(-1, *[1] * (following[key].ndim - 1))
+            entries[key] = torch.where(mask, fresh.entries[key], following[key])
+        state = where_state(done, fresh.state, state)
+        return Carry(state, torch.where(done, 0, step_count), entries)

@@ -71,6 +71,7 @@ class CompiledCollector:
             require_straight(policy)
         self.base = self.bookkeeping.env
         self.n_steps = -(-frames_per_batch // self.base.n_envs)
+        self.n_starts = 1 + (self.n_steps - 1) // self.base.task.shortest_episode
         self.requested_frames_per_batch = frames_per_batch
         self.frames_per_batch = self.n_steps * self.base.n_envs
         self.total_frames = float("inf") if total_frames < 0 else total_frames
@@ -151,21 +152,18 @@ class CompiledCollector:
     def _chunk(self, at_random: bool) -> Callable[..., tuple[Carry, Entries]]:
         """The compiled steps of the policy; the few random ones at the start are not worth a graph."""
         if at_random:
-            return Chunk(self.bookkeeping, self.base.rand_action)
+            return Chunk(self.bookkeeping, self.base.rand_action, self.n_starts)
         if self._compiled is None:
-            chunk = Chunk(self.bookkeeping, self.policy)
+            chunk = Chunk(self.bookkeeping, self.policy, self.n_starts)
             self._compiled = Compiled("rollout", chunk, self.backend)
         return self._compiled
 
     def _noise(self) -> tuple[Noise, Noise]:
-        """Noise of a batch's steps, and of the resets that may follow them, ``[T, n_envs, ...]``."""
+        """Noise of a batch's steps ``[T, n_envs, ...]``, and of its resets ``[n_starts * n_envs, ...]``."""
         task, rng, shape = self.base.task, self.base.rng, (self.n_steps, self.base.n_envs)
-        drawn = (task.draw_step(math.prod(shape), rng), task.draw_reset(math.prod(shape), rng))
-        step, reset = (
-            {name: value.reshape(*shape, *value.shape[1:]) for name, value in noise.items()}
-            for noise in drawn
-        )
-        return step, reset
+        drawn = task.draw_step(math.prod(shape), rng)
+        step = {name: value.reshape(*shape, *value.shape[1:]) for name, value in drawn.items()}
+        return step, task.draw_reset(self.n_starts * self.base.n_envs, rng)
 
     def _as_batch(self, rows: Entries) -> TensorDict:
         columns = {key: value.transpose(0, 1) for key, value in rows.items()}

@@ -8,6 +8,7 @@ of training, and seeding one environment makes another repeat itself.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
@@ -21,9 +22,11 @@ from torchrl.envs.libs.vmas import VmasWrapper
 from marl_td.tasks.adapters.extras import import_extra
 from marl_td.tasks.adapters.grouping import Grouping, group_agents, require_same
 from marl_td.tasks.adapters.random_stream import RandomStream
+from marl_td.tasks.adapters.vmas_task import VmasTask
 from marl_td.tasks.base import require
 from marl_td.tasks.registry import suggest
 from marl_td.tasks.specs import DONE_KEYS
+from marl_td.tasks.vector_env import VectorEnv
 
 vmas: Any = import_extra("vmas", extra="vmas")
 Environment: Any = import_extra("vmas.simulator.environment", extra="vmas").Environment
@@ -63,18 +66,24 @@ def from_vmas(
     """
     require(n_envs >= 1, f"n_envs must be at least 1; got {n_envs}.")
     require(max_steps is None or max_steps >= 1, f"max_steps must be at least 1; got {max_steps}.")
-    stream = RandomStream(seed, device)
-    with stream:
-        env = IsolatedEnvironment(
-            stream,
-            _scenario(scenario) if isinstance(scenario, str) else scenario,
-            num_envs=n_envs,
-            device=torch.device(device),
-            max_steps=max_steps,
-            continuous_actions=continuous_actions,
-            **options,
-        )
+    settings = {
+        "device": torch.device(device),
+        "max_steps": max_steps,
+        "continuous_actions": continuous_actions,
+        **options,
+    }
+    blank = _scenario(scenario) if isinstance(scenario, str) else scenario
+    env = _simulator(copy.deepcopy(blank), n_envs, seed, settings)
+    env.rebuild = lambda n: _simulator(copy.deepcopy(blank), n, 0, settings)
     return VmasScenarioEnv(env, groups)
+
+
+def _simulator(
+    scenario: Any, n_envs: int, seed: int | None, settings: dict[str, Any]
+) -> IsolatedEnvironment:
+    stream = RandomStream(seed, settings["device"])
+    with stream:
+        return IsolatedEnvironment(stream, scenario, num_envs=n_envs, **settings)
 
 
 def _scenario(name: str) -> Any:
@@ -105,10 +114,14 @@ class IsolatedEnvironment(Environment):
     Args:
         stream: the random stream; to be entered while this is built.
         args: arguments of VMAS's ``Environment``, like ``kwargs``.
+
+    Attributes:
+        rebuild: makes the same environment with another number of copies; set by :func:`from_vmas`.
     """
 
     def __init__(self, stream: RandomStream, *args: Any, **kwargs: Any) -> None:
         self.stream = stream
+        self.rebuild: Callable[[int], IsolatedEnvironment] | None = None
         self.truncated: Tensor | None = None
         unwrap(Environment.__init__)(self, *args, **kwargs)
 
@@ -159,6 +172,18 @@ class VmasScenarioEnv(VmasWrapper):
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         with self._env.stream:
             return self._told_apart(super()._step(tensordict))
+
+    def as_batched_task(self) -> VectorEnv:
+        """The same scenario as a task of pure functions, which can be compiled; a few seconds.
+
+        Its random numbers are others than this environment's, and follow from them.
+
+        Raises:
+            Untraceable: if the scenario is not a pure function of tensors; the message says where.
+        """
+        with self._env.stream:
+            seed = int(torch.randint(2**62, ()))
+        return VectorEnv(VmasTask(self), self._env.num_envs, seed)
 
     def _told_apart(self, out: TensorDictBase) -> TensorDictBase:
         truncated = self._env.truncated.unsqueeze(-1)

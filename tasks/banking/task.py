@@ -76,6 +76,7 @@ class Banking(Task[BankingParams, BankingState]):
 
     name = "banking"
     Params: ClassVar[type[TaskParams]] = BankingParams
+    terminates = False
     has_continuous_actions = False
     unit = "ms"
     higher_is_better = False

@@ -89,6 +89,7 @@ class SimpleSpread(Task[SpreadParams, SpreadState]):
 
     name = "simple_spread"
     Params: ClassVar[type[TaskParams]] = SpreadParams
+    terminates = False
     info_keys: ClassVar[tuple[str, ...]] = ("distance", "collisions", "covered")
 
     # ------------------------------------------------------------------ shape

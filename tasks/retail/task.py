@@ -82,6 +82,7 @@ class Retail(Task[RetailParams, RetailState]):
 
     name = "retail"
     Params = RetailParams
+    terminates = False
     unit: ClassVar[str] = "$ per period"
     higher_is_better: ClassVar[bool] = False
     info_keys: ClassVar[tuple[str, ...]] = (

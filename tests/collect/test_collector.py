@@ -53,25 +53,38 @@ class Recording(Hunt):
 
 
 class Replaying(Hunt):
-    """Takes recorded noise: row t for step t, and for the reset that may follow it."""
+    """Takes recorded noise: row t for step t, and for an environment's i-th reset in a batch start i."""
 
     def __init__(self, recording, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.first = recording.resets[0]
-        self.rows = [
-            {name: torch.cat([part[name] for part in parts]).split(N_ENVS) for name in parts[0]}
-            for parts in (recording.steps, recording.resets[1:])
-        ]
+        self.first, *self.starts = recording.resets
+        parts = recording.steps
+        self.rows = {
+            name: torch.cat([part[name] for part in parts]).split(N_ENVS) for name in parts[0]
+        }
         self.clock = 0
+        self.ended = torch.zeros(N_STEPS * len(self.starts), N_ENVS, dtype=torch.bool)
 
     def draw_step(self, n_envs, generator):
         self.clock += 1
-        return {name: rows[self.clock - 1] for name, rows in self.rows[0].items()}
+        return {name: rows[self.clock - 1] for name, rows in self.rows.items()}
 
     def draw_reset(self, n_envs, generator):
         if self.clock == 0:
             return self.first
-        return {name: rows[self.clock - 1] for name, rows in self.rows[1].items()}
+        batch = (self.clock - 1) // N_STEPS
+        before = self.ended[batch * N_STEPS : self.clock - 1].sum(0)
+        place = before * N_ENVS + torch.arange(N_ENVS)
+        return {name: value[place] for name, value in self.starts[batch].items()}
+
+
+class Watched(VectorEnv):
+    """Tells a replaying task which environments are reset."""
+
+    def _reset(self, tensordict=None, **kwargs):
+        if self.task.clock:
+            self.task.ended[self.task.clock - 1] = tensordict["_reset"].squeeze(-1)
+        return super()._reset(tensordict, **kwargs)
 
 
 class Remembering(nn.Module):
@@ -129,7 +142,8 @@ def make_transforms(*more):
 
 def make_env(task, *more):
     """The task's environment under the transforms."""
-    return TransformedEnv(VectorEnv(task, N_ENVS, seed=4), make_transforms(*more))
+    kind = Watched if isinstance(task, Replaying) else VectorEnv
+    return TransformedEnv(kind(task, N_ENVS, seed=4), make_transforms(*more))
 
 
 KEYS = [("hunter", "reward"), ("prey", "reward")]
@@ -335,7 +349,7 @@ def test_the_loop_keeps_a_tasks_own_memory_layout():
     carry = run._start()
     assert carry.state[0].stride(0) == 1
     noise = (*run._noise(), run._clock)
-    chunk = Chunk(run.bookkeeping, act)
+    chunk = Chunk(run.bookkeeping, act, run.n_starts)
     expected, found = chunk(carry, *noise), Compiled("rollout", chunk, "eager")(carry, *noise)
     for one, two in zip(tree_leaves(found), tree_leaves(expected), strict=True):
         torch.testing.assert_close(one, two)
