@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from marl_td.losses.independent_q import IndependentQLoss
     from marl_td.losses.ppo import MAPPOLoss
     from marl_td.losses.q_mixing import QMixingLoss
+    from marl_td.losses.qtran import QtranLoss
     from marl_td.losses.targets import TargetUpdater, target_copy
     from marl_td.losses.value_norm import PopArt, ValueNorm
     from marl_td.losses.weighted_q_mixing import WeightedQMixingLoss
@@ -24,6 +25,7 @@ _MODULES = {
     "MAPPOLoss": "ppo",
     "PopArt": "value_norm",
     "QMixingLoss": "q_mixing",
+    "QtranLoss": "qtran",
     "TargetUpdater": "targets",
     "ValueNorm": "value_norm",
     "WeightedQMixingLoss": "weighted_q_mixing",
@@ -36,6 +38,7 @@ __all__ = [
     "MAPPOLoss",
     "PopArt",
     "QMixingLoss",
+    "QtranLoss",
     "TargetUpdater",
     "ValueNorm",
     "WeightedQMixingLoss",

@@ -25,7 +25,7 @@ class WeightedQMixingLoss(MixedQLoss):
         loss_value   = mean over the steps that count of w (Q_tot(s, u) - y)^2
         loss_central = mean over the steps that count of (Q*(s, u) - y)^2
 
-    (Rashid et al. 2020, https://arxiv.org/abs/2006.10800, eq. 8 and 9.) Q* mixes the values of agents'
+    (Rashid et al. 2020, https://arxiv.org/abs/2006.10800.) Q* mixes the values of agents'
     networks of its own by a network that need not be monotone; ``^-`` are target networks; u' is greedy by
     Q_tot's agents. The weight w is 1 for joint actions that matter for finding the best one and alpha for
     others, see :mod:`marl_td.losses.functional.weighting`.

@@ -23,6 +23,8 @@ ALGORITHMS: dict[str, str] = {
     "qmix": "marl_td.algorithms.qmix:QmixConfig",
     "cw_qmix": "marl_td.algorithms.weighted_qmix:CwQmixConfig",
     "ow_qmix": "marl_td.algorithms.weighted_qmix:OwQmixConfig",
+    "qtran_base": "marl_td.algorithms.qtran:QtranBaseConfig",
+    "qtran_alt": "marl_td.algorithms.qtran:QtranAltConfig",
     "qatten": "marl_td.algorithms.qatten:QattenConfig",
     "qplex": "marl_td.algorithms.qplex:QplexConfig",
 }

@@ -14,7 +14,7 @@ def attention_weight(query: Tensor, key: Tensor, alive: Tensor | None = None) ->
 
         lambda_{h,i} = exp(q_h . k_{h,i} / sqrt(d)) / sum over the living j of exp(q_h . k_{h,j} / sqrt(d))
 
-    (Yang et al. 2020, https://arxiv.org/abs/2002.03939, eq. 11.) A dead agent's weight is 0; where all are
+    (Yang et al. 2020, https://arxiv.org/abs/2002.03939.) A dead agent's weight is 0; where all are
     dead the weights are equal.
 
     Args:
@@ -49,7 +49,7 @@ def mix_attention(
 
         Q_tot = c + sum_h |w_h| sum_i lambda_{h,i} Q_i
 
-    (Yang et al. 2020, https://arxiv.org/abs/2002.03939, eq. 8 and 13.) The absolute values, taken here, make
+    (Yang et al. 2020, https://arxiv.org/abs/2002.03939.) The absolute values, taken here, make
     every ``dQ_tot / dQ_i`` non-negative.
 
     Args:
@@ -94,7 +94,7 @@ def mix_duplex(
         Q_i'  = w_i Q_i + b_i        V_i' = w_i max Q_i + b_i        A_i' = Q_i' - V_i' <= 0
         Q_tot = sum_i V_i' + sum_i lambda_i A_i' = sum_i Q_i' + sum_i (lambda_i - 1) A_i'
 
-    (Wang et al. 2021, https://arxiv.org/abs/2008.01062, eq. 7 to 11.) With positive w and lambda the best
+    (Wang et al. 2021, https://arxiv.org/abs/2008.01062.) With positive w and lambda the best
     joint action is the agents' own best ones, whatever lambda says of the others: any payoff table with that
     joint argmax can be represented.
 

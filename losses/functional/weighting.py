@@ -11,7 +11,7 @@ def optimistic_weight(global_value: Tensor, value_target: Tensor, *, alpha: floa
 
         w = 1 if Q_tot < y else alpha
 
-    (OW-QMIX, Rashid et al. 2020, https://arxiv.org/abs/2006.10800, section 4.3.)
+    (OW-QMIX, Rashid et al. 2020, https://arxiv.org/abs/2006.10800.)
 
     Args:
         global_value: ``[*B]``, Q_tot of the joint action.
@@ -41,7 +41,7 @@ def central_weight(
 
         w = 1 if u is greedy or y > Q*(s, greedy u) else alpha
 
-    (CW-QMIX, Rashid et al. 2020, https://arxiv.org/abs/2006.10800, section 4.3.)
+    (CW-QMIX, Rashid et al. 2020, https://arxiv.org/abs/2006.10800.)
 
     Args:
         is_greedy: ``[*B]`` bool, whether the joint action is made of the agents' best ones.

@@ -16,7 +16,8 @@ from marl_td.models.tables import TableNetworks, ValueTable
 from marl_td.models.team import TeamNetworks
 
 N_STEPS = 1000
-LEARNING_RATE = 3e-2
+TABLE_RATE, NETWORK_RATE = 3e-2, 3e-3
+"""Free numbers travel to the scale of the payoff; a network takes such large steps badly: its units die."""
 BETAS = (0.9, 0.99)
 """Adam's; with the usual 0.999 the large first gradients slow the last steps down."""
 TARGET_INTERVAL = 20
@@ -66,7 +67,7 @@ def fit(
     frozen = {name: value.detach() for name, value in parameters.items() if name not in trained}
     gradients = _traced_gradients(objectives[0], batch, trained, frozen, buffers)
     targets = _target_names(objectives[0])
-    optimiser = torch.optim.Adam(trained.values(), lr=LEARNING_RATE, betas=BETAS, fused=True)
+    optimiser = _adam(objectives[0], trained)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min(1.0, 2.0 * (1.0 - step / n_steps))
     )
@@ -106,6 +107,21 @@ def _traced_gradients(
     each = vmap(grad(loss), randomness="different")
     traced: Callable[..., dict[str, Tensor]] = make_fx(each)(*stacked)
     return traced
+
+
+def _adam(objective: _Objective, trained: dict[str, Tensor]) -> torch.optim.Adam:
+    """The optimiser of the stacked parameters."""
+    tables = {
+        f"{prefix}.{name}"
+        for prefix, module in objective.named_modules()
+        if isinstance(module, ValueTable) and module.out_keys[0][-1] == "action_value"
+        for name, _ in module.named_parameters()
+    }
+    groups = [
+        {"params": [v for k, v in trained.items() if k in tables], "lr": TABLE_RATE},
+        {"params": [v for k, v in trained.items() if k not in tables], "lr": NETWORK_RATE},
+    ]
+    return torch.optim.Adam([g for g in groups if g["params"]], betas=BETAS, fused=True)
 
 
 def _target_names(objective: _Objective) -> list[tuple[str, str]]:

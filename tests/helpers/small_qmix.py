@@ -160,8 +160,10 @@ class SmallNetworks:
 
 def loss_of(name: str, n_agents: int = 2, share: bool = True, mortal: bool = True, **options):
     """The loss of the algorithm ``name``, whose target networks differ from the live ones."""
-    config = algorithm_config(name)()
+    config = algorithm_config(name)
     networks = SmallNetworks(n_agents, share, mortal)
+    own = {name: options.pop(name) for name in list(options) if hasattr(config, name)}
+    config = algorithm_config(name)(**own)
     options = {**config.loss_options(), **options}
     values = networks.agents("action_value", N_ACTIONS)
     return perturb_targets(config.build_loss(values, networks, **options))

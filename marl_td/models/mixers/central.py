@@ -14,7 +14,7 @@ class CentralMixer(Mixer):
 
         Q* = f(s, q_1, .., q_N) + V(s)
 
-    Rashid et al. 2020, https://arxiv.org/abs/2006.10800, appendix: f has three hidden layers of 256,
+    Rashid et al. 2020, https://arxiv.org/abs/2006.10800; in their code f has three hidden layers of 256,
     V one. It does not see the actions themselves, only the agents' values of them.
 
     Args:
