@@ -27,6 +27,7 @@ ALGORITHMS: dict[str, str] = {
     "qtran_alt": "marl_td.algorithms.qtran:QtranAltConfig",
     "qatten": "marl_td.algorithms.qatten:QattenConfig",
     "qplex": "marl_td.algorithms.qplex:QplexConfig",
+    "shaq": "marl_td.algorithms.shaq:ShaqConfig",
 }
 """Algorithm name to ``module:config class``."""
 

@@ -65,6 +65,36 @@ def mix_monotonic(
     check_exact_shape("weight_1", weight_1, (*batch, n_agents, d_embed), "[*B, n_agents, d_embed]")
     check_exact_shape("weight_2", weight_2, (*batch, d_embed), "[*B, d_embed]")
     check_exact_shape("bias_2", bias_2, batch, "[*B]")
-    mixed = (local_value.unsqueeze(-2) @ weight_1.abs()).squeeze(-2)  # [*B, d_embed]
-    hidden = torch.nn.functional.elu(mixed + bias_1)
-    return (hidden * weight_2.abs()).sum(-1) + bias_2
+    return _monotonic(local_value.unsqueeze(-2), weight_1, bias_1, weight_2, bias_2).squeeze(-1)
+
+
+def monotonic_rows(
+    rows: Tensor, weight_1: Tensor, bias_1: Tensor, weight_2: Tensor, bias_2: Tensor
+) -> Tensor:
+    """The network of :func:`mix_monotonic` on several rows with the same weights.
+
+    Args:
+        rows: ``[*B, n_rows, d]``.
+        weight_1: ``[*B, d, d_embed]``.
+        bias_1: ``[*B, d_embed]``.
+        weight_2: ``[*B, d_embed]``.
+        bias_2: ``[*B]``.
+
+    Returns:
+        ``[*B, n_rows]``.
+
+    Raises:
+        ValueError: if a shape does not fit that of ``rows``.
+    """
+    *batch, _, width = rows.shape
+    d_embed = bias_1.shape[-1]
+    check_exact_shape("weight_1", weight_1, (*batch, width, d_embed), "[*B, d, d_embed]")
+    check_exact_shape("bias_2", bias_2, batch, "[*B]")
+    return _monotonic(rows, weight_1, bias_1, weight_2, bias_2)
+
+
+def _monotonic(
+    rows: Tensor, weight_1: Tensor, bias_1: Tensor, weight_2: Tensor, bias_2: Tensor
+) -> Tensor:
+    hidden = torch.nn.functional.elu(rows @ weight_1.abs() + bias_1.unsqueeze(-2))
+    return (hidden * weight_2.abs().unsqueeze(-2)).sum(-1) + bias_2.unsqueeze(-1)

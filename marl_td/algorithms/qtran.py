@@ -47,7 +47,7 @@ class QtranConfig(StateMixingConfig):
     ) -> QtranLoss:
         """The loss, with a joint value that has agents' networks of its own."""
         team = networks.team
-        sizes = {"d_hidden": self.hidden_dim, "state_norm": self.state_norm}
+        sizes: dict[str, Any] = {"d_hidden": self.hidden_dim, "state_norm": self.state_norm}
         joint = JointActionValue(
             team.n_actions,
             team.d_state,

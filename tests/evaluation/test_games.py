@@ -120,6 +120,18 @@ def test_qtran_finds_the_best_joint_action(algorithm, n_seeds):
             torch.testing.assert_close(smallest, torch.zeros(6), rtol=0.0, atol=0.1)
 
 
+def test_shaq_does_not_solve_the_game():
+    """Nearly all seeds settle for 0, many of them at the least-squares sum."""
+    runs = train_game(QTRAN, "shaq", range(32), n_steps=400)
+    payoffs = [run.greedy_payoff for run in runs]
+    assert payoffs.count(0.0) >= 26
+    sums = [run for run in runs if run.squared_error == pytest.approx(455.1, abs=3.0)]
+    expected = additive(torch.tensor(QTRAN))
+    assert len(sums) >= 8
+    for run in sums:
+        torch.testing.assert_close(torch.tensor(run.table), expected, rtol=0.0, atol=1.0)
+
+
 def test_qplex_represents_the_table_that_a_monotone_mixer_cannot():
     """The values are given, with the right best actions. What it learns alone: `docs/algorithms/qplex.md`."""
     sizes = {"n_states": 1, "n_agents": 2, "n_actions": 3}

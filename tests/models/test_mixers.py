@@ -7,7 +7,14 @@ from tensordict.nn import TensorDictModule
 from torchrl.modules.models.multiagent import QMixer as TorchRLQMixer
 
 from marl_td.losses.functional.action_values import one_hot_action
-from marl_td.models.mixers import CentralMixer, QattenMixer, QMixer, QplexMixer, SumMixer
+from marl_td.models.mixers import (
+    CentralMixer,
+    QattenMixer,
+    QMixer,
+    QplexMixer,
+    ShapleyMixer,
+    SumMixer,
+)
 from marl_td.models.mixers.duplex import Kernels
 from marl_td.models.tables import ValueTable
 
@@ -38,6 +45,8 @@ MIXERS = {
     "qatten": lambda: QattenMixer(N_AGENTS, D_STATE, D_AGENT),
     "qatten, mortal": lambda: QattenMixer(N_AGENTS, D_STATE, D_AGENT, **ALIVE),
     "qplex": lambda: QplexMixer(N_AGENTS, N_ACTIONS, D_STATE),
+    "shaq": lambda: ShapleyMixer(N_AGENTS, D_STATE),
+    "shaq, mortal": lambda: ShapleyMixer(N_AGENTS, D_STATE, **ALIVE),
     "qplex, one layer": lambda: QplexMixer(N_AGENTS, N_ACTIONS, D_STATE, kernel_layers=1),
 }
 

@@ -11,6 +11,7 @@ from marl_td.models.mixers.base import STATE_NORMS, Mixer, StateInput
 from marl_td.models.mixers.central import CentralMixer
 from marl_td.models.mixers.duplex import QplexMixer
 from marl_td.models.mixers.monotonic import QMixer
+from marl_td.models.mixers.shapley import ShapleyMixer
 
 __all__ = [
     "STATE_NORMS",
@@ -19,6 +20,7 @@ __all__ = [
     "QMixer",
     "QattenMixer",
     "QplexMixer",
+    "ShapleyMixer",
     "StateInput",
     "SumMixer",
 ]
