@@ -17,11 +17,23 @@ from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.collector import CompiledCollector
 from marl_td.models.compiling import CompileWarning, NotCompilable
+from marl_td.registry import algorithm_config
 from marl_td.training.update import AdamStep, Clip, CompiledUpdate, compiled_update
 
 pytestmark = IGNORED
 
 N_UPDATES = 10
+VALUE_BASED = (
+    "iql",
+    "vdn",
+    "cw_qmix",
+    "ow_qmix",
+    "qtran_base",
+    "qtran_alt",
+    "qatten",
+    "qplex",
+    "shaq",
+)
 SETTINGS = {"lr": 3e-3, "adam_eps": 1e-2, "clip_grad_val": 0.5, "polyak_tau": 0.1}
 """A large epsilon: Adam divides by it where gradients are float noise, whose signs mean nothing."""
 
@@ -91,6 +103,10 @@ ALGORITHMS = [
     ),
     pytest.param(QmixConfig, {"clip_grad_val": None}, id="qmix"),
     pytest.param(lambda: MappoConfig(chunk_length=4), {"model": STATEFUL}, id="mappo, GRU"),
+    *(
+        pytest.param(algorithm_config(name), {}, id=name, marks=pytest.mark.slow)
+        for name in VALUE_BASED
+    ),
 ]
 
 
