@@ -195,7 +195,7 @@ class Chunk:
         state = self.task.reset(n_envs, noise)
         zero = torch.zeros(n_envs, device=device)
         never = torch.zeros((n_envs, 1), dtype=torch.bool, device=device)
-        entries = {
+        entries: Entries = {
             **observed(self.task, state, dict.fromkeys(self.task.info_keys, zero)),
             **{(key,): never for key in DONE_KEYS},
             **self.bookkeeping.at_reset(n_envs, device),

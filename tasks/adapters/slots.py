@@ -50,6 +50,13 @@ def find_numbers(root: Any, packages: tuple[str, ...]) -> dict[Path, Any]:
     return {path: v for path, _, v in _walk(root, packages) if isinstance(v, _PLAIN)}
 
 
+def find_objects(root: Any, packages: tuple[str, ...]) -> dict[Path, int]:
+    """Which object (by ``id``) is at each path; arguments as in :func:`find_slots`."""
+    return {
+        path: id(v) for path, _, v in _walk(root, packages) if not isinstance(v, (Tensor, *_PLAIN))
+    }
+
+
 def _walk(root: Any, packages: tuple[str, ...]) -> Iterator[tuple[Path, Slot, Any]]:
     seen = {id(root)}
     open_ends: list[tuple[Path, Any]] = [((), root)]
@@ -59,9 +66,12 @@ def _walk(root: Any, packages: tuple[str, ...]) -> Iterator[tuple[Path, Slot, An
             where = (*path, str(getattr(key, "name", key)))
             if isinstance(value, (Tensor, *_PLAIN)):
                 yield where, Slot(holder, key), value
-            elif id(value) not in seen and _is_followed(value, packages):
-                seen.add(id(value))
-                open_ends.append((where, value))
+            elif _is_followed(value, packages):
+                if _has_attributes(value):
+                    yield where, Slot(holder, key), value
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    open_ends.append((where, value))
 
 
 def _items(holder: Any) -> list[tuple[Any, Any]]:

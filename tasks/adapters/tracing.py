@@ -42,9 +42,7 @@ class Assuming(TorchFunctionMode):
         super().__init__()
         self.assumed = assumed
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.__bool__:
             answer = self.assumed.get(_caller().f_code.co_name)
             if answer is not None:
@@ -65,9 +63,7 @@ class Recording(Assuming):
         self.unknown = WeakIdKeyDictionary()
         self._mark(tuple(inputs))
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         random = torch.get_rng_state()
         out = self._record(func, types, args, kwargs)
@@ -129,11 +125,23 @@ def trace(
         # Without a context every operation would make a mode for fake tensors of its own.
         with tracing(TracingContext(FakeTensorMode())):
             graph = make_fx(recorded)(*inputs)
+            _require_fixed_sizes(graph)
             pure = make_fx(functionalize(graph, remove="mutations"))(*inputs)
     except (RuntimeError, IndexError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise Untraceable(f"it cannot be written as a graph: {reason}") from error
     return pure
+
+
+def _require_fixed_sizes(graph: GraphModule) -> None:
+    """Recorded sizes are those of the example: they must not depend on values."""
+    for node in graph.graph.nodes:
+        if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
+            continue
+        name = node.target.overloadpacket.__name__
+        places = [place for place in node.args[1] if place is not None] if name == "index" else []
+        if not places or any(place.meta["val"].dtype == torch.bool for place in places):
+            raise Untraceable(f"how many entries '{name}' gives depends on values")
 
 
 def reached_inputs(graph: GraphModule) -> list[set[int]]:
@@ -149,17 +157,26 @@ def reached_inputs(graph: GraphModule) -> list[set[int]]:
             for before in node.all_input_nodes:
                 bits |= known[before]
             known[node] = bits
-    outputs = graph.graph.output_node().args[0]
-    return [{i for i in range(n_inputs) if known[node] >> i & 1} for node in outputs]
+    return [{i for i in range(n_inputs) if known[node] >> i & 1} for node in outputs_of(graph)]
+
+
+def inputs_of(graph: GraphModule) -> list[Node]:
+    """The nodes that stand for the inputs."""
+    return [node for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def outputs_of(graph: GraphModule) -> list[Node]:
+    """The nodes whose values are the outputs."""
+    outputs: Any = graph.graph.output_node().args[0]
+    return list(outputs)
 
 
 def cut(graph: GraphModule, inputs: list[int], outputs: list[int]) -> GraphModule:
     """``graph`` with these inputs and outputs only; it must not depend on the inputs left out."""
-    end = graph.graph.output_node()
-    end.args = (tuple(end.args[0][i] for i in outputs),)
+    every = outputs_of(graph)
+    graph.graph.output_node().args = (tuple(every[i] for i in outputs),)
     graph.graph.eliminate_dead_code()
-    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    for number, node in enumerate(placeholders):
+    for number, node in enumerate(inputs_of(graph)):
         if number not in inputs:
             graph.graph.erase_node(node)
     graph.recompile()
@@ -183,4 +200,3 @@ def _caller() -> FrameType:
         frame = frame.f_back
     found: FrameType = frame
     return found
-

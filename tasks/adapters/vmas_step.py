@@ -13,8 +13,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from marl_td.tasks.adapters.slots import Path, Slot, find_numbers, find_slots
-from marl_td.tasks.adapters.tracing import Assuming, Untraceable, cut, reached_inputs, trace
+from marl_td.tasks.adapters.slots import Path, Slot, find_numbers, find_objects, find_slots
+from marl_td.tasks.adapters.tracing import (
+    Assuming,
+    Untraceable,
+    cut,
+    inputs_of,
+    outputs_of,
+    reached_inputs,
+    trace,
+)
 
 ASSUMED = {
     "collides": True,  # it skips pairs that are apart in all copies; their forces are zero anyway
@@ -25,6 +33,7 @@ ASSUMED = {
 """VMAS's questions about values whose answers change nothing for valid actions."""
 
 CHECKED_STEPS = 12
+CHECKED_RESETS = 8
 TOLERANCE = 1e-4
 """Largest difference between graph and simulator, relative to values above 1."""
 
@@ -60,9 +69,10 @@ class Simulation:
         for path, value in zip(paths, values, strict=True):
             self.slots[path].set(value)
 
-    def numbers(self) -> dict[Path, Any]:
-        """Its Python numbers; a graph cannot change them."""
-        return find_numbers(self.env.scenario, self.packages)
+    def python(self) -> dict[Path, Any]:
+        """Its Python numbers, and which object refers to which; a graph cannot change them."""
+        root = self.env.scenario
+        return {**find_numbers(root, self.packages), **find_objects(root, self.packages)}
 
     def reset(self) -> None:
         """Fresh episodes in all copies."""
@@ -163,21 +173,17 @@ class StepGraph:
 
     def _drop_constants(self, simulation: Simulation) -> None:
         """What neither a step nor a reset changes is not state."""
-        end = self._graph.graph.output_node()
-        outputs = end.args[0]
-        placeholders = [node for node in self._graph.graph.nodes if node.op == "placeholder"]
+        placeholders, outputs = inputs_of(self._graph), outputs_of(self._graph)
         first = [value.clone() for value in self._fresh(simulation)]
         second = self._fresh(simulation)
         fixed = {
-            path: first[i]
+            path: envs_last(first[i])
             for i, path in enumerate(self._inputs)
             if outputs[i] is placeholders[i] and torch.equal(first[i], second[i])
         }
         kept = [i for i, path in enumerate(self._inputs) if path not in fixed]
-        every = range(len(placeholders))
-        self._graph = cut(
-            self._graph, list(every), [*kept, *range(len(self._inputs), len(outputs))]
-        )
+        shown = range(len(self._inputs), len(outputs))
+        self._graph = cut(self._graph, list(range(len(placeholders))), [*kept, *shown])
         self._constants = fixed
         self.paths = [self._inputs[i] for i in kept]
 
@@ -208,6 +214,11 @@ class StepGraph:
                     )
 
 
+def envs_last(value: Tensor) -> Tensor:
+    """``value`` ``[n_envs, ...]`` with the copies next to each other in memory, as vector instructions like it."""
+    return value.movedim(0, -1).contiguous().movedim(-1, 0)
+
+
 def _batched(simulation: Simulation, larger: Simulation) -> list[Path]:
     """Where there are tensors with one row per copy: those that are larger with more copies."""
     return [
@@ -218,17 +229,22 @@ def _batched(simulation: Simulation, larger: Simulation) -> list[Path]:
 
 
 def _require_batched_changes(simulation: Simulation, paths: list[Path]) -> None:
-    """A step may change the tensors at ``paths`` only: a graph cannot change anything else."""
+    """Steps and resets may change the tensors at ``paths`` only: a graph cannot change anything else."""
     shared = [path for path in simulation.slots if path not in set(paths)]
 
     def rest() -> dict[Path, Any]:
         tensors = {path: simulation.slots[path].get().tolist() for path in shared}
-        return {**simulation.numbers(), **tensors}
+        return {**simulation.python(), **tensors}
 
-    before = rest()
-    simulation.step(simulation.random_actions())
-    after = rest()
-    changed = [path for path, value in before.items() if after.get(path, value) != value]
-    if changed:
-        name = ".".join(changed[0])
-        raise Untraceable(f"a step changes '{name}', which all copies share")
+    def step() -> None:
+        simulation.step(simulation.random_actions())
+
+    step()  # the first makes what it needs
+    for what, change in [("step", step), *[("reset", simulation.reset)] * CHECKED_RESETS]:
+        before = rest()
+        change()
+        after = rest()
+        changed = [path for path, value in before.items() if after.get(path, value) != value]
+        if changed:
+            name = ".".join(changed[0])
+            raise Untraceable(f"a {what} changes '{name}', which all copies share")

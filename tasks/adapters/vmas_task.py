@@ -10,10 +10,11 @@ from torch import Tensor
 from torchrl.data import Bounded
 
 from marl_td.tasks.adapters.random_stream import RandomStream
-from marl_td.tasks.adapters.vmas_step import Shown, Simulation, StepGraph
+from marl_td.tasks.adapters.vmas_step import Shown, Simulation, StepGraph, envs_last
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Step, Task, TaskParams
 
 NO_LIMIT = 2**62
+USUAL_STEPS = 16
 
 
 class VmasTask(Task[TaskParams, Any]):
@@ -22,15 +23,16 @@ class VmasTask(Task[TaskParams, Any]):
     Its state are the simulator's tensors that a step reads, and what the scenario shows of them. Fresh states
     are drawn by VMAS itself, in a world that has as many copies as are wanted; this is the noise of a reset.
 
-    Two agents that are apart in every copy are skipped by VMAS before it looks closer. Here they never are: where a scenario punishes
-    nearness (``navigation``, below 5 mm), VMAS forgets it unless two agents touch in some copy.
+    Two agents that are apart in every copy are skipped by VMAS before it looks closer. Here they never are:
+    where a scenario punishes nearness (``navigation``, below 5 mm), VMAS forgets it unless the two touch in
+    some copy, so that its rewards depend on the number of copies.
 
     Args:
         env: the environment; it is left as it is.
 
     Raises:
-        Untraceable: if the scenario's step is not a pure function of tensors (``discovery`` draws places until one
-            is free).
+        Untraceable: if the scenario's step is not a pure function of tensors (``discovery`` tries until
+            a place is free).
     """
 
     name = "vmas"
@@ -58,6 +60,14 @@ class VmasTask(Task[TaskParams, Any]):
         """The scenario's groups."""
         return self._groups
 
+    @property
+    def shortest_episode(self) -> int:
+        """VMAS does not say when its scenarios may end, and draws start states slowly.
+
+        Where episodes are shorter on average, some start states of a batch come again in it.
+        """
+        return min(USUAL_STEPS, self.params.max_steps)
+
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
         """Fresh states of ``n_envs`` copies."""
@@ -75,7 +85,7 @@ class VmasTask(Task[TaskParams, Any]):
 
     def reset(self, n_envs: int, noise: Noise) -> Any:
         """The fresh states."""
-        return self._state(**noise)
+        return self._state(**{name: envs_last(value) for name, value in noise.items()})
 
     def step(self, state: Any, action: Groups, noise: Noise) -> Step[Any]:
         """One step of the scenario; its own random numbers come from torch's global stream."""
@@ -96,9 +106,7 @@ class VmasTask(Task[TaskParams, Any]):
 
     def observe(self, state: Any) -> Groups:
         """The scenario's observations."""
-        return {
-            group: getattr(state, f"observation_{i}") for i, group in enumerate(self._groups)
-        }
+        return {group: getattr(state, f"observation_{i}") for i, group in enumerate(self._groups)}
 
     def agent_info(self, state: Any) -> dict[str, Groups]:
         """The scenario's info."""
