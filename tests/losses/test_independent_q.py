@@ -122,6 +122,20 @@ def test_what_stands_in_the_padding_changes_nothing():
     assert torch.equal(loss(noisy)["loss_value"], loss(batch)["loss_value"])
 
 
+@pytest.mark.parametrize("sequences", [True, False])
+def test_a_dead_agents_steps_do_not_count_where_there_is_padding_too(sequences):
+    """Nothing says that its trajectory is done: the alive mask alone does."""
+    loss = loss_of(sequences=sequences)
+    batch = with_own_signals(make_episodes((6, 4), 6, (True, False)))
+    batch["agents", "mask"] = torch.ones(2, 6, 2, dtype=torch.bool)
+    batch["agents", "mask"][:, 3:, 0] = False
+    moved = batch.clone()
+    moved["next", "agents", "reward"][:, 3:, 0] += 7.0
+    assert torch.equal(loss(moved)["loss_value"], loss(batch)["loss_value"])
+    moved["next", "agents", "reward"][:, 2, 0] += 7.0
+    assert not torch.equal(loss(moved)["loss_value"], loss(batch)["loss_value"])
+
+
 def test_importance_weights_and_priorities_are_per_row_and_agent():
     loss, batch = loss_of(), with_own_signals(make_batch((2,)))
     loss(batch)
