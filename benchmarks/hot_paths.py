@@ -3,8 +3,8 @@
     python benchmarks/hot_paths.py collect
     python benchmarks/hot_paths.py update
 
-`collect`: milliseconds per step of all environments, policy included, on our tasks. Both collectors run the
-same environment and the same policy. `update`: milliseconds per optimiser step; BenchMARL's own algorithm and
+`collect`: milliseconds per step of all environments, policy included, on our tasks and on VMAS scenarios (in
+our adapter). Both collectors run the same environment and the same policy. `update`: milliseconds per optimiser step; BenchMARL's own algorithm and
 ours, same task, networks, batch size and optimiser settings, and ours with BenchMARL's uncompiled loop. CPU
 time of one thread; the peers take turns, and a ratio is the median over the turns. Writes
 `results/hot_paths_<what>.csv` and `.md`.
@@ -38,6 +38,10 @@ COLLECT = [
     ("retail", "maddpg", 16),
     ("retail", "maddpg", 100),
     ("banking", "mappo", 128),
+    ("vmas/simple_spread", "mappo", 10),
+    ("vmas/navigation", "mappo", 10),
+    ("vmas/balance", "mappo", 10),
+    ("vmas/navigation", "mappo", 600),
 ]
 UPDATE = [
     # algorithm, model, rows of a minibatch
@@ -62,7 +66,10 @@ def experiment(name: str, task: str, model: Any, n_envs: int, **options: Any) ->
         algorithm = replace(algorithm, chunk_length=10)  # of recurrent networks
     with tempfile.TemporaryDirectory() as folder:
         config.save_folder = folder
-        task_config = getattr(MarlTdTask, task.upper()).get_from_yaml()
+        family, _, scenario = task.partition("/")
+        task_config = getattr(MarlTdTask, family.upper()).get_from_yaml()
+        if scenario:
+            task_config.config["scenario"] = scenario
         return Experiment(task_config, algorithm, model, 0, config)
 
 

@@ -70,7 +70,7 @@ class Starts:
         self.kinds = [(leaf.dtype, leaf.shape[1:]) for leaf in leaves]
         columns: dict[torch.dtype, list[Tensor]] = {}
         for leaf in leaves:
-            columns.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), -1))
+            columns.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), leaf[0].numel()))
         self.matrices = {
             dtype: torch.cat([*parts, parts[0].new_zeros(len(parts[0]), 1)], 1)
             for dtype, parts in columns.items()
@@ -83,7 +83,7 @@ class Starts:
         leaves = []
         for dtype, shape in self.kinds:
             end = begin[dtype] + shape.numel()
-            leaves.append(picked[dtype][:, begin[dtype] : end].reshape(-1, *shape))
+            leaves.append(picked[dtype][:, begin[dtype] : end].reshape(len(rows), *shape))
             begin[dtype] = end
         return tree_unflatten(leaves, self.structure)
 

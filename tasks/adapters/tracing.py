@@ -23,6 +23,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+LARGEST_PROGRAM = 4000
+"""Calls of torch's functions; the compiler's time grows faster than their number."""
+
+_ATTRIBUTES = {
+    getattr(torch.Tensor, name).__get__
+    for name in ("shape", "device", "dtype", "ndim", "is_sparse")
+}
+
 Assumed = Mapping[str, bool]
 """Name of a function to the answer that a question about values in it is given."""
 
@@ -61,10 +69,16 @@ class Recording(Assuming):
     def __init__(self, inputs: Iterable[Tensor], assumed: Assumed) -> None:
         super().__init__(assumed)
         self.unknown = WeakIdKeyDictionary()
+        self.n_calls = 0
         self._mark(tuple(inputs))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.n_calls += func not in _ATTRIBUTES
+        if self.n_calls > LARGEST_PROGRAM:
+            raise Untraceable(
+                f"it makes more than {LARGEST_PROGRAM} calls and would compile for many minutes"
+            )
         random = torch.get_rng_state()
         out = self._record(func, types, args, kwargs)
         depends = any(

@@ -215,7 +215,7 @@ class StepGraph:
 
 
 def envs_last(value: Tensor) -> Tensor:
-    """``value`` ``[n_envs, ...]`` with the copies next to each other in memory, as vector instructions like it."""
+    """``value`` ``[n_envs, ...]`` with the copies next to each other in memory, for vector instructions."""
     return value.movedim(0, -1).contiguous().movedim(-1, 0)
 
 

@@ -391,3 +391,16 @@ def test_a_task_without_noise_is_collected_too():
     collector = CompiledCollector(env, act, frames_per_batch=8, backend="eager")
     (batch,) = batches(collector, 1)
     assert batch["next", "done"].squeeze(-1).tolist() == [[False, True] * 2] * 2
+
+
+def test_start_states_may_have_entries_without_width():
+    """Retail without a lead time has a pipeline of no periods."""
+    env = make_task_env("retail", 2, lead_time=0, max_steps=3)
+
+    def act(data):
+        data.set(("agents", "action"), torch.full(env._action_shape["agents"], 0.5))
+        return data
+
+    collector = CompiledCollector(env, act, frames_per_batch=10, backend="eager")
+    (batch,) = batches(collector, 1)
+    assert batch["next", "done"].squeeze(-1).tolist() == [[False, False, True, False, False]] * 2

@@ -119,6 +119,15 @@ def test_a_size_that_depends_on_values_is_refused(chosen):
         graph_of(lambda x: [chosen(x).sum()], X)
 
 
+def test_a_program_that_would_compile_for_too_long_is_refused(monkeypatch):
+    from marl_td.tasks.adapters import tracing
+
+    monkeypatch.setattr(tracing, "LARGEST_PROGRAM", 20)
+    assert len(graph_of(lambda x: [x + i for i in range(20)], X)(X)) == 20
+    with pytest.raises(Untraceable, match="it makes more than 20 calls"):
+        graph_of(lambda x: [x + i for i in range(21)], X)
+
+
 def test_inputs_that_outputs_depend_on():
     graph = graph_of(lambda a, b, c: [a + 1, b * c, c], X, X.clone(), X.clone())
     assert reached_inputs(graph) == [{0}, {1, 2}, {2}]
