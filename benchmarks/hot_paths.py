@@ -3,11 +3,11 @@
     python benchmarks/hot_paths.py collect
     python benchmarks/hot_paths.py update
 
-`collect`: milliseconds per step of all environments, policy included, on our tasks and on VMAS scenarios (in
-our adapter). Both collectors run the same environment and the same policy. `update`: milliseconds per optimiser step; BenchMARL's own algorithm and
-ours, same task, networks, batch size and optimiser settings, and ours with BenchMARL's uncompiled loop. CPU
-time of one thread; the peers take turns, and a ratio is the median over the turns. Writes
-`results/hot_paths_<what>.csv` and `.md`.
+`collect`: milliseconds per step of all environments, policy included, on our tasks and on VMAS scenarios
+(in our adapter). Both collectors run the same environment and the same policy. `update`: milliseconds per
+optimiser step; BenchMARL's own algorithm and ours, same task, networks, batch size and optimiser settings,
+and ours with BenchMARL's uncompiled loop. CPU time of one thread; the peers take turns, and a ratio is the
+median over the turns. Writes `results/hot_paths_<what>.csv` and `.md`.
 """
 
 from __future__ import annotations

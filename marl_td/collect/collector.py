@@ -120,7 +120,7 @@ class CompiledCollector:
     def set_seed(self, seed: int, static_seed: bool = False) -> int:
         """Seed the environment's random stream; the next batch starts fresh episodes."""
         self._carry = None
-        return int(self.env.set_seed(seed, static_seed=static_seed))
+        return int(self.base.set_seed(seed, static_seed=static_seed))
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
         """Close the environment."""

@@ -237,7 +237,8 @@ def _require_batched_changes(simulation: Simulation, paths: list[Path]) -> None:
         return {**simulation.python(), **tensors}
 
     def step() -> None:
-        simulation.step(simulation.random_actions())
+        with simulation.env.stream:
+            simulation.step(simulation.random_actions())
 
     step()  # the first makes what it needs
     for what, change in [("step", step), *[("reset", simulation.reset)] * CHECKED_RESETS]:

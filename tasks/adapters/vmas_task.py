@@ -49,7 +49,9 @@ class VmasTask(Task[TaskParams, Any]):
             group: [seats[name] for name in names] for group, names in env.group_map.items()
         }
         self._step = StepGraph(self._build, simulator.num_envs)
-        start = Simulation(self._build(1)).show()
+        one = Simulation(self._build(1))
+        with one.env.stream:
+            start = one.show()
         self._groups = {group: self._spec(env, group, start) for group in env.group_map}
         self._fields = [f"slot_{i}" for i in range(len(self._step.paths))]
         shown = list(self._shown_fields(start))

@@ -171,7 +171,7 @@ def test_random_numbers_of_a_step_are_fresh():
 
 
 def test_the_process_s_generators_are_left_alone():
-    env = from_vmas(Small(), n_envs=2, max_steps=5)
+    env = from_vmas(Noisy(), n_envs=2, max_steps=5)
     before, stream = torch.get_rng_state(), torch.Generator()
     task = env.as_batched_task().task
     task.draw_reset(2, stream)
@@ -221,6 +221,10 @@ def test_the_collector_yields_what_torchrl_s_yields():
         assert torch.equal(one["next", done], two["next", done])
     assert one["next", "truncated"].sum() == 6
     again = next(iter(ours))
+    ours.set_seed(5)
+    first = next(iter(ours))
+    ours.set_seed(5)
+    torch.testing.assert_close(next(iter(ours))["agents"], first["agents"])
     starts = torch.cat([b["agents", "observation"][:, ::4] for b in (one, again)], 1).flatten(0, 1)
     assert len(starts.unique(dim=0)) > 12  # fresh start states
 
