@@ -69,6 +69,7 @@ class Recording(Assuming):
     def __init__(self, inputs: Iterable[Tensor], assumed: Assumed) -> None:
         super().__init__(assumed)
         self.unknown = WeakIdKeyDictionary()
+        self.chosen = WeakIdKeyDictionary()
         self.n_calls = 0
         self._mark(tuple(inputs))
 
@@ -86,13 +87,27 @@ class Recording(Assuming):
         )
         if depends or not torch.equal(random, torch.get_rng_state()):
             self._mark(args[0] if func is torch.Tensor.__setitem__ else out)
+        if func not in _ATTRIBUTES and func is not torch.Tensor.__setitem__:
+            self._follow_chosen((args, kwargs), out)
         return out
+
+    def _follow_chosen(self, inputs: Any, out: Any) -> None:
+        """What is made of chosen entries holds all entries too: each must stay by itself."""
+        chosen = [v for v in tree_leaves(inputs) if _is_tensor(v) and v in self.chosen]
+        for value in tree_leaves(out) if chosen else ():
+            if not _is_tensor(value) or value.shape != chosen[0].shape:
+                raise Untraceable(
+                    "it computes something from the entries that a mask chooses together"
+                )
+            self.chosen[value] = True
 
     def _record(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func is torch.Tensor.__bool__:
             return self._answer(func, types, args)
         if func is torch.Tensor.__getitem__ and _is_mask(args[1]):
-            return args[0].clone()  # all of them: only the chosen ones are put back, below
+            every = args[0].clone()  # only the chosen ones are put back, below
+            self.chosen[every] = True
+            return every
         if func is torch.Tensor.__setitem__ and _is_mask(args[1]):
             target, mask, value = args
             mask = mask.reshape(*mask.shape, *[1] * (target.ndim - mask.ndim))
@@ -141,7 +156,11 @@ def trace(
             graph = make_fx(recorded)(*inputs)
             _require_fixed_sizes(graph)
             pure = make_fx(functionalize(graph, remove="mutations"))(*inputs)
-    except (RuntimeError, IndexError) as error:
+    except Untraceable:
+        raise
+    except (
+        Exception
+    ) as error:  # by then the program has run uncompiled: it is the tracing that fails
         reason = str(error).strip().partition("\n")[0]
         raise Untraceable(f"it cannot be written as a graph: {reason}") from error
     return pure

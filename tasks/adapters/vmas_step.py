@@ -165,8 +165,6 @@ class StepGraph:
             found = set().union(*(reached[i] for i in needed if i < n))
         kept = sorted(i for i in needed if i < n)
         self._inputs = [paths[i] for i in kept]
-        self.paths = list(self._inputs)
-        self._constants: dict[Path, Tensor] = {}
         shown = range(n, len(reached))
         action_inputs = range(n, n + len(actions))
         self._graph = cut(graph, [*kept, *action_inputs], [*kept, *shown])
@@ -184,7 +182,7 @@ class StepGraph:
         kept = [i for i, path in enumerate(self._inputs) if path not in fixed]
         shown = range(len(self._inputs), len(outputs))
         self._graph = cut(self._graph, list(range(len(placeholders))), [*kept, *shown])
-        self._constants = fixed
+        self._constants: dict[Path, Tensor] = fixed
         self.paths = [self._inputs[i] for i in kept]
 
     def _fresh(self, simulation: Simulation) -> list[Tensor]:

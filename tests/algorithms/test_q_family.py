@@ -7,7 +7,7 @@ import torch
 from benchmarl_runs import IGNORED, STATEFUL, Metrics
 from discrete_teams import teams_task
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from toy_games import recall_task
+from toy_games import RECALL_RUN, recall_task
 
 from marl_td.algorithms.q_family import QConfig
 from marl_td.algorithms.q_mixing_family import StateMixingConfig
@@ -100,18 +100,7 @@ def test_independent_agents_learn_what_is_paid_to_each(small_experiment):
         algorithm_config("iql")(lmbda=0.8),
         recall_task(),
         model=STATEFUL,
-        max_n_iters=8,
-        lr=1e-2,
-        gamma=0.99,
-        exploration_eps_init=1.0,
-        exploration_eps_end=0.2,
-        polyak_tau=0.1,
-        evaluation_episodes=200,
-        off_policy_n_envs_per_worker=64,
-        off_policy_collected_frames_per_batch=4 * 64,
-        off_policy_n_optimizer_steps=15,
-        off_policy_train_batch_size=4 * 64,
-        off_policy_memory_size=4 * 1000,
+        **RECALL_RUN,
     )
     experiment.run()
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):

@@ -11,7 +11,7 @@ from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics
 from discrete_teams import teams_task
 from torchrl.data import TensorDictReplayBuffer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from toy_games import meet_task, recall_task
+from toy_games import RECALL_RUN, meet_task, recall_task
 
 from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
@@ -273,18 +273,7 @@ def test_memory_is_learned_by_who_has_one(model, solves, small_experiment):
         QmixConfig(lmbda=0.8),
         recall_task(),
         model=model,
-        max_n_iters=8,
-        lr=1e-2,
-        gamma=0.99,
-        exploration_eps_init=1.0,
-        exploration_eps_end=0.2,
-        polyak_tau=0.1,
-        evaluation_episodes=200,
-        off_policy_n_envs_per_worker=64,
-        off_policy_collected_frames_per_batch=4 * 64,
-        off_policy_n_optimizer_steps=15,
-        off_policy_train_batch_size=4 * 64,
-        off_policy_memory_size=4 * 1000,
+        **RECALL_RUN,
     )
     experiment.run()
     score = evaluated(experiment)

@@ -128,6 +128,23 @@ def _broken(n_envs: int, continuous: bool, seed: int | None, device: object) -> 
     return VectorEnv(task(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
 
 
+RECALL_RUN = {
+    "max_n_iters": 8,
+    "lr": 1e-2,
+    "gamma": 0.99,
+    "exploration_eps_init": 1.0,
+    "exploration_eps_end": 0.2,
+    "polyak_tau": 0.1,
+    "evaluation_episodes": 200,
+    "off_policy_n_envs_per_worker": 64,
+    "off_policy_collected_frames_per_batch": 4 * 64,
+    "off_policy_n_optimizer_steps": 15,
+    "off_policy_train_batch_size": 4 * 64,
+    "off_policy_memory_size": 4 * 1000,
+}
+"""Settings with which value-based agents learn :func:`recall_task` in seconds."""
+
+
 def recall_task() -> FunctionTask:
     """The memory game."""
     return FunctionTask("recall", _recall, max_steps=4, continuous=False, discrete=True)

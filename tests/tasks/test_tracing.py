@@ -50,6 +50,18 @@ def test_rows_chosen_by_a_mask():
     assert out.tolist() == [[7.0, 8.0], [0.0, 0.0], [7.0, 8.0]]
 
 
+@pytest.mark.parametrize("together", [lambda x: x[x > 0].sum(), lambda x: (2 * x[x > 0]).max()])
+def test_chosen_entries_must_not_be_put_together(together):
+    """All entries stand for the chosen ones: their sum would be another."""
+    with pytest.raises(Untraceable, match="from the entries that a mask chooses together"):
+        graph_of(lambda x: [together(x)], X)
+
+
+def test_a_program_that_fails_is_refused_with_its_reason():
+    with pytest.raises(Untraceable, match="it cannot be written as a graph: 'goal'"):
+        graph_of(lambda x: [x * {}["goal"]], X)
+
+
 def test_questions_about_constants_are_answered():
     gravity = torch.tensor([0.0, -9.8])
 
