@@ -40,13 +40,14 @@ class CompiledCollector:
         init_random_frames: frames at the start with random actions instead of the policy's; rounded up to
             whole batches.
         backend: of ``torch.compile``.
+        what: its name, where a warning says that it is not compiled.
 
     Raises:
         NotCompilable: for an environment or transform that cannot be compiled.
         ValueError: for numbers out of range.
     """
 
-    exploration = ExplorationType.RANDOM
+    exploration: ExplorationType = ExplorationType.RANDOM
     """How the policy acts while a batch is collected."""
 
     def __init__(
@@ -58,6 +59,7 @@ class CompiledCollector:
         total_frames: int = -1,
         init_random_frames: int = 0,
         backend: str = "inductor",
+        what: str = "rollout",
     ) -> None:
         if frames_per_batch < 1 or init_random_frames < 0:
             raise ValueError(
@@ -77,6 +79,7 @@ class CompiledCollector:
         self.total_frames = float("inf") if total_frames < 0 else total_frames
         self.init_random_frames = init_random_frames
         self.backend = backend
+        self.what = what
         self._compiled: Compiled[tuple[Carry, Entries]] | None = None
         self._frames = 0
         self._iter = -1
@@ -155,7 +158,7 @@ class CompiledCollector:
             return Chunk(self.bookkeeping, self.base.rand_action, self.n_starts)
         if self._compiled is None:
             chunk = Chunk(self.bookkeeping, self.policy, self.n_starts)
-            self._compiled = Compiled("rollout", chunk, self.backend)
+            self._compiled = Compiled(self.what, chunk, self.backend)
         return self._compiled
 
     def _noise(self) -> tuple[Noise, Noise]:

@@ -76,18 +76,18 @@ def run_episodes(
         if on_step is not None:
             on_step(stepped, active)
         after = stepped["next"]
-        for key, value in _quantities(env, after).items():
+        for key, value in quantities(env, after).items():
             value = torch.where(active, value.double(), 0.0)
             sums[key] = sums[key] + value if key in sums else value
-        active = active & ~_done(env, after)
+        active = active & ~ended(env, after)
         if step % CHECK_EVERY == CHECK_EVERY - 1 and not bool(active.any()):
             break
-    return _episodes(env, sums)
+    return as_episodes(sums)
 
 
-def _quantities(env: EnvBase, after: TensorDictBase) -> dict[NestedKey, Tensor]:
-    """What is summed in one step, each ``[*B]``."""
-    n_dims = len(env.batch_size)
+def quantities(env: EnvBase, after: TensorDictBase) -> dict[NestedKey, Tensor]:
+    """What is summed, each ``[*B]``: of one step, or of several (``after`` ``[n_envs, T]``)."""
+    n_dims = after.ndim
     found: dict[NestedKey, Tensor] = {}
     n_rewards = 0
     total = torch.zeros((), dtype=torch.float64)
@@ -98,26 +98,27 @@ def _quantities(env: EnvBase, after: TensorDictBase) -> dict[NestedKey, Tensor]:
         group = key[0] if isinstance(key, tuple) else "agents"
         found["group_return", group] = reward.double().mean(-1)
     found["return"] = total / n_rewards
-    found["steps"] = torch.ones(env.batch_size, dtype=torch.float64, device=total.device)
+    found["steps"] = torch.ones(after.shape, dtype=torch.float64, device=total.device)
     info = after.get("info", None)
     if info is not None:
         for name, value in info.items():
-            if value.shape == (*env.batch_size, 1):
+            if value.shape == (*after.shape, 1):
                 found["info", name] = value.squeeze(-1)
     return found
 
 
-def _done(env: EnvBase, after: TensorDictBase) -> Tensor:
+def ended(env: EnvBase, after: TensorDictBase) -> Tensor:
     """Copies ``[*B]`` whose episode is over: the root ``done``, or all agents of all groups."""
     done = after.get("done", None)
     if done is not None:
-        return done.reshape(env.batch_size)
+        return done.reshape(after.shape)
     keys = [key for key in env.done_keys if key[-1] == "done"]
-    flat = torch.cat([after.get(key).flatten(len(env.batch_size)) for key in keys], dim=-1)
+    flat = torch.cat([after.get(key).flatten(after.ndim) for key in keys], dim=-1)
     return flat.all(-1)
 
 
-def _episodes(env: EnvBase, sums: dict[NestedKey, Tensor]) -> Episodes:
+def as_episodes(sums: dict[NestedKey, Tensor]) -> Episodes:
+    """The sums of every copy by name."""
     totals: dict[str, Tensor] = {}
     group_return: dict[str, Tensor] = {}
     for key, value in sums.items():

@@ -11,6 +11,7 @@ from torchrl.envs import EnvBase
 from marl_td.collect.episodes import batched_task
 from marl_td.evaluation.scores import PolicyFunction, evaluate_policy
 from marl_td.evaluation.statistics import mean_interval, normalised_score
+from marl_td.evaluation.workers import evaluations, n_workers
 from marl_td.tasks.base import Optimum, Task
 
 RANDOM = "random"
@@ -99,21 +100,34 @@ def baseline_table(
         options: of :func:`~marl_td.evaluation.scores.evaluate_policy`.
     """
     task = task_or_env if isinstance(task_or_env, Task) else batched_task(task_or_env)
-    policies: dict[str, PolicyFunction | None] = {RANDOM: None}
-    if task is not None:
-        policies.update(task.baselines())
-    rows = []
-    for policy_name, policy in policies.items():
-        if notify is not None:
-            notify(policy_name)
-        target = task_or_env if task is None else task
-        rows.append(score_row(policy_name, target, policy, n_episodes, seed, **options))
-    if notify is not None:
-        notify("optimum or bound")
+    tell = notify or (lambda _: None)
+    if task is None:
+        tell(RANDOM)
+        rows = [score_row(RANDOM, task_or_env, None, n_episodes, seed, **options)]
+        optimum = None
+    else:
+        rows, optimum = _evaluate(task, n_episodes, seed, tell, options)
     return BaselineTable(
         task=name,
         unit="return" if task is None else task.unit,
         higher_is_better=True if task is None else task.higher_is_better,
         rows=rows,
-        optimum=None if task is None else task.optimum(),
+        optimum=optimum,
     )
+
+
+def _evaluate(
+    task: Task[Any, Any], n_episodes: int, seed: int, tell: Notify, options: dict[str, Any]
+) -> tuple[list[BaselineRow], Optimum | None]:
+    """The rows and the optimum of a task, on all cores where that pays."""
+    names: dict[str, str | None] = {RANDOM: None, **{name: name for name in task.baselines()}}
+    n_processes = n_workers(task, len(names), n_episodes)
+    with evaluations(task, n_processes, n_episodes, seed, **options) as evaluate:
+        scores = {name: evaluate(policy) for name, policy in names.items()}
+        tell("optimum or bound")  # first: other processes are at work meanwhile
+        optimum = task.optimum()
+        rows = []
+        for name, wait in scores.items():
+            tell(name)
+            rows.append(BaselineRow(name, *mean_interval(wait())))
+    return rows, optimum

@@ -151,7 +151,7 @@ class Experiment(RunSetup):
         return is_worthwhile(self.compile_mode, n_iters * self._n_updates(), UPDATES_TO_PAY)
 
     def _compile_time(self) -> float:
-        compiled = [self.collector, *self._compiled_updates.values()]
+        compiled = [self.collector, self.compiled_episodes, *self._compiled_updates.values()]
         return sum(getattr(part, "compile_seconds", 0.0) for part in compiled)
 
     def _n_updates(self) -> int:

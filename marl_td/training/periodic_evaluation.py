@@ -10,8 +10,10 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from marl_td.collect.compiled_episodes import CompiledEpisodes
 from marl_td.collect.episodes import Episodes, batched_task, run_episodes
 from marl_td.collect.rng import isolated_rng
+from marl_td.models.compiling import compiled_or_none, is_worthwhile
 
 
 class _Recorder:
@@ -40,20 +42,14 @@ def evaluate(experiment: Any) -> tuple[Episodes, list[TensorDictBase]]:
         The episodes' sums, and whole rollouts if a callback of the experiment asks for them.
     """
     config, env = experiment.config, experiment.test_env
-    wanted = any(
-        type(callback).on_evaluation_end is not Callback.on_evaluation_end
-        for callback in experiment.callbacks
-    )
-    mode = (
-        ExplorationType.DETERMINISTIC
-        if config.evaluation_deterministic_actions
-        else ExplorationType.RANDOM
-    )
+    wanted = _wants_rollouts(experiment)
     rounds = 1 if env.batch_size else config.evaluation_episodes
     parts, rollouts = [], []
-    with isolated_rng(), set_exploration_type(mode):
+    with isolated_rng(), set_exploration_type(_exploration(config)):
         if config.evaluation_static:
             env.set_seed(experiment.evaluation_seed)
+        if experiment.compiled_episodes is not None:
+            return experiment.compiled_episodes.run(), []
         for _ in range(rounds):
             recorder = _Recorder() if wanted else None
             parts.append(run_episodes(env, _policy(experiment), experiment.max_steps, recorder))
@@ -61,10 +57,55 @@ def evaluate(experiment: Any) -> tuple[Episodes, list[TensorDictBase]]:
     return join(parts), rollouts
 
 
+def compiled_episodes(experiment: Any, n_steps_to_pay: int) -> CompiledEpisodes | None:
+    """The experiment's evaluation as a compiled graph; None where that does not pay, or cannot be.
+
+    It cannot with callbacks that look at whole rollouts, environments that are no batched tasks, and
+    policies on another device than the environment's.
+
+    Args:
+        experiment: with its environments and policy.
+        n_steps_to_pay: steps of the evaluations together, from which on compiling pays.
+
+    Warns:
+        CompileWarning: naming the component of a batched task that cannot be compiled, and why.
+    """
+    config, env = experiment.config, experiment.test_env
+    steps = n_evaluations(config, experiment.on_policy) * experiment.max_steps
+    worth = config.evaluation and is_worthwhile(experiment.compile_mode, steps, n_steps_to_pay)
+    known = batched_task(env) is not None and _one_device(config)
+    if not worth or not known or _wants_rollouts(experiment):
+        return None
+    settings = (env, experiment.policy, experiment.max_steps, _exploration(config))
+    return compiled_or_none("evaluation", lambda: CompiledEpisodes(*settings))
+
+
+def n_evaluations(config: Any, on_policy: bool) -> int:
+    """How often a run evaluates: after the first iteration, at every interval, and in the end."""
+    return int(2 + config.get_max_n_frames(on_policy) // config.evaluation_interval)
+
+
+def _exploration(config: Any) -> ExplorationType:
+    greedy = config.evaluation_deterministic_actions
+    return ExplorationType.DETERMINISTIC if greedy else ExplorationType.RANDOM
+
+
+def _wants_rollouts(experiment: Any) -> bool:
+    """Whether a callback looks at whole rollouts."""
+    return any(
+        type(callback).on_evaluation_end is not Callback.on_evaluation_end
+        for callback in experiment.callbacks
+    )
+
+
+def _one_device(config: Any) -> bool:
+    return torch.device(config.train_device) == torch.device(config.sampling_device)
+
+
 def _policy(experiment: Any) -> Any:
     """The policy, fed on its own device where that is not the environment's."""
     train, sample = experiment.config.train_device, experiment.config.sampling_device
-    if torch.device(train) == torch.device(sample):
+    if _one_device(experiment.config):
         return experiment.policy
     return lambda data: experiment.policy(data.to(train)).to(sample)
 

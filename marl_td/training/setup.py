@@ -13,6 +13,7 @@ from marl_td.collect.collector import make_collector
 from marl_td.models.compiling import is_worthwhile
 from marl_td.training.check import check_experiment
 from marl_td.training.checkpoints import Checkpoints
+from marl_td.training.periodic_evaluation import compiled_episodes
 from marl_td.training.run_logger import RunLogger
 from marl_td.training.settings import CONFIG_FILE, describe
 
@@ -41,6 +42,7 @@ class RunSetup(BenchmarlExperiment):
         self._open_folder()
         self._setup_algorithm()
         self._setup_collector()
+        self.compiled_episodes = compiled_episodes(self, ROLLOUT_STEPS_TO_PAY)
         self._setup_logger()
         self._on_setup()
 

@@ -26,7 +26,7 @@ def test_rows_and_json():
     told = []
     table = baseline_table("mine/game", task, 8, seed=0, notify=told.append)
     assert [row.policy for row in table.rows] == ["random", "always 1"]
-    assert told == ["random", "always 1", "optimum or bound"]
+    assert told == ["optimum or bound", "random", "always 1"]
     assert table.rows[1] == BaselineRow("always 1", 4.0, 4.0, 4.0)
     data = json.loads(json.dumps(table.as_dict()))
     assert data["task"] == "mine/game"
