@@ -5,12 +5,14 @@ A family base (PPO, DDPG, Q-mixing) stands beside this file; an algorithm is one
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
+from benchmarl.experiment import Experiment
 from tensordict import TensorDictBase
 from torchrl.objectives import LossModule
 
@@ -37,6 +39,7 @@ class MarlTdAlgorithm(Algorithm):
         self.config = config
         super().__init__(experiment)
         self._check_actions()
+        _warn_of_unused(experiment)
         if self.needs_joint_keys:
             add_callback(experiment, JointKeys())
 
@@ -161,6 +164,18 @@ class MarlTdConfig(AlgorithmConfig):
     def has_independent_critic(cls) -> bool:
         """Whether the critic sees one agent's observation only."""
         return not cls.CENTRAL_CRITIC
+
+
+def _warn_of_unused(experiment: Any) -> None:
+    """Say which settings of ours BenchMARL's own experiment does not know."""
+    names = getattr(experiment.config, "unused", list)()
+    if names and type(experiment) is Experiment:
+        listed = ", ".join(f"experiment.{name}" for name in names)
+        warnings.warn(
+            f"{listed} has no effect in BenchMARL's own experiment; run `marl-td train` (or "
+            "marl_td.training.experiment.Experiment), or leave it out.",
+            stacklevel=2,
+        )
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

@@ -98,7 +98,8 @@ def _batched_task(env: EnvBase) -> VectorEnv:
         return env
     if not hasattr(type(env), "as_batched_task"):
         name = type(env).__name__
-        raise NotCompilable(f"the environment is a {name}, not a batched task of marl_td")
+        hint = " (task=marl_td/vmas task.scenario=... is one)" if name == "VmasEnv" else ""
+        raise NotCompilable(f"the environment is a {name}, not a batched task of marl_td{hint}")
     try:
         batched: VectorEnv = env.as_batched_task()
     except Untraceable as reason:

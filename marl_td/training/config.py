@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from benchmarl.experiment import ExperimentConfig
 
@@ -31,3 +31,10 @@ class RunConfig(ExperimentConfig):
             raise ValueError(
                 f"experiment.compile must be one of {', '.join(MODES)}; got '{self.compile}'."
             )
+
+    def unused(self) -> list[str]:
+        """Settings of ours that are not at their default, and that BenchMARL's own experiment ignores."""
+        own = {field.name: field.default for field in fields(RunConfig)}
+        for field in fields(ExperimentConfig):
+            own.pop(field.name)
+        return [name for name, default in own.items() if getattr(self, name) != default]

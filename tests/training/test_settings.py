@@ -1,7 +1,11 @@
 """Settings to YAML and back, without running what the file says."""
 
+import re
+import warnings
+
 import pytest
 import yaml
+from benchmarl.experiment import Experiment as BenchmarlExperiment
 from short_runs import SHORT
 from torch import nn
 
@@ -100,3 +104,22 @@ def test_layers_are_found(name):
 def test_what_is_no_layer_is_refused(name):
     with pytest.raises(ValueError, match=r"must be layers of torch\.nn"):
         layer_class(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, None),
+        ({"lr_end": 0.5, "compile": "on"}, r"experiment.lr_end, experiment.compile has no effect"),
+    ],
+)
+def test_benchmarl_s_own_experiment_says_which_settings_it_ignores(tmp_path, settings, named):
+    arguments = compose([*SHORT, *(f"experiment.{k}={v}" for k, v in settings.items())]).arguments()
+    arguments["config"].save_folder = str(tmp_path)
+    assert arguments["config"].unused() == list(settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        BenchmarlExperiment(**arguments).close()
+    found = [str(w.message) for w in caught if "has no effect" in str(w.message)]
+    assert len(found) == (named is not None)
+    assert named is None or re.match(named, found[0])
