@@ -9,6 +9,7 @@ from torchrl.collectors import Collector
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from toy_games import RECALL_RUN, rounds_task
 
+from marl_td.collect.chunk import Chunk
 from marl_td.collect.collector import CompiledCollector
 from marl_td.collect.last_action import NO_ACTION
 from marl_td.models.inputs import AgentContext
@@ -22,11 +23,19 @@ pytestmark = IGNORED
 BOTH = {"last_action": True, "agent_id": True}
 
 
-def compiled_collector(experiment) -> CompiledCollector:
+def traced_collector(experiment) -> CompiledCollector:
     """Ours, traced and run eagerly."""
     return CompiledCollector(
         experiment.env_func(), experiment.policy, frames_per_batch=4 * 12, backend="eager"
     )
+
+
+def our_collector(experiment) -> CompiledCollector:
+    """The same without tracing, which takes long."""
+    collector = traced_collector(experiment)
+    chunk = Chunk(collector.bookkeeping, experiment.policy, collector.n_starts)
+    collector._compiled = chunk  # type: ignore[assignment]
+    return collector
 
 
 def their_collector(experiment) -> Collector:
@@ -63,7 +72,9 @@ def test_rows_by_hand():
 
 
 # ------------------------------------------------------------------- data paths
-@pytest.mark.parametrize("make", [compiled_collector, their_collector])
+@pytest.mark.parametrize(
+    "make", [our_collector, their_collector, pytest.param(traced_collector, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("model", [None, STATEFUL])
 def test_collected_last_actions(make, model, small_experiment):
     """In both collectors, in every group, over resets, deaths and batches."""

@@ -22,7 +22,11 @@ WINDOWS = {"sequence": "window", "window_length": 2, "burn_in": 1}
 
 @pytest.mark.parametrize(
     ("model", "shared", "compiled"),
-    [(STATEFUL, False, False), (BEHIND_AN_MLP, True, False), (STATEFUL, True, True)],
+    [
+        (STATEFUL, False, False),
+        (BEHIND_AN_MLP, True, False),
+        pytest.param(STATEFUL, True, True, marks=pytest.mark.slow),
+    ],
 )
 def test_windows_of_an_experiment_have_the_values_of_the_collection(
     model, shared, compiled, small_experiment

@@ -201,6 +201,17 @@ def test_priorities_have_the_shape_of_the_batch_and_leave_the_burn_in_out(name):
     assert not priority[~window["step_mask"].squeeze(-1)].any()
 
 
+# ------------------------------------------------------------------- compiling
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.:DeprecationWarning")
+@pytest.mark.parametrize("name", ["qmix", pytest.param("cw_qmix", marks=pytest.mark.slow)])
+def test_it_compiles_in_one_graph(name):
+    loss = gru_loss(name, lmbda=0.5, burn_in=1)
+    window = windows(collect(loss.network), length=2, burn_in=1)
+    compiled = torch.compile(loss.compute, fullgraph=True, backend="eager")
+    for key, value in loss.compute(window.copy()).items():
+        torch.testing.assert_close(compiled(window.copy())[key], value)
+
+
 # -------------------------------------------------------------------- messages
 def test_messages():
     loss = gru_loss(burn_in=4)

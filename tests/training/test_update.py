@@ -114,6 +114,7 @@ ALGORITHMS = [
         lambda: QmixConfig(lmbda=0.5, **WINDOWS),
         {"model": STATEFUL, "task": recall_task()},
         id="qmix, GRU, windows",
+        marks=pytest.mark.slow,
     ),
     *(
         pytest.param(algorithm_config(name), {}, id=name, marks=pytest.mark.slow)
