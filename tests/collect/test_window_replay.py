@@ -141,6 +141,16 @@ def test_what_was_not_seen_from_its_start_is_dropped():
     assert rows(replay) == [row for row in whole if row[0][0] % 10_000 >= 100]
 
 
+def test_the_end_of_an_episode_starts_the_next_one_even_without_a_flag():
+    """In the middle of a batch and at its beginning; the items are flagged."""
+    for cut in (2, 3):
+        steps, replay = stream([[3, 4]], 7), buffer(stride=4)
+        steps["is_init"][0, 3] = False
+        replay.extend(steps[:, :cut])
+        replay.extend(steps[:, cut:])
+        assert rows(replay) == expected([[3, 4]], 7, 4, 2, 4)
+
+
 def test_environments_that_start_afresh_drop_what_was_open():
     steps, replay = stream([[9, 3], [9, 3]], 9), buffer()
     replay.extend(steps[:, :3])
