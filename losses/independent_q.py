@@ -58,6 +58,7 @@ class IndependentQLoss(QLearningLoss):
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Loss, metrics and priority from a batch ``[*B]``."""
         action_value, choosing, evaluated = self._action_values(tensordict)
+        tensordict = self._learnt(tensordict)
         action = require(tensordict, self.tensor_keys.action)
         local_value = chosen_action_value(action_value, action)  # [*B, n_agents]
         valid = self._valid_agents(tensordict, local_value)
@@ -78,7 +79,7 @@ class IndependentQLoss(QLearningLoss):
                 target_value=value_target,
                 chosen_action_value=local_value,
             ),
-            "priority": td_error.unsqueeze(-1),
+            "priority": self._priority_of(td_error.unsqueeze(-1)),
         }
 
     def _valid_agents(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:

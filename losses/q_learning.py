@@ -1,5 +1,6 @@
 """What the losses of value-based learning share: values now and next, targets, masks, errors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, r
 from marl_td.losses.functional.checks import check_fraction
 from marl_td.losses.functional.returns import lambda_return, n_step_return, one_step_target
 from marl_td.losses.targets import target_copy
-from marl_td.losses.trajectory import real_steps
+from marl_td.losses.trajectory import real_steps, window_values
 
 LOSS_FUNCTIONS = ("l2", "l1", "smooth_l1", "huber")
 LossFunction = Literal["l2", "l1", "smooth_l1", "huber"]
@@ -27,9 +28,12 @@ class QLearningLoss(MultiAgentLoss):
     The regression target bootstraps from the value of the next step's greedy available action, chosen by
     the live network (double Q-learning) or by the target network.
 
-    With ``sequences`` a row of the batch ``[*B, T]`` is one episode, and the networks are run once
-    over its T + 1 observations, from a zero hidden state. A row that goes on after its episode
-    ended, or is padded, does no harm: those steps do not count.
+    With ``sequences`` a row of the batch ``[*B, T]`` is one episode or a window of one, and the networks are
+    run once over its T + 1 observations. A row that goes on after its episode ended, or is padded,
+    does no harm: those steps do not count. Hidden states start from zero, or (``states``) from those stored
+    with the first step; the first ``burn_in`` steps only warm them up: they give neither loss nor gradient.
+    Other networks of the agents (CW- and OW-QMIX's, QTRAN's) did not act, so that no state of theirs is
+    stored: they start from zero.
 
     Args:
         network: reads observations, writes ``action_value`` ``[*B, n_agents, n_actions]``.
@@ -40,11 +44,15 @@ class QLearningLoss(MultiAgentLoss):
         huber_delta: error at which ``"huber"`` becomes linear, in units of the return, > 0.
         lmbda: mixing of n-step returns in [0, 1]; 0 is one-step. Above 0 it needs ``sequences``.
         n_steps: rewards in an n-step return, at least 1. Above 1 it needs ``sequences`` and ``lmbda`` 0.
-        sequences: whether a batch is ``[*B, T]`` with one episode a row.
+        sequences: whether a batch is ``[*B, T]`` with one episode, or a window of one, a row.
+        burn_in: steps at the beginning of each row that only warm up hidden states, at least 0.
+        states: keys of the hidden states of ``network`` that are in the data, which it reads before a step
+            and writes under ``"next"``.
 
     Raises:
-        ValueError: for an unknown loss function, a number out of range, ``lmbda`` above 0 or ``n_steps``
-            above 1 without ``sequences``, or both of them at once.
+        ValueError: for an unknown loss function, a number out of range, ``lmbda`` above 0, ``n_steps``
+            above 1, ``burn_in`` or ``states`` without ``sequences``, or both of the first at once; on a batch
+            that has no step after ``burn_in``.
     """
 
     @dataclass
@@ -74,6 +82,8 @@ class QLearningLoss(MultiAgentLoss):
         lmbda: float = 0.0,
         n_steps: int = 1,
         sequences: bool = False,
+        burn_in: int = 0,
+        states: Sequence[NestedKey] = (),
     ) -> None:
         super().__init__()
         check_fraction("gamma", gamma)
@@ -84,6 +94,10 @@ class QLearningLoss(MultiAgentLoss):
         if not huber_delta > 0.0:
             raise ValueError(f"`huber_delta` must be above 0; got {huber_delta}.")
         _check_returns(lmbda, n_steps, sequences)
+        if burn_in < 0 or ((burn_in or states) and not sequences):
+            raise ValueError(
+                f"`burn_in` must be at least 0 and, as `states`, needs sequences=True; got {burn_in}."
+            )
         self.network = network
         self.target_network = target_copy(network)
         self.gamma = gamma
@@ -93,6 +107,8 @@ class QLearningLoss(MultiAgentLoss):
         self.lmbda = lmbda
         self.n_steps = n_steps
         self.sequences = sequences
+        self.burn_in = burn_in
+        self.states = list(states)
 
     def networks(self) -> dict[str, list[nn.Module]]:
         """Which live networks each named loss trains."""
@@ -129,8 +145,16 @@ class QLearningLoss(MultiAgentLoss):
                 return now, None
             with torch.no_grad():
                 return now, run(module, tensordict.get("next"), key)
-        values = run(module, self._episode_inputs(module, tensordict), key)
-        time, n_steps = tensordict.ndim - 1, tensordict.shape[-1]
+        values = window_values(
+            module,
+            tensordict,
+            key,
+            burn_in=self.burn_in,
+            states=self.states,
+            stored=module is self.network or module is self.target_network,
+            is_init=self.tensor_keys.is_init,
+        )
+        time, n_steps = tensordict.ndim - 1, tensordict.shape[-1] - self.burn_in
         return values.narrow(time, 0, n_steps), values.detach().narrow(time, 1, n_steps)
 
     @torch.no_grad()
@@ -165,21 +189,15 @@ class QLearningLoss(MultiAgentLoss):
         _, evaluated = self._target(self.target_network, tensordict, key)
         return now, choosing if self.double_q else evaluated, evaluated
 
-    def _episode_inputs(
-        self, module: TensorDictModuleBase, tensordict: TensorDictBase
-    ) -> TensorDictBase:
-        """What a network reads at the T + 1 observations of an episode, ``[*B, T + 1]``.
+    def _learnt(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The steps that are learnt from: without those of the burn-in."""
+        return tensordict[..., self.burn_in :] if self.burn_in else tensordict
 
-        Within one episode the observation reached by step t is the one that step t + 1 starts from.
-        """
-        keys = [key for key in module.in_keys if key != self.tensor_keys.is_init]
-        inputs = tensordict.select(*keys, strict=False)
-        following = tensordict.get("next").select(*keys, strict=False)
-        is_init = tensordict.get(self.tensor_keys.is_init, None)
-        if is_init is not None:
-            inputs.set(self.tensor_keys.is_init, is_init)
-            following.set(self.tensor_keys.is_init, torch.zeros_like(is_init))
-        return torch.cat([inputs[..., :1], following], dim=tensordict.ndim - 1)
+    def _priority_of(self, td_error: Tensor) -> Tensor:
+        """Absolute errors ``[*B, n_agents, 1]`` as priorities of the batch: those of the burn-in are 0."""
+        shape = list(td_error.shape)
+        shape[-3] = self.burn_in
+        return torch.cat([td_error.new_zeros(shape), td_error], -3) if self.burn_in else td_error
 
     # ---------------------------------------------------------------- targets
     def _value_target(

@@ -95,7 +95,7 @@ class MixedQLoss(QLearningLoss):
 
     def _priority(self, td_error: Tensor, action: Tensor) -> Tensor:
         """The team's error, once per agent: ``[*B, n_agents, 1]``."""
-        return td_error.unsqueeze(-1).expand(action.shape).unsqueeze(-1)
+        return self._priority_of(td_error.unsqueeze(-1).expand(action.shape).unsqueeze(-1))
 
 
 class QMixingLoss(MixedQLoss):
@@ -153,6 +153,7 @@ class QMixingLoss(MixedQLoss):
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Loss, metrics and priority from a batch ``[*B]``."""
         action_value, choosing, evaluated = self._action_values(tensordict)
+        tensordict = self._learnt(tensordict)
         action = require(tensordict, self.tensor_keys.action)
         global_value = self._mix(self.mixer, tensordict, action_value, action)  # [*B]
         valid = self._valid(tensordict, global_value)

@@ -115,14 +115,15 @@ class QtranLoss(MixedQLoss):
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Losses, metrics and priority from a batch ``[*B]``."""
         key = self.tensor_keys.joint_feature
-        action = require(tensordict, self.tensor_keys.action)
         action_value, choosing = self._values_and_choosing(tensordict)
         feature, _ = self._live(self.feature_network, tensordict, key, following=False)
+        _, next_feature = self._target(self.target_feature_network, tensordict, key)
+        tensordict = self._learnt(tensordict)
+        action = require(tensordict, self.tensor_keys.action)
         inputs = self._joint_inputs(tensordict, feature, action, action_value.shape[-1])
         joint_value = self._joint_value(self.joint, inputs)
         valid = self._valid(tensordict, joint_value)
         with torch.no_grad():
-            _, next_feature = self._target(self.target_feature_network, tensordict, key)
             next_action = self._next_action(tensordict, choosing)
             following = self._joint_inputs(
                 tensordict.get("next"), next_feature, next_action, action_value.shape[-1]

@@ -1,6 +1,7 @@
 """Values of consecutive steps and of the states they reach, for networks with and without memory."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from tensordict import TensorDictBase
@@ -73,6 +74,82 @@ def _hand_on(
     batch.set(state, torch.cat([start, earlier], dim=time))
     batch.set(next_key(state), after)
     following.set(state, after)
+
+
+def window_values(
+    module: TensorDictModuleBase,
+    window: TensorDictBase,
+    key: NestedKey,
+    *,
+    burn_in: int = 0,
+    states: Sequence[NestedKey] = (),
+    stored: bool = True,
+    is_init: NestedKey = "is_init",
+) -> Tensor:
+    """Outputs of a module at the steps of a window of an episode, and at the observation it ends with.
+
+    Within one episode the observation reached by step t is the one that step t + 1 starts from: the module
+    runs once over T + 1 observations. A hidden state starts from the one in the data, and then runs over the
+    ``burn_in`` steps, from which no gradient comes (Kapturowski et al. 2019,
+    https://openreview.net/forum?id=r1lyTjAqYX). What follows an episode's end changes no output before it.
+
+    Args:
+        module: writes ``key``.
+        window: ``[*B, burn_in + T]``, with the reached observations under ``"next"``.
+        key: the output, ``[*B, T, ...]``.
+        burn_in: steps before the window that only warm up the hidden states.
+        states: keys of the module's hidden states, which it reads before a step and writes under ``"next"``.
+        stored: whether the states in ``window`` are this module's; else it starts from zero.
+        is_init: key of the flag that clears the hidden states before a step; of the observations behind the
+            first one it is not read.
+
+    Returns:
+        ``[*B, T + 1, ...]``.
+
+    Raises:
+        KeyError: if a hidden state is missing.
+        ValueError: if there is no step after ``burn_in``.
+    """
+    if window.shape[-1] <= burn_in:
+        raise ValueError(
+            f"sequences of {window.shape[-1]} steps leave none to learn from after `burn_in` = "
+            f"{burn_in}; give batches [*B, burn_in + T]."
+        )
+    own = [key for key in module.in_keys if key not in (is_init, *states)]
+    steps = window[..., burn_in:]
+    inputs = steps.select(*own, strict=False)[..., :1]
+    following = steps.get("next").select(*own, strict=False)
+    first = steps.get(is_init, None)
+    if first is not None:
+        inputs.set(is_init, first.narrow(window.ndim - 1, 0, 1))
+        following.set(is_init, torch.zeros_like(first))
+    inputs = cast(TensorDictBase, torch.cat([inputs, following], dim=window.ndim - 1))
+    for state, value in _states_before(module, window, burn_in, states, stored).items():
+        sizes = (*inputs.shape, *value.shape[window.ndim :])
+        inputs.set(state, value.expand(sizes))
+    return run(module, inputs, key)
+
+
+@torch.no_grad()
+def _states_before(
+    module: TensorDictModuleBase,
+    window: TensorDictBase,
+    burn_in: int,
+    states: Sequence[NestedKey],
+    stored: bool,
+) -> dict[NestedKey, Tensor]:
+    """The hidden states before the first step after burn-in, ``[*B, 1, ...]``; nothing for zero."""
+    time = window.ndim - 1
+    if not states or not (stored or burn_in):
+        return {}
+    if burn_in == 0:
+        return {key: require(window, key).narrow(time, 0, 1) for key in states}
+    earlier = window[..., :burn_in]
+    for key in states if stored else ():
+        require(earlier, key)
+    names = [key for key in module.in_keys if stored or key not in states]
+    after = module(earlier.select(*names, strict=False))
+    return {key: after.get(next_key(key)).narrow(time, burn_in - 1, 1) for key in states}
 
 
 def real_steps(step_mask: Tensor, like: Tensor) -> Tensor:

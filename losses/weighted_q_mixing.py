@@ -99,16 +99,17 @@ class WeightedQMixingLoss(MixedQLoss):
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Losses, metrics and priority from a batch ``[*B]``."""
         key = self.tensor_keys.action_value
-        action = require(tensordict, self.tensor_keys.action)
         action_value, choosing = self._values_and_choosing(tensordict)
-        global_value = self._mix(self.mixer, tensordict, action_value, action)
         central, _ = self._live(self.central_network, tensordict, key, following=False)
+        now, evaluated = self._target(
+            self.target_central_network, tensordict, key, now=self.weighting == "central"
+        )
+        tensordict = self._learnt(tensordict)
+        action = require(tensordict, self.tensor_keys.action)
+        global_value = self._mix(self.mixer, tensordict, action_value, action)
         central_value = self._mix(self.central_mixer, tensordict, central, action)
         valid = self._valid(tensordict, global_value)
         with torch.no_grad():
-            now, evaluated = self._target(
-                self.target_central_network, tensordict, key, now=self.weighting == "central"
-            )
             next_action = self._next_action(tensordict, choosing)
             next_value = self._mix(
                 self.target_central_mixer, tensordict.get("next"), evaluated, next_action

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
+from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.data import Composite, Unbounded
 from torchrl.modules import (
@@ -29,7 +30,10 @@ from marl_td.models.heads import (
     GreedyAction,
     is_bounded,
 )
+from marl_td.models.inputs import AgentContext
 
+CONTEXT = "context"
+"""Entry of a group that holds what an agent is told besides its observation."""
 DUELING = "value_and_advantage"
 """Entry of a group that the two streams of a dueling network are in."""
 
@@ -37,14 +41,17 @@ DUELING = "value_and_advantage"
 def network(algorithm: Any, group: str, out_key: str, d_out: int) -> nn.Module:
     """The agents' network of ``group``: own observation to ``(group, out_key)``, ``[*B, n_agents, d_out]``.
 
-    Parameters are shared or per agent as the experiment's ``share_policy_params`` says.
+    Parameters are shared or per agent as the experiment's ``share_policy_params`` says. Where the
+    configuration says so, it also reads what :func:`agent_context` writes.
     """
     n_agents = algorithm.n_agents(group)
     output = Composite({out_key: Unbounded(shape=(n_agents, d_out))}, shape=(n_agents,))
-    return algorithm.model_config.get_model(
-        input_spec=Composite(
-            {group: algorithm.observation_spec[group].clone().to(algorithm.device)}
-        ),
+    inputs = algorithm.observation_spec[group].clone()
+    context = agent_context(algorithm, group)
+    if context is not None:
+        inputs[CONTEXT] = Unbounded((n_agents, context.module.width))
+    net = algorithm.model_config.get_model(
+        input_spec=Composite({group: inputs.to(algorithm.device)}),
         output_spec=Composite({group: output}),
         agent_group=group,
         input_has_agent_dim=True,
@@ -54,6 +61,28 @@ def network(algorithm: Any, group: str, out_key: str, d_out: int) -> nn.Module:
         device=algorithm.device,
         action_spec=algorithm.action_spec,
     )
+    return net if context is None else TensorDictSequential(context, net)
+
+
+def agent_context(algorithm: Any, group: str) -> TensorDictModule | None:
+    """What the agents are told besides their observations, in ``(group, "context")``; None for nothing.
+
+    ``last_action`` and ``agent_id`` of the algorithm's configuration say what; the last action is read from
+    ``(group, "last_action")``, which the environment must give.
+    """
+    last = getattr(algorithm.config, "last_action", False)
+    index = getattr(algorithm.config, "agent_id", False)
+    if not (last or index):
+        return None
+    n_agents = algorithm.n_agents(group)
+    if last:
+        key: NestedKey = "last_action"
+        module = AgentContext(n_agents, n_actions(algorithm, group), index)
+    else:
+        key, spec = next(iter(algorithm.observation_spec[group].items(True, True)))
+        module = AgentContext(n_agents, 0, index, n_dims=len(spec.shape))
+    in_key = (group, *((key,) if isinstance(key, str) else key))
+    return TensorDictModule(module.to(algorithm.device), [in_key], [(group, CONTEXT)])
 
 
 def n_actions(algorithm: Any, group: str) -> int:

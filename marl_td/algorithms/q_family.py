@@ -11,16 +11,19 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torchrl.data import LazyMemmapStorage, LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers import PrioritizedSampler, RandomSampler
-from torchrl.envs import Compose, InitTracker, TransformedEnv
+from torchrl.envs import Compose, InitTracker, Transform, TransformedEnv
 
 from marl_td import policies
 from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
 from marl_td.algorithms.recurrent import state_keys
 from marl_td.collect.episode_replay import EpisodeReplayBuffer
+from marl_td.collect.last_action import LastAction
+from marl_td.collect.window_replay import WindowReplayBuffer
 from marl_td.losses.common import next_key
 from marl_td.losses.q_learning import LOSS_FUNCTIONS, QLearningLoss
 
 EXPLORATIONS = ("epsilon_greedy", "boltzmann")
+SEQUENCES = ("episode", "window")
 
 
 @dataclass
@@ -39,9 +42,21 @@ class QConfig(MarlTdConfig):
     huber_delta: float = 1.0
     """Error at which huber becomes linear, in units of the return, > 0."""
     lmbda: float = 0.0
-    """Mixing of n-step returns, in [0, 1]: lambda. 0 is one-step; above 0 whole episodes are replayed."""
+    """Mixing of n-step returns, in [0, 1]: lambda. 0 is one-step; above 0 sequences are replayed."""
     n_steps: int = 1
-    """Rewards in an n-step return, >= 1: n. Above 1 (with lmbda 0) whole episodes are replayed."""
+    """Rewards in an n-step return, >= 1: n. Above 1 (with lmbda 0) sequences are replayed."""
+    sequence: str = "episode"
+    """What multi-step returns and recurrent networks replay: whole episodes (episode) or parts (window)."""
+    window_length: int = 20
+    """Steps of a window that are learnt from, >= 1; shortened to the task's time limit."""
+    window_overlap: float = 0.5
+    """Share of a window that the next window of the episode begins with, in [0, 1)."""
+    burn_in: int = 10
+    """Steps before a window that only warm up the hidden state of a recurrent network, >= 0."""
+    last_action: bool = False
+    """Each agent's network also reads the action that the agent took last (one-hot)."""
+    agent_id: bool = False
+    """Each agent's network also reads the agent's index in its group (one-hot)."""
     exploration: str = "epsilon_greedy"
     """Random actions: epsilon_greedy, or boltzmann (drawn from the softmax of values / temperature)."""
     temperature_init: float = 1.0
@@ -56,6 +71,10 @@ class QConfig(MarlTdConfig):
         check_range("huber_delta", self.huber_delta, 1e-6)
         check_range("lmbda", self.lmbda, 0.0, 1.0)
         check_range("n_steps", self.n_steps, 1)
+        check_choice("sequence", self.sequence, SEQUENCES)
+        check_range("window_length", self.window_length, 1)
+        check_range("window_overlap", self.window_overlap, 0.0, 0.999)
+        check_range("burn_in", self.burn_in, 0)
         check_range("temperature_end", self.temperature_end, 1e-6)
         check_range("temperature_init", self.temperature_init, self.temperature_end)
         if self.lmbda > 0.0 and self.n_steps > 1:
@@ -82,7 +101,7 @@ class QFamily(MarlTdAlgorithm):
         super().__init__(experiment, config)
         # BenchMARL flattens batches to single steps unless `has_rnn`, for which it also asks the
         # critic's model; there is no critic here, and lambda-returns need the steps in order.
-        self.has_rnn = self.keeps_episodes
+        self.has_rnn = self.keeps_sequences
 
     def loss(self, group: str, network: TensorDictModuleBase, **options: Any) -> QLearningLoss:
         """The loss of ``group``, whose agents' values are ``network``'s."""
@@ -93,10 +112,34 @@ class QFamily(MarlTdAlgorithm):
         raise NotImplementedError
 
     @property
-    def keeps_episodes(self) -> bool:
-        """Whether whole episodes are replayed: for recurrent networks and multi-step returns."""
+    def keeps_sequences(self) -> bool:
+        """Whether sequences are replayed: for recurrent networks and multi-step returns."""
         several = self.config.lmbda > 0.0 or self.config.n_steps > 1
         return self.model_config.is_rnn or several
+
+    @property
+    def keeps_windows(self) -> bool:
+        """Whether these are windows, and not whole episodes."""
+        return self.keeps_sequences and self.config.sequence == "window"
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Steps of the burn-in and of the window; together at most the time limit."""
+        limit = int(self.experiment.max_steps)
+        length = min(self.config.window_length, limit)
+        return min(self.config.burn_in, limit - length) if self.model_config.is_rnn else 0, length
+
+    def _stored_states(self, group: str, policy: Any) -> list[NestedKey]:
+        """Keys of the hidden states with which windows begin."""
+        states = state_keys(policy)
+        kept = self.model_config._get_model_state_spec_inner(group=group)
+        if len(states) < len(list(kept.keys(True, True))):
+            raise ValueError(
+                "algorithm.sequence=window begins in the middle of an episode, with the hidden state that "
+                f"the network had there; {type(self.model_config).__name__} does not give it to the data. "
+                "Take model=layers/marl_td/gru, or algorithm.sequence=episode."
+            )
+        return states
 
     # ------------------------------------------------------------- BenchMARL
     def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
@@ -111,11 +154,15 @@ class QFamily(MarlTdAlgorithm):
     def _get_loss(
         self, group: str, policy_for_loss: Any, continuous: bool
     ) -> tuple[QLearningLoss, bool]:
+        sequences: dict[str, Any] = {"sequences": self.keeps_sequences}
+        if self.keeps_windows:
+            sequences["burn_in"] = self.window[0]
+            sequences["states"] = self._stored_states(group, policy_for_loss)
         loss = self.loss(
             group,
             policy_for_loss.select_subsequence(out_keys=[(group, "action_value")]),
             gamma=self.experiment_config.gamma,
-            sequences=self.keeps_episodes,
+            **sequences,
             **self.config.loss_options(),
         )
         entries = {field.name: field.default for field in fields(loss._AcceptedKeys)}
@@ -132,10 +179,11 @@ class QFamily(MarlTdAlgorithm):
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals, without what the loss does not read (it would only fill the replay)."""
         self.add_signals(group, batch)
-        unread: list[NestedKey] = [(group, "action_value"), (group, policies.DUELING)]
-        for state in state_keys(self.get_policy_for_loss(group)):  # an episode starts from zero
-            unread += [state, next_key(state)]
+        made = ("action_value", policies.DUELING, policies.CONTEXT)
+        unread: list[NestedKey] = [(group, name) for name in made]
         loss, _ = self.get_loss_and_updater(group)
+        for state in state_keys(self.get_policy_for_loss(group)):  # an episode starts from zero
+            unread += [next_key(state)] if state in loss.states else [state, next_key(state)]
         read = {
             key
             for networks in loss.networks().values()
@@ -151,20 +199,25 @@ class QFamily(MarlTdAlgorithm):
     def process_env_fun(
         self, env_fun: Callable[[], TransformedEnv]
     ) -> Callable[[], TransformedEnv]:
-        """Mark the first step of every episode, where the model's own transforms do not."""
-        if not self.keeps_episodes or self.model_config.is_rnn:
-            return env_fun
-        return lambda: env_fun().append_transform(InitTracker(init_key="is_init"))
+        """Mark episodes' first steps, where the model's own transforms do not; tell the last action."""
+        if self.keeps_sequences and not self.model_config.is_rnn:
+            env_fun = _with_transform(env_fun, lambda: InitTracker(init_key="is_init"))
+        if self.config.last_action:
+            mortal = {group: self.is_mortal(group) for group in self.group_map}
+            env_fun = _with_transform(env_fun, lambda: LastAction(mortal))
+        return env_fun
 
     def get_replay_buffer(self, group: str, transforms: Any = None) -> TensorDictReplayBuffer:
-        """BenchMARL's buffer of single steps, or one of whole episodes.
+        """BenchMARL's buffer of single steps, or one of whole episodes or windows.
 
-        The experiment's sizes count steps: episodes are counted as if each took the time limit.
+        The experiment's sizes count steps: episodes are counted as if each took the time limit, windows
+        with their burn-in.
         """
-        if not self.keeps_episodes:
+        if not self.keeps_sequences:
             return super().get_replay_buffer(group, transforms)
         settings = self.experiment_config
-        length = int(self.experiment.max_steps)
+        burn_in, window = self.window
+        length = burn_in + window if self.keeps_windows else int(self.experiment.max_steps)
         n_stored = -(-settings.replay_buffer_memory_size(self.on_policy) // length)
         n_sampled = -(-settings.train_minibatch_size(self.on_policy) // length)
         sampler: Any = RandomSampler()
@@ -172,17 +225,27 @@ class QFamily(MarlTdAlgorithm):
             sampler = PrioritizedSampler(
                 n_stored, settings.off_policy_prb_alpha, settings.off_policy_prb_beta
             )
-        return EpisodeReplayBuffer(
-            max_length=length,
-            storage=self._storage(group, n_stored),
-            sampler=sampler,
-            batch_size=n_sampled,
-            priority_key=(group, "td_error"),
-            transform=None if transforms is None else Compose(*transforms),
-        )
+        options: dict[str, Any] = {
+            "storage": self._storage(group, n_stored),
+            "sampler": sampler,
+            "batch_size": n_sampled,
+            "priority_key": (group, "td_error"),
+            "transform": None if transforms is None else Compose(*transforms),
+        }
+        if not self.keeps_windows:
+            return EpisodeReplayBuffer(max_length=length, **options)
+        stride = max(1, round(window * (1.0 - self.config.window_overlap)))
+        return WindowReplayBuffer(length=window, burn_in=burn_in, stride=stride, **options)
 
     def _storage(self, group: str, n_stored: int) -> LazyTensorStorage:
         if self.buffer_device != "disk":
             return LazyTensorStorage(n_stored, device=self.buffer_device)
         folder = self.experiment.folder_name / f"buffer_{group}"
         return LazyMemmapStorage(n_stored, device=self.device, scratch_dir=folder)
+
+
+def _with_transform(
+    env_fun: Callable[[], TransformedEnv], make: Callable[[], Transform]
+) -> Callable[[], TransformedEnv]:
+    """What makes the environment, with a transform of its own behind the others."""
+    return lambda: env_fun().append_transform(make())

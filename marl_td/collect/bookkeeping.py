@@ -1,6 +1,7 @@
-"""What an environment's transforms add to a step, as pure functions: reward sums, first steps, hidden states.
+"""What an environment's transforms add to a step, as pure functions.
 
-The compiled rollout cannot run TorchRL's transforms; it knows what these three do.
+Reward sums, first steps, hidden states and last actions: the compiled rollout cannot run transforms, it
+knows what these four do.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPrimer, TransformedEnv
 
+from marl_td.collect.last_action import NO_ACTION, LastAction, last_action
 from marl_td.collect.nested import Path, as_path
 from marl_td.models.compiling import NotCompilable
 from marl_td.tasks.adapters.tracing import Untraceable
@@ -31,6 +34,7 @@ class Bookkeeping:
         self.sums: dict[Path, Path] = {}
         self.init_key: Path | None = None
         self.primers: dict[Path, tuple[tuple[int, ...], float]] = {}
+        self.last_actions: dict[str, bool] = {}
         transforms: list[Any] = []
         self.observation_spec = env.observation_spec
         while isinstance(env, TransformedEnv):
@@ -48,6 +52,8 @@ class Bookkeeping:
             self.init_key = as_path(transform.init_key)
         elif type(transform) is TensorDictPrimer:
             self._add_primers(transform)
+        elif type(transform) is LastAction:
+            self.last_actions.update(transform.groups)
         else:
             raise NotCompilable(f"the environment has the transform {type(transform).__name__}")
 
@@ -75,10 +81,13 @@ class Bookkeeping:
             out[self.init_key] = torch.ones((n_envs, 1), dtype=torch.bool, device=device)
         for key, (shape, value) in self.primers.items():
             out[key] = torch.full((n_envs, *shape), value, device=device)
+        for group in self.last_actions:
+            shape = (n_envs, groups[group].n_agents)
+            out[group, "last_action"] = torch.full(shape, NO_ACTION, device=device)
         return out
 
-    def after_step(self, before: Entries, following: Entries) -> Entries:
-        """What the transforms add to the entries ``following`` a step from ``before``.
+    def after_step(self, before: Entries, following: Entries, action: dict[str, Tensor]) -> Entries:
+        """What the transforms add to the entries ``following`` a step from ``before`` by ``action``.
 
         Hidden states are the policy's own output; one that it does not write stays as it was.
         """
@@ -89,6 +98,9 @@ class Bookkeeping:
             out[self.init_key] = torch.zeros_like(before[self.init_key])
         for key in self.primers:
             out[key] = following.get(key, before[key])
+        for group, mortal in self.last_actions.items():
+            alive = following[group, "mask"] if mortal else None
+            out[group, "last_action"] = last_action(action[group], alive)
         return out
 
 

@@ -177,7 +177,7 @@ class Chunk:
         following = {key[1:]: value for key, value in row.items() if key[0] == "next"}
         following.update(observed(self.task, step.state, step.info))
         following.update(outcome(self.task, step, step_count))
-        following.update(self.bookkeeping.after_step(carry.entries, following))
+        following.update(self.bookkeeping.after_step(carry.entries, following, action))
         row.update({("next", *key): value for key, value in following.items()})
         return self._reset_done(carry, step.state, step_count, following, fresh), row
 

@@ -32,7 +32,8 @@ class CompiledCollector:
     """Collects ``[n_envs, T]`` batches: policy, step, bookkeeping and reset as one compiled loop.
 
     Args:
-        env: a batched task's environment, bare or under RewardSum, InitTracker and TensorDictPrimer.
+        env: a batched task's environment, bare or under RewardSum, InitTracker, TensorDictPrimer and
+            LastAction.
         policy: reads root entries, writes the groups' actions; its parameters are used as they are, so it
             follows every optimiser step.
         frames_per_batch: frames of a batch, ``n_envs * T``; rounded up to whole steps.

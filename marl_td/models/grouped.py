@@ -83,15 +83,16 @@ class GroupedGRU(nn.Module):
             output of the last layer ``[B, T, n_agents, hidden_size]`` and the states after each step
             ``[B, T, n_agents, n_layers, hidden_size]``.
         """
-        keep = (~reset).to(x.dtype).unsqueeze(-1).unsqueeze(-1)  # [B, T, 1, 1]
+        reset = reset.unsqueeze(-1).unsqueeze(-1)  # [B, T, 1, 1]
         after = []
         for layer, (from_input, from_state) in enumerate(
             zip(self.inputs, self.states, strict=True)
         ):
             h, steps = state.select(-2, layer), []
             # The input's part of all steps is one product; only the state's part is sequential.
-            for gates, kept in zip(from_input(x).unbind(1), keep.unbind(1), strict=True):
-                h = _gru_step(gates, from_state(h * kept), h * kept)
+            for gates, starts in zip(from_input(x).unbind(1), reset.unbind(1), strict=True):
+                h = torch.where(starts, torch.zeros_like(h), h)
+                h = _gru_step(gates, from_state(h), h)
                 steps.append(h)
             x = torch.stack(steps, dim=1)
             after.append(x)

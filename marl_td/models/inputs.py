@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from marl_td.losses.functional.action_values import one_hot_action
+
 
 class JointInput(nn.Module):
     """Flattens and concatenates entries behind the batch dimensions: ``[*B, n_agents, d]`` to ``[*B, D]``.
@@ -58,6 +60,43 @@ class AgentInput(nn.Module):
         if self.mortal:
             alive = entries[-1].unsqueeze(-1)
             parts = [torch.where(alive, part, 0.0) for part in parts]
+        if self.agent_id:
+            parts.append(self.identity.expand(*batch, -1, -1))
+        return torch.cat(parts, dim=-1)
+
+
+class AgentContext(nn.Module):
+    """What an agent is told besides its observation: its last action and its index, as one-hot rows.
+
+    Args:
+        n_agents: agents in the group.
+        n_actions: actions of each agent, to tell the last one; 0 not to.
+        agent_id: tell the index.
+        n_dims: dimensions of the entry from the agents' on: 1 for a last action.
+    """
+
+    identity: Tensor
+
+    def __init__(self, n_agents: int, n_actions: int, agent_id: bool, n_dims: int = 1) -> None:
+        super().__init__()
+        self.n_actions = n_actions
+        self.agent_id = agent_id
+        self.n_dims = n_dims
+        self.register_buffer("identity", torch.eye(n_agents), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """Width of a row."""
+        return self.n_actions + (self.identity.shape[0] if self.agent_id else 0)
+
+    def forward(self, entry: Tensor) -> Tensor:
+        """Rows ``[*B, n_agents, width]``.
+
+        ``entry`` is the last action, int64 ``[*B, n_agents]`` and -1 for none; where it is not told any
+        ``[*B, n_agents, ...]`` will do.
+        """
+        batch = entry.shape[: entry.ndim - self.n_dims]
+        parts = [one_hot_action(entry, self.n_actions)] if self.n_actions else []
         if self.agent_id:
             parts.append(self.identity.expand(*batch, -1, -1))
         return torch.cat(parts, dim=-1)

@@ -261,7 +261,8 @@ def _check(loss: Any, buffer: Any, device: Any) -> None:
     inner = storage._storage.batch_size[1:] if storage._storage is not None else ()
     if inner and max(inner) > LONGEST_SEQUENCE:
         raise NotCompilable(
-            f"its sequences have {max(inner)} steps; set algorithm.chunk_length to {LONGEST_SEQUENCE} or less"
+            f"its sequences have {max(inner)} steps; set algorithm.chunk_length to {LONGEST_SEQUENCE} or "
+            "less (value-based: algorithm.sequence=window, and window_length + burn_in)"
         )
     if getattr(buffer, "_transform", None) is not None and len(buffer._transform):
         raise NotCompilable("the replay buffer has transforms")

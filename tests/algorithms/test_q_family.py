@@ -11,7 +11,7 @@ from toy_games import RECALL_RUN, recall_task
 
 from marl_td.algorithms.q_family import QConfig
 from marl_td.algorithms.q_mixing_family import StateMixingConfig
-from marl_td.collect.episode_replay import EpisodeReplayBuffer
+from marl_td.collect.window_replay import WindowReplayBuffer
 from marl_td.models.exploration import Boltzmann
 from marl_td.registry import ALGORITHMS, algorithm_config
 
@@ -19,10 +19,17 @@ pytestmark = IGNORED
 
 NAMES = [name for name in ALGORITHMS if issubclass(algorithm_config(name), QConfig)]
 OWN = {"share_policy_params": False}
+TOLD = {"last_action": True, "agent_id": True}
+WINDOWS = {"sequence": "window", "window_length": 2, "burn_in": 1}
 CASES = {
     "single steps": (teams_task(masked=False), {"exploration": "boltzmann"}, {}),
-    "masked, dead, per agent": (teams_task(mortal=True, has_state=False), {"dueling": True}, OWN),
+    "masked, dead, per agent": (
+        teams_task(mortal=True, has_state=False),
+        {"dueling": True, **TOLD},
+        OWN,
+    ),
     "GRU, n steps": (teams_task(mortal=True, blue=0), {"n_steps": 2}, {"model": STATEFUL}),
+    "GRU, windows": (teams_task(mortal=True, blue=0), {**WINDOWS, **TOLD}, {"model": STATEFUL}),
 }
 
 
@@ -42,8 +49,8 @@ def test_two_iterations_of_every_kind(name, case, small_experiment):
             assert parameter.isfinite().all(), name
             if parameter.requires_grad:
                 assert not torch.equal(parameter, before[group][name]), name
-        episodes = isinstance(experiment.replay_buffers[group], EpisodeReplayBuffer)
-        assert episodes is loss.sequences is ("model" in settings)
+        sequences = isinstance(experiment.replay_buffers[group], WindowReplayBuffer)
+        assert sequences is loss.sequences is ("model" in settings)
     assert {group for group, _ in metrics.seen} == set(experiment.group_map)
     for group, values in metrics.seen:
         loss = experiment.losses[group]

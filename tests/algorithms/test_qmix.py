@@ -103,7 +103,7 @@ def test_sizes_count_episodes_of_the_time_limit(small_experiment):
         off_policy_memory_size=1001,
         off_policy_train_batch_size=32,
     ).replay_buffers["red"]
-    assert (replay.storage.max_size, replay.batch_size, replay.max_length) == (201, 7, 5)
+    assert (replay.storage.max_size, replay.batch_size, replay.length) == (201, 7, 5)
 
 
 def test_the_buffer_may_lie_on_disk(small_experiment):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tensordict import TensorDict
+from step_streams import stream
 from torchrl.data import LazyTensorStorage
 from torchrl.data.replay_buffers import RandomSampler
 
@@ -21,18 +21,6 @@ def buffer(max_length: int = 5, size: int = 200, batch_size: int = 4) -> Episode
         sampler=RandomSampler(),
         batch_size=batch_size,
     )
-
-
-def stream(lengths: list[list[int]], n_steps: int) -> TensorDict:
-    """Consecutive steps ``[n_envs, n_steps]``; ``"x"`` is 10000 environment + 100 episode + step."""
-    columns = []
-    for env, episodes in enumerate(lengths):
-        steps = [(env, i, t, n) for i, n in enumerate(episodes) for t in range(n)][:n_steps]
-        columns.append([(t == 0, t == n - 1, 10_000 * e + 100 * i + t) for e, i, t, n in steps])
-    init, done, x = (torch.tensor([[s[k] for s in c] for c in columns]) for k in range(3))
-    shape = [len(lengths), n_steps]
-    after = TensorDict({"done": done.unsqueeze(-1)}, shape)
-    return TensorDict({"is_init": init.unsqueeze(-1), "x": x, "next": after}, shape)
 
 
 def stored(replay: EpisodeReplayBuffer) -> list[list[int]]:

@@ -61,6 +61,35 @@ class Recall(Task[RecallParams, GameState]):
         return {"agents": torch.stack([shown, time], -1)}
 
 
+class Rounds(Task[RecallParams, GameState]):
+    """Two agents that see nothing: agent i is to begin with action i, and then to go one action on.
+
+    Reward 1 for each right one of the 4 steps. Without memory and exploration an agent that is told nothing
+    always does the same, and both do: at most 1 for one of them, so 0.5; told its index, at most 1; told
+    its last action only, at most 3.5; told both, 4.
+    """
+
+    name = "rounds"
+    Params: ClassVar[type[TaskParams]] = RecallParams
+    has_continuous_actions = False
+
+    @property
+    def groups(self) -> dict[str, GroupSpec]:
+        return {"agents": GroupSpec(2, 1, Discrete(3))}
+
+    def reset(self, n_envs: int, noise: Noise) -> GameState:
+        wanted = torch.arange(2, device=self.device).expand(n_envs, 2)
+        return GameState(wanted, torch.zeros(n_envs, dtype=torch.long, device=self.device))
+
+    def step(self, state: GameState, action: Groups, noise: Noise) -> Step[GameState]:
+        right = (action["agents"] == state.cue).float()
+        following = GameState((action["agents"] + 1) % 3, state.step + 1)
+        return Step(following, {"agents": right}, following.step == self.params.max_steps, {})
+
+    def observe(self, state: GameState) -> Groups:
+        return {"agents": torch.zeros_like(state.cue, dtype=torch.float32).unsqueeze(-1)}
+
+
 class Meet(Task[RecallParams, GameState]):
     """Two agents see a number c_i in [-1, 1] each and choose u_i in [-1, 1].
 
@@ -119,6 +148,10 @@ def _recall(n_envs: int, continuous: bool, seed: int | None, device: object) -> 
     return VectorEnv(Recall(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
 
 
+def _rounds(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
+    return VectorEnv(Rounds(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
+
+
 def _meet(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
     return VectorEnv(Meet(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
 
@@ -148,6 +181,11 @@ RECALL_RUN = {
 def recall_task() -> FunctionTask:
     """The memory game."""
     return FunctionTask("recall", _recall, max_steps=4, continuous=False, discrete=True)
+
+
+def rounds_task() -> FunctionTask:
+    """The game in which agents must know who they are and what they did."""
+    return FunctionTask("rounds", _rounds, max_steps=4, continuous=False, discrete=True)
 
 
 def meet_task() -> FunctionTask:

@@ -10,6 +10,7 @@ from benchmarl.experiment import Callback
 from benchmarl_runs import IGNORED, STATEFUL, small_run
 from discrete_teams import teams_task
 from short_runs import short_experiment
+from toy_games import recall_task
 
 from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.mappo import MappoConfig
@@ -34,15 +35,21 @@ VALUE_BASED = (
     "qplex",
     "shaq",
 )
+WINDOWS = {
+    "sequence": "window",
+    "window_length": 2,
+    "burn_in": 1,
+    "last_action": True,
+    "agent_id": True,
+}
 SETTINGS = {"lr": 3e-3, "adam_eps": 1e-2, "clip_grad_val": 0.5, "polyak_tau": 0.1}
 """A large epsilon: Adam divides by it where gradients are float noise, whose signs mean nothing."""
 
 
-def filled(folder, algorithm, **settings):
+def filled(folder, algorithm, task=None, **settings):
     """An experiment whose buffer holds one batch."""
-    experiment = small_run(
-        folder, algorithm, MarlTdTask.TWO_STEP.get_from_yaml(), **{**SETTINGS, **settings}
-    )
+    task = task or MarlTdTask.TWO_STEP.get_from_yaml()
+    experiment = small_run(folder, algorithm, task, **{**SETTINGS, **settings})
     batch = next(iter(experiment.collector))
     experiment._on_batch_collected(batch)
     data = experiment.algorithm.process_batch("agents", batch)
@@ -103,6 +110,12 @@ ALGORITHMS = [
     ),
     pytest.param(QmixConfig, {"clip_grad_val": None}, id="qmix"),
     pytest.param(lambda: MappoConfig(chunk_length=4), {"model": STATEFUL}, id="mappo, GRU"),
+    pytest.param(
+        lambda: QmixConfig(lmbda=0.5, **WINDOWS),
+        {"model": STATEFUL, "task": recall_task()},
+        id="qmix, GRU, windows",
+        marks=pytest.mark.slow,
+    ),
     *(
         pytest.param(algorithm_config(name), {}, id=name, marks=pytest.mark.slow)
         for name in VALUE_BASED
