@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 FAN_OUT = 32
-"""Numbers under one sum. Each level costs the same few calls, so a wide tree beats a binary one."""
+"""Numbers under one sum. Each level costs the same few calls, so that a wide tree beats a binary one."""
 TOP = 4096
 """Sums at the top, which are searched as one row: adding them up costs less than another level."""
 BELOW_ONE = 1.0 - 2.0**-52
 
 
 class SumTree:
-    """Numbers ``[size]``, all >= 0 and 0 at first, with the sums of every ``FAN_OUT`` of them, and so on.
+    """Numbers ``[size]``, all >= 0 and 0 at first, with the sums of every ``fan_out`` of them, and so on.
 
     Changing or drawing ``k`` numbers takes a few tensor operations a level, without a host synchronisation;
     up to 131,072 numbers there is one level under the top. Sums are always taken anew, in double
@@ -24,6 +24,8 @@ class SumTree:
     Args:
         size: how many numbers, at least 1.
         device: where they are.
+        fan_out: numbers under one sum, at least 2.
+        top: most sums at the top.
 
     Raises:
         ValueError: if ``size`` is below 1.
@@ -37,14 +39,16 @@ class SumTree:
         tensor([0, 2])
     """
 
-    def __init__(self, size: int, device: Any = "cpu") -> None:
+    def __init__(
+        self, size: int, device: Any = "cpu", *, fan_out: int = FAN_OUT, top: int = TOP
+    ) -> None:
         if size < 1:
             raise ValueError(f"a sum tree holds at least 1 number; got size={size}.")
-        self.size = size
+        self.size, self.fan_out = size, fan_out
         lengths = [size]
-        while lengths[0] > TOP:
-            n_sums = -(-lengths[0] // FAN_OUT)
-            lengths[0] = n_sums * FAN_OUT
+        while lengths[0] > top:
+            n_sums = -(-lengths[0] // fan_out)
+            lengths[0] = n_sums * fan_out
             lengths.insert(0, n_sums)
         self.levels = [torch.zeros(n, dtype=torch.float64, device=device) for n in lengths]
 
@@ -61,8 +65,8 @@ class SumTree:
         """Change the numbers at ``index`` ``[k]`` to ``value`` ``[k]``; the largest where one comes twice."""
         self.levels[-1].scatter_reduce_(0, index, value, "amax", include_self=False)
         for upper, lower in zip(self.levels[-2::-1], self.levels[:0:-1], strict=True):
-            index = index // FAN_OUT
-            below = lower.view(-1, FAN_OUT).index_select(0, index)
+            index = index // self.fan_out
+            below = lower.view(-1, self.fan_out).index_select(0, index)
             upper.scatter_(0, index, below.sum(-1))
 
     def find(self, fraction: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,14 +88,14 @@ class SumTree:
         value = top[index]
         mass = mass - (sums[index] - value)
         for level in self.levels[1:]:
-            below = level.view(-1, FAN_OUT).index_select(0, index)
+            below = level.view(-1, self.fan_out).index_select(0, index)
             sums = below.cumsum(-1)
             # Rounding must not lead past the last number above 0, nor before the first.
             mass = torch.minimum(mass, sums[:, -1] * BELOW_ONE).clamp_(min=0.0).unsqueeze(-1)
             child = torch.searchsorted(sums, mass, right=True)
             value = below.gather(-1, child)
             mass = (mass - (sums.gather(-1, child) - value)).squeeze(-1)
-            index = index * FAN_OUT + child.squeeze(-1)
+            index = index * self.fan_out + child.squeeze(-1)
             value = value.squeeze(-1)
         return index, value
 
