@@ -1,9 +1,9 @@
 """Learning from rare transitions: the blind cliffwalk of the prioritised replay paper.
 
 Schaul et al. 2016, https://arxiv.org/abs/1511.05952, section 3.1 and appendix B.1: n states in a row, one
-action goes on and the other ends the episode, and only the last step on is rewarded. The memory holds the steps of
-all 2^n action sequences: 2^(n+1) - 2, of which one is rewarded. Tabular Q-learning with step size 1/4 and
-discount 1 - 1/n replays one step at a time, until its mean squared error is below 1e-3.
+action goes on and the other ends the episode, and only the last step on is rewarded. The memory holds the
+steps of all 2^n action sequences: 2^(n+1) - 2, of which one is rewarded. Tabular Q-learning with step size
+1/4 and discount 1 - 1/n replays one step at a time, until its mean squared error is below 1e-3.
 """
 
 import statistics
