@@ -86,8 +86,8 @@ class IndependentQLoss(QLearningLoss):
 
     def item_priority(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
         """Priorities of the replayed items: mean errors of the agents that count."""
-        error = error.squeeze(-1)
-        steps = mean_over_agents(error, self._valid_agents(tensordict, error))
+        error = self._learnt_error(error)
+        steps = mean_over_agents(error, self._valid_agents(self._learnt(tensordict), error))
         return item_priority(*steps, sequences=self.sequences, eta=self.priority_eta)
 
     def _valid_agents(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:

@@ -205,6 +205,10 @@ class QLearningLoss(MultiAgentLoss):
         shape[-3] = self.burn_in
         return torch.cat([td_error.new_zeros(shape), td_error], -3) if self.burn_in else td_error
 
+    def _learnt_error(self, error: Tensor) -> Tensor:
+        """The reverse: ``[*B, n_agents]`` of the steps that are learnt from."""
+        return (error[..., self.burn_in :, :, :] if self.burn_in else error).squeeze(-1)
+
     # ---------------------------------------------------------------- targets
     def _value_target(
         self, tensordict: TensorDictBase, next_value: Tensor, valid: Tensor | None
@@ -236,8 +240,8 @@ class QLearningLoss(MultiAgentLoss):
     # ----------------------------------------------------------------- errors
     def item_priority(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
         """Priorities of the replayed items (steps, or rows of ``sequences``) from the team's errors."""
-        team = error.reshape(*tensordict.shape, -1)[..., 0]  # the same for every agent
-        counts = self._valid(tensordict, team)
+        team = self._learnt_error(error)[..., 0]  # the same for every agent
+        counts = self._valid(self._learnt(tensordict), team)
         return item_priority(team, counts, sequences=self.sequences, eta=self.priority_eta)
 
     def _error(

@@ -5,10 +5,12 @@ import torch
 from benchmarl.experiment import Callback
 from benchmarl_runs import IGNORED, STATEFUL, small_run
 from short_runs import short_experiment
+from torchrl.data import TensorDictReplayBuffer
 
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.episode_replay import EpisodeReplayBuffer
 from marl_td.collect.prioritised import ProportionalSampler
+from marl_td.collect.window_replay import WindowReplayBuffer
 from marl_td.losses.functional.priorities import sequence_priority
 from marl_td.registry import ALGORITHMS, algorithm_config
 
@@ -21,9 +23,10 @@ DISCRETE = {"prefer_continuous_actions": False}
 class Watch(Callback):
     """Compares what the sampler holds after each optimiser step with the errors in the minibatch."""
 
-    def __init__(self, sequences: bool) -> None:
+    def __init__(self, sequences: bool, burn_in: int = 0) -> None:
         super().__init__()
         self.sequences = sequences
+        self.burn_in = burn_in
         self.n_steps = 0
         self.weights: list[torch.Tensor] = []
 
@@ -33,8 +36,8 @@ class Watch(Callback):
         index = batch["index"]
         if self.sequences:
             real = batch.get("step_mask", torch.ones(*batch.shape, 1, dtype=torch.bool))
-            error = error.reshape(*batch.shape, -1).mean(-1)
-            expected = sequence_priority(error, real.squeeze(-1), eta=ETA)
+            error = error.reshape(*batch.shape, -1).mean(-1)[:, self.burn_in :]
+            expected = sequence_priority(error, real.squeeze(-1)[:, self.burn_in :], eta=ETA)
             index = index[:, 0]
         else:
             expected = error.reshape(*batch.shape, -1).mean(-1)
@@ -65,6 +68,12 @@ RUNS = [
     ),
     pytest.param("qmix", {"lmbda": 0.5}, {}, id="qmix, episodes"),
     pytest.param("iql", {}, {"model": STATEFUL}, id="iql, GRU"),
+    pytest.param(
+        "qmix",
+        {"sequence": "window", "window_length": 1, "burn_in": 1},
+        {"model": STATEFUL},
+        id="qmix, GRU, windows",
+    ),
     pytest.param("maddpg", {}, {"model": STATEFUL}, id="maddpg, GRU"),
 ]
 
@@ -73,11 +82,14 @@ RUNS = [
 def test_the_priority_reaches_the_sampler(name, algorithm, settings, tmp_path):
     """In unchanged BenchMARL: after every optimiser step what was sampled has its own errors' priority."""
     sequences = bool(algorithm or settings)
-    watch = Watch(sequences)
+    watch = Watch(sequences, algorithm.get("burn_in", 0))
     run = prioritised_run(tmp_path, name, watch, algorithm, **settings)
     buffer = run.replay_buffers["agents"]
     assert isinstance(buffer.sampler, ProportionalSampler)
-    assert isinstance(buffer, EpisodeReplayBuffer) == (sequences and name != "maddpg")
+    kind = TensorDictReplayBuffer
+    if sequences and name != "maddpg":
+        kind = WindowReplayBuffer if "sequence" in algorithm else EpisodeReplayBuffer
+    assert type(buffer) is kind
     run.run()
     assert watch.n_steps == 4
     assert buffer.sampler.beta == 1.0
