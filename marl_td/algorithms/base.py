@@ -199,7 +199,7 @@ class OffPolicyConfig(MarlTdConfig):
 
 def _warn_of_unused(experiment: Any) -> None:
     """Say which settings of ours BenchMARL's own experiment does not know."""
-    names = getattr(experiment.config, "unused", list)()
+    names: list[str] = getattr(experiment.config, "unused", list)()
     if names and type(experiment) is Experiment:
         listed = ", ".join(f"experiment.{name}" for name in names)
         warnings.warn(
