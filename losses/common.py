@@ -20,7 +20,8 @@ class MultiAgentLoss(LossModule):
 
     Losses start with ``loss_`` and carry gradients; every other entry is a detached metric. Two losses
     never share a graph, so that a trainer may call ``backward`` on each by itself. One entry need not be a
-    scalar: ``"priority"`` ``[*B, ...]``, which ``forward`` writes into the batch for prioritised replay.
+    scalar: ``"priority"``, the absolute TD errors ``[*B, n_agents]`` (a trailing 1 may follow). ``forward``
+    writes them into the batch, and beside them what prioritised replay reads: :meth:`item_priority`.
     """
 
     @dataclass
@@ -41,12 +42,31 @@ class MultiAgentLoss(LossModule):
         """Losses and metrics as a TensorDict of scalars."""
         values = self.compute(tensordict)
         if "priority" in values:
-            tensordict.set(self.tensor_keys.priority, values.pop("priority").detach())
+            error = values.pop("priority").detach()
+            tensordict.set(self.tensor_keys.priority, error)
+            self._write_item_priority(tensordict, self.item_priority(tensordict, error))
         scalars = {
             key: value if key.startswith("loss_") else value.detach()
             for key, value in values.items()
         }
         return TensorDict(scalars, batch_size=[])
+
+    def item_priority(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
+        """How soon each replayed item should come again: one number ``[n_items]`` per row of the batch.
+
+        Args:
+            tensordict: the batch.
+            error: ``"priority"`` of :meth:`compute`.
+        """
+        raise NotImplementedError
+
+    def _write_item_priority(self, tensordict: TensorDictBase, priority: Tensor) -> None:
+        """The same number for all agents and steps of an item, so that any reduction gives it back."""
+        key = self.tensor_keys.item_priority
+        holder = tensordict if isinstance(key, str) else tensordict.get(key[:-1], tensordict)
+        shape = (*holder.batch_size, 1)
+        ones = [1] * (len(shape) - priority.ndim)
+        tensordict.set(key, priority.reshape(*priority.shape, *ones).expand(shape))
 
     def target_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """``(source, target)`` networks for :class:`marl_td.losses.targets.TargetUpdater`."""

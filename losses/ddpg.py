@@ -14,6 +14,7 @@ from torchrl.objectives.utils import distance_loss
 from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, require, run
 from marl_td.losses.functional.checks import check_fraction
 from marl_td.losses.functional.deterministic import joint_action_rows
+from marl_td.losses.functional.priorities import item_priority, mean_over_agents
 from marl_td.losses.functional.returns import one_step_target
 from marl_td.losses.group_actor import GroupActor
 from marl_td.losses.targets import FrozenView, target_copy
@@ -49,15 +50,18 @@ class MADDPGLoss(MultiAgentLoss):
             of competing groups are given the *same* mapping. Each loss owns, saves and moves only its own
             group's target actor, and sees what the others have done. None: this group is alone.
         recurrent: whether batches are sequences ``[*B, T]`` for recurrent networks.
+        priority_eta: share of the largest error in a sequence's priority, in [0, 1]; the rest is their mean.
 
     Reads (defaults): ``("next", "agents", "reward" | "terminated")`` ``[*B, n_agents, 1]``, the actions, what
     the networks read; with several groups, everything of group g is under ``("joint", g)``. If present: alive
     mask ``mask`` ``[*B, n_agents]``, padding mask ``step_mask`` ``[*B, 1]`` (both true = counts), importance
-    weight ``priority_weight`` ``[*B]``.
+    weight ``priority_weight`` ``[*B]`` of the critic's error (the actor's loss is not weighted, as in D4PG,
+    Barth-Maron et al. 2018, https://arxiv.org/abs/1804.08617, algorithm 1).
 
     Writes ``loss_actor``, ``loss_value`` and metrics ``td_error`` (mean absolute), ``pred_value``,
     ``target_value``, ``pred_value_max``, ``target_value_max``, ``parameter_square``, ``entropy`` (discrete
-    only); :meth:`forward` also writes the absolute error per agent to the batch's ``priority`` key.
+    only); :meth:`forward` also writes the absolute error per agent to the batch's ``priority`` key, and the
+    priority of each replayed item to its ``item_priority`` key, ``[*B, n_agents, 1]`` both.
 
     Raises:
         ValueError: for an unknown option, a number out of range, or ``target_actors`` without this group.
@@ -72,6 +76,7 @@ class MADDPGLoss(MultiAgentLoss):
         mask: NestedKey = ("agents", "mask")
         step_mask: NestedKey = "step_mask"
         priority: NestedKey = ("agents", "td_error")
+        item_priority: NestedKey = ("agents", "priority")
         priority_weight: NestedKey = "priority_weight"
         joint: NestedKey = "joint"
 
@@ -99,8 +104,10 @@ class MADDPGLoss(MultiAgentLoss):
         mask_dead_values: bool = False,
         target_actors: Mapping[str, GroupActor] | None = None,
         recurrent: bool = False,
+        priority_eta: float = 0.9,
     ) -> None:
         super().__init__()
+        check_fraction("priority_eta", priority_eta)
         _check_options(loss_function, actor_gradient, gamma, regularisation_coef)
         if target_actors is None:
             target_actors = {actor.group: target_copy(actor)}
@@ -116,6 +123,7 @@ class MADDPGLoss(MultiAgentLoss):
         self.regularisation_coef = regularisation_coef
         self.mask_dead_values = mask_dead_values
         self.recurrent = recurrent
+        self.priority_eta = priority_eta
         self.actor = actor
         self.critic = critic
         self.target_actor = target_actors[actor.group]
@@ -157,6 +165,11 @@ class MADDPGLoss(MultiAgentLoss):
             "target_value_max": target.max(),
             "priority": td_error,
         }
+
+    def item_priority(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
+        """Priorities of the replayed items (steps, or rows if recurrent): the critics' mean errors."""
+        steps = mean_over_agents(error, self._mask(tensordict, error, alive=self.mask_dead_values))
+        return item_priority(*steps, sequences=self.recurrent, eta=self.priority_eta)
 
     @torch.no_grad()
     def _target(self, tensordict: TensorDictBase) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from marl_td.losses.common import masked_mean, require
 from marl_td.losses.functional.action_values import chosen_action_value, greedy_value
+from marl_td.losses.functional.priorities import item_priority, mean_over_agents
 from marl_td.losses.q_learning import QLearningLoss, metrics_of
 
 
@@ -36,7 +37,8 @@ class IndependentQLoss(QLearningLoss):
 
     Writes ``loss_value`` and metrics ``td_error`` (mean absolute), ``target_value``,
     ``chosen_action_value``; :meth:`forward` also writes each agent's absolute error to the batch's
-    ``priority`` key, ``[*B, n_agents, 1]``.
+    ``priority`` key, and the priority of each replayed item (a step, or a row of ``sequences``) to its
+    ``item_priority`` key, ``[*B, n_agents, 1]`` both.
     """
 
     @dataclass
@@ -81,6 +83,12 @@ class IndependentQLoss(QLearningLoss):
             ),
             "priority": self._priority_of(td_error.unsqueeze(-1)),
         }
+
+    def item_priority(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
+        """Priorities of the replayed items: mean errors of the agents that count."""
+        error = self._learnt_error(error)
+        steps = mean_over_agents(error, self._valid_agents(self._learnt(tensordict), error))
+        return item_priority(*steps, sequences=self.sequences, eta=self.priority_eta)
 
     def _valid_agents(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
         """The steps ``[*B, n_agents]`` that count: no padding, nothing after an end, nobody dead."""

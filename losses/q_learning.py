@@ -14,6 +14,7 @@ from torchrl.objectives.utils import distance_loss
 
 from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, run
 from marl_td.losses.functional.checks import check_fraction
+from marl_td.losses.functional.priorities import item_priority
 from marl_td.losses.functional.returns import lambda_return, n_step_return, one_step_target
 from marl_td.losses.targets import target_copy
 from marl_td.losses.trajectory import real_steps, window_values
@@ -48,6 +49,7 @@ class QLearningLoss(MultiAgentLoss):
         burn_in: steps at the beginning of each row that only warm up hidden states, at least 0.
         states: keys of the hidden states of ``network`` that are in the data, which it reads before a step
             and writes under ``"next"``.
+        priority_eta: share of the largest error in the priority of a row, in [0, 1]; the rest is their mean.
 
     Raises:
         ValueError: for an unknown loss function, a number out of range, ``lmbda`` above 0, ``n_steps``
@@ -67,6 +69,7 @@ class QLearningLoss(MultiAgentLoss):
         done: NestedKey = "done"
         terminated: NestedKey = "terminated"
         priority: NestedKey = ("agents", "td_error")
+        item_priority: NestedKey = ("agents", "priority")
         priority_weight: NestedKey = "priority_weight"
 
     out_keys: ClassVar[list[str]]
@@ -84,9 +87,11 @@ class QLearningLoss(MultiAgentLoss):
         sequences: bool = False,
         burn_in: int = 0,
         states: Sequence[NestedKey] = (),
+        priority_eta: float = 0.9,
     ) -> None:
         super().__init__()
         check_fraction("gamma", gamma)
+        check_fraction("priority_eta", priority_eta)
         check_fraction("lmbda", lmbda)
         if loss_function not in LOSS_FUNCTIONS:
             known = ", ".join(LOSS_FUNCTIONS)
@@ -109,6 +114,7 @@ class QLearningLoss(MultiAgentLoss):
         self.sequences = sequences
         self.burn_in = burn_in
         self.states = list(states)
+        self.priority_eta = priority_eta
 
     def networks(self) -> dict[str, list[nn.Module]]:
         """Which live networks each named loss trains."""
@@ -199,6 +205,10 @@ class QLearningLoss(MultiAgentLoss):
         shape[-3] = self.burn_in
         return torch.cat([td_error.new_zeros(shape), td_error], -3) if self.burn_in else td_error
 
+    def _learnt_error(self, error: Tensor) -> Tensor:
+        """The reverse: ``[*B, n_agents]`` of the steps that are learnt from."""
+        return (error[..., self.burn_in :, :, :] if self.burn_in else error).squeeze(-1)
+
     # ---------------------------------------------------------------- targets
     def _value_target(
         self, tensordict: TensorDictBase, next_value: Tensor, valid: Tensor | None
@@ -228,6 +238,12 @@ class QLearningLoss(MultiAgentLoss):
         return first if steps is None else first & steps
 
     # ----------------------------------------------------------------- errors
+    def item_priority(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
+        """Priorities of the replayed items (steps, or rows of ``sequences``) from the team's errors."""
+        team = self._learnt_error(error)[..., 0]  # the same for every agent
+        counts = self._valid(self._learnt(tensordict), team)
+        return item_priority(team, counts, sequences=self.sequences, eta=self.priority_eta)
+
     def _error(
         self,
         tensordict: TensorDictBase,

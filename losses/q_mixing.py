@@ -42,7 +42,9 @@ class MixedQLoss(QLearningLoss):
     ``[*B, n_agents, n_actions]``, the alive mask ``mask`` ``[*B, n_agents]``; and ``step_mask``
     ``[*B, 1]`` (false on padding) and ``priority_weight`` ``[*B]``.
 
-    :meth:`forward` writes the absolute error to the batch's ``priority`` key, ``[*B, n_agents, 1]``.
+    :meth:`forward` writes the absolute error to the batch's ``priority`` key, and the priority of each
+    replayed item (a step, or a row of ``sequences``) to its ``item_priority`` key, both
+    ``[*B, n_agents, 1]``.
     """
 
     @dataclass

@@ -14,9 +14,11 @@ import torch
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
 from benchmarl.experiment import Experiment
 from tensordict import TensorDictBase
+from torchrl.data import ReplayBuffer
 from torchrl.objectives import LossModule
 
 from marl_td.algorithms.callbacks import JointKeys, add_callback
+from marl_td.algorithms.replay import replay_buffer
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.losses.targets import TargetUpdater
 
@@ -98,6 +100,18 @@ class MarlTdAlgorithm(Algorithm):
             return TargetUpdater(pairs, tau=settings.polyak_tau)
         return TargetUpdater(pairs, interval=settings.hard_target_update_frequency)
 
+    def get_replay_buffer(self, group: str, transforms: Any = None) -> ReplayBuffer:
+        """BenchMARL's buffer; off-policy one like it whose prioritised sampling works on this stack."""
+        if self.on_policy:
+            return super().get_replay_buffer(group, transforms)
+        settings = self.experiment_config
+        n_frames, n_envs = (
+            settings.collected_frames_per_batch(False),
+            settings.n_envs_per_worker(False),
+        )
+        row = -(-n_frames // n_envs) if self.has_rnn else 1
+        return replay_buffer(self, group, item_length=row, transforms=transforms)
+
     def process_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Check the collected batch ``[n_envs, T]``, then let the algorithm prepare it.
 
@@ -166,9 +180,26 @@ class MarlTdConfig(AlgorithmConfig):
         return not cls.CENTRAL_CRITIC
 
 
+@dataclass
+class OffPolicyConfig(MarlTdConfig):
+    """What algorithms that replay old data share; the experiment's ``off_policy_*`` settings say the rest."""
+
+    ON_POLICY: ClassVar[bool] = False
+
+    priority_beta_end: float = 1.0
+    """Prioritised replay: beta at the end of the run, in [0, 1]; it starts at off_policy_prb_beta."""
+    priority_eta: float = 0.9
+    """Prioritised sequences: priority = this * largest error + (1 - this) * mean error, in [0, 1]: eta."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_range("priority_beta_end", self.priority_beta_end, 0.0, 1.0)
+        check_range("priority_eta", self.priority_eta, 0.0, 1.0)
+
+
 def _warn_of_unused(experiment: Any) -> None:
     """Say which settings of ours BenchMARL's own experiment does not know."""
-    names = getattr(experiment.config, "unused", list)()
+    names: list[str] = getattr(experiment.config, "unused", list)()
     if names and type(experiment) is Experiment:
         listed = ", ".join(f"experiment.{name}" for name in names)
         warnings.warn(

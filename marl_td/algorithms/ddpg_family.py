@@ -9,22 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from tensordict import TensorDictBase
 
 from marl_td import critics, policies, signals
-from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
+from marl_td.algorithms.base import MarlTdAlgorithm, OffPolicyConfig, check_choice, check_range
 from marl_td.losses.ddpg import ACTOR_GRADIENTS, LOSS_FUNCTIONS, MADDPGLoss
 from marl_td.losses.group_actor import GroupActor
 from marl_td.losses.targets import target_copy
 
 
 @dataclass
-class DdpgConfig(MarlTdConfig):
+class DdpgConfig(OffPolicyConfig):
     """Hyperparameters of the DDPG family."""
-
-    ON_POLICY: ClassVar[bool] = False
 
     share_param_critic: bool = False
     """One critic per agent (the paper), or one for all agents of a group that is told the agent's index."""
@@ -45,6 +43,7 @@ class DdpgConfig(MarlTdConfig):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         check_choice("actor_gradient", self.actor_gradient, ACTOR_GRADIENTS)
         check_choice("loss_function", self.loss_function, LOSS_FUNCTIONS)
         check_range("gumbel_temperature", self.gumbel_temperature, 1e-3)
@@ -124,11 +123,13 @@ class DdpgFamily(MarlTdAlgorithm):
             mask_dead_values=config.mask_dead_values,
             target_actors=self.target_actors(group),
             recurrent=self.has_rnn,
+            priority_eta=config.priority_eta,
         )
         names = ("joint_action", "reward", "terminated", "mask")
         loss.set_keys(
             action_value=(group, "chosen_action_value"),
             priority=(group, "td_error"),
+            item_priority=(group, "priority"),
             **{name: (group, name) for name in names},
         )
         return loss, True

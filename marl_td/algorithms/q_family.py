@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
-from torchrl.data import LazyMemmapStorage, LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.data.replay_buffers import PrioritizedSampler, RandomSampler
-from torchrl.envs import Compose, InitTracker, Transform, TransformedEnv
+from torchrl.data import ReplayBuffer
+from torchrl.envs import InitTracker, Transform, TransformedEnv
 
 from marl_td import policies
-from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
+from marl_td.algorithms.base import MarlTdAlgorithm, OffPolicyConfig, check_choice, check_range
 from marl_td.algorithms.recurrent import state_keys
+from marl_td.algorithms.replay import replay_buffer
 from marl_td.collect.episode_replay import EpisodeReplayBuffer
 from marl_td.collect.last_action import LastAction
 from marl_td.collect.window_replay import WindowReplayBuffer
@@ -27,10 +27,9 @@ SEQUENCES = ("episode", "window")
 
 
 @dataclass
-class QConfig(MarlTdConfig):
+class QConfig(OffPolicyConfig):
     """Hyperparameters of every value-based algorithm."""
 
-    ON_POLICY: ClassVar[bool] = False
     CONTINUOUS: ClassVar[bool] = False
 
     double_q: bool = True
@@ -66,6 +65,7 @@ class QConfig(MarlTdConfig):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         check_choice("loss_function", self.loss_function, LOSS_FUNCTIONS)
         check_choice("exploration", self.exploration, EXPLORATIONS)
         check_range("huber_delta", self.huber_delta, 1e-6)
@@ -85,7 +85,7 @@ class QConfig(MarlTdConfig):
 
     def loss_options(self) -> dict[str, Any]:
         """The fields that :class:`QLearningLoss` takes, by its argument names."""
-        names = ("double_q", "loss_function", "huber_delta", "lmbda", "n_steps")
+        names = ("double_q", "loss_function", "huber_delta", "lmbda", "n_steps", "priority_eta")
         return {name: getattr(self, name) for name in names}
 
 
@@ -207,41 +207,24 @@ class QFamily(MarlTdAlgorithm):
             env_fun = _with_transform(env_fun, lambda: LastAction(mortal))
         return env_fun
 
-    def get_replay_buffer(self, group: str, transforms: Any = None) -> TensorDictReplayBuffer:
-        """BenchMARL's buffer of single steps, or one of whole episodes or windows.
+    def get_replay_buffer(self, group: str, transforms: Any = None) -> ReplayBuffer:
+        """A buffer of single steps, or one of whole episodes or windows.
 
         The experiment's sizes count steps: episodes are counted as if each took the time limit, windows
         with their burn-in.
         """
         if not self.keeps_sequences:
             return super().get_replay_buffer(group, transforms)
-        settings = self.experiment_config
         burn_in, window = self.window
-        length = burn_in + window if self.keeps_windows else int(self.experiment.max_steps)
-        n_stored = -(-settings.replay_buffer_memory_size(self.on_policy) // length)
-        n_sampled = -(-settings.train_minibatch_size(self.on_policy) // length)
-        sampler: Any = RandomSampler()
-        if settings.off_policy_use_prioritized_replay_buffer:
-            sampler = PrioritizedSampler(
-                n_stored, settings.off_policy_prb_alpha, settings.off_policy_prb_beta
-            )
-        options: dict[str, Any] = {
-            "storage": self._storage(group, n_stored),
-            "sampler": sampler,
-            "batch_size": n_sampled,
-            "priority_key": (group, "td_error"),
-            "transform": None if transforms is None else Compose(*transforms),
-        }
         if not self.keeps_windows:
-            return EpisodeReplayBuffer(max_length=length, **options)
-        stride = max(1, round(window * (1.0 - self.config.window_overlap)))
-        return WindowReplayBuffer(length=window, burn_in=burn_in, stride=stride, **options)
-
-    def _storage(self, group: str, n_stored: int) -> LazyTensorStorage:
-        if self.buffer_device != "disk":
-            return LazyTensorStorage(n_stored, device=self.buffer_device)
-        folder = self.experiment.folder_name / f"buffer_{group}"
-        return LazyMemmapStorage(n_stored, device=self.device, scratch_dir=folder)
+            length = int(self.experiment.max_steps)
+            kind: dict[str, Any] = {"buffer_class": EpisodeReplayBuffer, "max_length": length}
+        else:
+            length = burn_in + window
+            stride = max(1, round(window * (1.0 - self.config.window_overlap)))
+            kind = {"buffer_class": WindowReplayBuffer, "length": window}
+            kind.update(burn_in=burn_in, stride=stride)
+        return replay_buffer(self, group, item_length=length, transforms=transforms, **kind)
 
 
 def _with_transform(

@@ -29,7 +29,13 @@ POSITIVE = (
     "evaluation_episodes",
 )
 """Experiment settings that must be above 0 (where they are set at all)."""
-FRACTIONS = ("gamma", "polyak_tau", "exploration_eps_init", "exploration_eps_end")
+FRACTIONS = (
+    "gamma",
+    "polyak_tau",
+    "exploration_eps_init",
+    "exploration_eps_end",
+    "off_policy_prb_beta",
+)
 """Experiment settings that must lie in [0, 1]."""
 
 

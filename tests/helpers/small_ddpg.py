@@ -83,6 +83,7 @@ def point_to(loss: MADDPGLoss, group: str) -> MADDPGLoss:
     loss.set_keys(
         action_value=(group, "chosen_action_value"),
         priority=(group, "td_error"),
+        item_priority=(group, "priority"),
         **{name: (group, name) for name in names},
     )
     return loss

@@ -151,14 +151,16 @@ def test_the_two_losses_share_no_graph_and_teach_only_their_own_network(n_action
         assert not parameter.requires_grad
 
 
-def test_metrics_carry_no_gradient_and_the_batch_gains_only_the_priority():
+def test_metrics_carry_no_gradient_and_the_batch_gains_only_the_priorities():
     loss, batch = make_loss(regularisation_coef=0.1), make_batch()
     keys = set(batch.keys(True, True))
     out = loss(batch)
     assert set(loss.out_keys) == set(out.keys())
     assert {k for k in out.keys() if out[k].requires_grad} == {"loss_actor", "loss_value"}
-    assert set(batch.keys(True, True)) - keys == {("agents", "td_error")}
+    assert set(batch.keys(True, True)) - keys == {("agents", "td_error"), ("agents", "priority")}
     assert batch["agents", "td_error"].shape == (8, 2)
+    item = batch["agents", "td_error"].mean(-1).reshape(8, 1, 1).expand(8, 2, 1)
+    torch.testing.assert_close(batch["agents", "priority"], item)
     torch.testing.assert_close(batch["agents", "td_error"].mean(), out["td_error"])
 
 

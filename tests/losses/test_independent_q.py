@@ -146,6 +146,15 @@ def test_importance_weights_and_priorities_are_per_row_and_agent():
     torch.testing.assert_close(loss(batch)["loss_value"], expected)
 
 
+def test_an_items_priority_is_the_mean_over_the_living():
+    loss, batch = loss_of(), with_own_signals(make_batch((3,)))
+    batch["agents", "mask"] = torch.tensor([[True, True], [False, True], [False, False]])
+    loss(batch)
+    error, found = batch["agents", "td_error"].squeeze(-1), batch["agents", "priority"].squeeze(-1)
+    expected = torch.stack([error[0].mean(), error[1, 1], torch.zeros(())])
+    torch.testing.assert_close(found, expected.unsqueeze(-1).expand(3, 2))
+
+
 def test_a_reward_of_the_team_is_refused():
     batch = with_own_signals(make_batch())
     batch["next", "agents", "reward"] = torch.randn(16, 2, 1, 1)

@@ -314,8 +314,10 @@ def test_the_priority_is_written_where_the_buffer_reads_it_and_nothing_else_chan
     assert priority.shape == (16, 2, 1)
     assert torch.equal(priority[:, 0], priority[:, 1])
     torch.testing.assert_close(priority[:, 0].mean(), out["td_error"])
-    assert (batch.exclude(("agents", "td_error")) == before).all()
-    assert set(batch.keys(True, True)) - set(before.keys(True, True)) == {("agents", "td_error")}
+    assert torch.equal(batch["agents", "priority"], priority)
+    added = {("agents", "td_error"), ("agents", "priority")}
+    assert (batch.exclude(*added) == before).all()
+    assert set(batch.keys(True, True)) - set(before.keys(True, True)) == added
 
 
 def test_two_losses_with_other_keys_do_not_disturb_each_other():

@@ -167,6 +167,18 @@ def test_the_recurrent_network_runs_once_over_all_observations():
                 torch.testing.assert_close(live[row, :length], values[:-1])
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_the_priority_of_an_episode_is_made_of_its_real_steps(eta):
+    loss, batch = small_loss(sequences=True, priority_eta=eta), make_episodes()
+    loss(batch)
+    error = batch["agents", "td_error"][..., 0, 0]
+    for row, length in enumerate((5, 3, 1, 4)):
+        real = error[row, :length]
+        expected = eta * real.max() + (1.0 - eta) * real.mean()
+        found = batch["agents", "priority"][row]
+        torch.testing.assert_close(found, expected.expand_as(found))
+
+
 def test_memory_matters_and_is_cleared_between_episodes():
     loss, batch = recurrent_loss(), make_episodes((6,), 6, (True,))
     moved = batch.clone()

@@ -144,6 +144,40 @@ def test_ten_updates_equal_benchmarls(algorithm, settings, backend, tmp_path):
     assert len(moved) > len(before) // 2
 
 
+PRIORITISED = [
+    pytest.param(QmixConfig, {}, id="qmix"),
+    pytest.param(lambda: QmixConfig(lmbda=0.5), {}, id="qmix, episodes"),
+    pytest.param(MaddpgConfig, {"prefer_continuous_actions": False}, id="maddpg"),
+    *(
+        pytest.param(algorithm_config(name), {}, id=name, marks=pytest.mark.slow)
+        for name in VALUE_BASED
+    ),
+]
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("algorithm", "settings"), PRIORITISED)
+def test_ten_prioritised_updates_equal_benchmarls(algorithm, settings, backend, tmp_path):
+    """Weights go into the graph, priorities come out: the same draws, parameters and priorities."""
+    settings = {**settings, "off_policy_use_prioritized_replay_buffer": True, "max_n_iters": 10}
+    ours, theirs = both(tmp_path, algorithm(), **settings)
+    torch.manual_seed(7)
+    expected = torch.stack([theirs._optimizer_loop("agents") for _ in range(N_UPDATES)])
+    torch.manual_seed(7)
+    with torch._inductor.config.patch(fallback_random=True):
+        found = update_of(ours, backend).run(N_UPDATES)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value.float(), rtol=1e-3, atol=1e-5)
+    after, wanted = tensors(ours), tensors(theirs)
+    for key, value in wanted.items():
+        torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-5)
+    samplers = [run.replay_buffers["agents"].sampler for run in (ours, theirs)]
+    mine, others = (sampler.priorities() for sampler in samplers)
+    torch.testing.assert_close(mine, others, rtol=1e-4, atol=1e-5)
+    assert len(mine.unique()) > 3
+    assert samplers[0].beta == samplers[1].beta == pytest.approx(0.4 + 0.6 * N_UPDATES / 20)
+
+
 def test_networks_of_other_groups_are_compiled_too(tmp_path):
     task = teams_task(masked=False, has_state=False)
     experiment = small_run(tmp_path, MaddpgConfig(), task, **SETTINGS)
