@@ -100,6 +100,10 @@ class MarlTdTaskClass(SpecTask):
             self._key, num_envs, seed=seed, continuous=continuous_actions, device=device, **config
         )
 
+    def max_steps(self, env: EnvBase) -> int:
+        """The time limit, where the parameters raise one that is too low the raised one."""
+        return params_class(self.name)(**self.config).max_steps
+
     def supports_continuous_actions(self) -> bool:
         """Whether the task has continuous actions."""
         return self._key not in TASKS or task_class(self._key).has_continuous_actions
@@ -170,6 +174,7 @@ class MarlTdTask(Task):
 
     MATRIX_GAME = None
     TWO_STEP = None
+    RECALL = None
     RETAIL = None
     BANKING = None
     SIMPLE_SPREAD = None
