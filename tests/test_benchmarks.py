@@ -1,17 +1,8 @@
 """The arithmetic of the benchmark commands: what turns measurements into the figures they report."""
 
-import importlib
 from types import SimpleNamespace
 
 import pytest
-from source_tree import ROOT
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Import a benchmark command as its own `python benchmarks/...` would."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
 
 
 def row(size, seconds, used, skipped=""):
