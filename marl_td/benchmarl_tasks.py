@@ -16,6 +16,7 @@ from benchmarl.environments.common import Task, TaskClass
 from torchrl.data import Composite
 from torchrl.envs import EnvBase, RewardSum, Transform
 
+from marl_td.collect.episodes import batched_task
 from marl_td.tasks.adapters.by_name import ADAPTED, adapted_env
 from marl_td.tasks.base import Task as BatchedTask
 from marl_td.tasks.base import TaskParams
@@ -101,8 +102,9 @@ class MarlTdTaskClass(SpecTask):
         )
 
     def max_steps(self, env: EnvBase) -> int:
-        """The time limit, where the parameters raise one that is too low the raised one."""
-        return params_class(self.name)(**self.config).max_steps
+        """The time limit of the task itself, which may be above the one in the settings."""
+        task = batched_task(env)
+        return super().max_steps(env) if task is None else int(task.params.max_steps)
 
     def supports_continuous_actions(self) -> bool:
         """Whether the task has continuous actions."""
