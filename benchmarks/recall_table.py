@@ -53,6 +53,7 @@ RUN: dict[str, Any] = {
 }
 """Fields of BenchMARL's settings, for every algorithm."""
 ITERATIONS = {"on-policy": 20, "off-policy": 8}
+"""Twice as many for continuous answers: they are right at once, but become exact slowly."""
 GRU = StatefulGruConfig(hidden_size=32, encoder_cells=[32])
 
 
@@ -69,7 +70,7 @@ def learn(name: str, recurrent: bool, seed: int, continuous: bool = False) -> Ou
     """Train the algorithm ``name`` and judge it."""
     config = algorithm_config(name)
     options = {"lmbda": 0.8} if issubclass(config, QConfig) else {}
-    kind = "on-policy" if config.on_policy() else "off-policy"
+    iterations = ITERATIONS["on-policy" if config.on_policy() else "off-policy"]
     start = time.process_time()
     run = train(
         MarlTdTask.RECALL.get_task(asdict(PARAMS)),
@@ -78,7 +79,7 @@ def learn(name: str, recurrent: bool, seed: int, continuous: bool = False) -> Ou
         settings(
             **RUN,
             max_n_frames=None,
-            max_n_iters=ITERATIONS[kind],
+            max_n_iters=iterations * (2 if continuous else 1),
             prefer_continuous_actions=continuous,
         ),
         model=GRU if recurrent else mlp(32, 32),
