@@ -5,8 +5,8 @@
 
 One update is the loss on a batch of single steps and its gradient, with networks of two layers that the
 agents share; uncompiled and compiled (`fullgraph=True`), on one thread. Each is measured with a global state
-of fixed width, which shows the algorithm's own growth, and (uncompiled) with one of some numbers per agent, as
-most tasks have it; for VDN also with observations of some numbers per agent. Time is processor time, the
+of fixed width, which shows the algorithm's own growth, and (uncompiled) with one of some numbers per agent,
+as most tasks have it; for VDN also with observations of some numbers per agent. Time is processor time, the
 median of several updates; memory is the most that tensors held at once during an update, beyond the batch.
 
 Exponents are those of `growth.py`: slopes of log(cost) over log(agents), 1 being linear, over all points and
@@ -59,6 +59,9 @@ class Kind(NamedTuple):
     def width(self, what: str, n_agents: int) -> int:
         """Width of the state or the observation."""
         return PER_AGENT * n_agents if self.grows == what else FIXED
+
+
+KINDS = (Kind(False, ""), Kind(False, "state"), Kind(False, "observation"), Kind(True, ""))
 
 
 class Networks:
@@ -198,7 +201,7 @@ def plot(rows: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure algorithm by algorithm, and write everything anew after each."""
+    """Measure kind by kind, the slow compiled one last, and write everything anew after each curve."""
     known = [name for name in ALGORITHMS if issubclass(algorithm_config(name), QConfig)]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--algorithms", nargs="+", default=known, choices=known)
@@ -209,13 +212,14 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rows: list[Row] = []
-    for name in args.algorithms:
-        kinds = [Kind(False, ""), Kind(False, "state"), Kind(True, "")]
-        for kind in kinds + [Kind(False, "observation")] * (name == "vdn"):
+    for kind in KINDS:
+        for name in args.algorithms:
+            if kind.grows == "observation" and name != "vdn":
+                continue
             rows += [point(name, kind, n_agents, args) for n_agents in sorted(args.agents)]
             costs = ", ".join(f"{row['ms']:g}" for row in rows[-len(args.agents) :])
             print(f"{name}, {kind.name}: {costs} ms", flush=True)
-        write(rows)
+            write(rows)
     print((RESULTS / "agents.md").read_text())
 
 

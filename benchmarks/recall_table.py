@@ -6,12 +6,14 @@
 A cue is shown once and must be named some steps later. Without memory every policy makes the same return,
 `Recall.memoryless_return`, in closed form; with memory 1 can be reached. Trained in unchanged BenchMARL, the
 same networks once with gated recurrent units and once without; judged by the policy without exploration on
-fresh episodes. `tests/algorithms/test_memory.py` runs the same. Writes `results/recall_table.csv` and `.md`.
+fresh episodes. `tests/algorithms/test_memory.py` runs the same. Writes `results/recall_table.csv` and `.md`,
+in which the rows of algorithms that are not run again stay.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import time
 import warnings
 from dataclasses import asdict
@@ -101,8 +103,21 @@ def line(name: str, continuous: bool, seeds: list[int]) -> dict[str, Any]:
     return row | {"without memory": f"{CEILING:.4f}", "optimum": 1}
 
 
+def write(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Put a row into the tables, in the place of an older one of its algorithm; all rows."""
+    path = RESULTS / "recall_table.csv"
+    rows = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = {old["algorithm"]: old for old in csv.DictReader(file)}
+    rows[row["algorithm"]] = row
+    write_csv("recall_table", rows.values())
+    (RESULTS / "recall_table.md").write_text(markdown(list(rows.values())) + "\n")
+    return list(rows.values())
+
+
 def main() -> None:
-    """Algorithm by algorithm, and write everything anew after each."""
+    """Algorithm by algorithm."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=ALGORITHMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -111,11 +126,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     rows = []
     for name in args.algorithms:
-        continuous = algorithm_config(name).supports_continuous_actions()
-        for kind in (False, True) if continuous else (False,):
-            rows.append(line(name, kind, args.seeds))
-            write_csv("recall_table", rows)
-            (RESULTS / "recall_table.md").write_text(markdown(rows) + "\n")
+        for continuous in (False, True):
+            if not continuous or algorithm_config(name).supports_continuous_actions():
+                rows = write(line(name, continuous, args.seeds))
     print(markdown(rows))
 
 
