@@ -16,11 +16,11 @@ from benchmarl.environments.common import Task, TaskClass
 from torchrl.data import Composite
 from torchrl.envs import EnvBase, RewardSum, Transform
 
-from marl_td.collect.episodes import batched_task
 from marl_td.tasks.adapters.by_name import ADAPTED, adapted_env
 from marl_td.tasks.base import Task as BatchedTask
 from marl_td.tasks.base import TaskParams
 from marl_td.tasks.registry import TASKS, make_env, task_class
+from marl_td.tasks.vector_env import batched_task
 
 NOT_OBSERVED = ("action_mask", "mask", "info")
 """Entries of a group beside its observation; networks do not read them as features."""
