@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
@@ -93,7 +95,8 @@ class JointActionValue(TensorDictModuleBase):
         The first layer takes its part of the state once, not beside every sum: a state that grows with the
         agents would make that quadratic.
         """
-        first, *others = self.joint
+        layers: list[Any] = list(self.joint)
+        first, others = layers[0], layers[1:]
         scaled = self.scaled(state)
         of_state, of_total = first.weight.split([scaled.shape[-1], total.shape[-1]], dim=-1)
         hidden = nn.functional.linear(scaled, of_state, first.bias)
