@@ -78,19 +78,19 @@ def above_floor(sizes: list[float], costs: list[float]) -> tuple[list[float], li
     return [size for size, _ in kept], [cost for _, cost in kept]
 
 
-def exponents(rows: list[Row]) -> list[Row]:
-    """A row per curve: exponents of time and memory, overall and above the floor."""
+def exponents(rows: list[Row], label: str = "task") -> list[Row]:
+    """A row per curve, which ``label`` heads: exponents of time and memory, overall and above the floor."""
     found = []
     for key in dict.fromkeys((row["task"], row["axis"]) for row in rows):
         own = [row for row in rows if (row["task"], row["axis"]) == key and not row["skipped"]]
         sizes = [float(row[key[1]]) for row in own]
-        line: Row = {"task": key[0], "what grows": key[1]}
-        for label, column in (("time", "seconds"), ("memory", "bytes")):
+        line: Row = {label: key[0], "what grows": key[1]}
+        for cost, column in (("time", "seconds"), ("memory", "bytes")):
             costs = [float(row[column]) for row in own]
             high = above_floor(sizes, costs) if costs else ([], [])
-            line[f"{label}, overall"] = _shown(exponent(sizes, costs))
-            line[f"{label}, above the floor"] = _shown(exponent(*high))
-            line[f"{label}, from size"] = f"{high[0][0]:,.0f}" if len(high[0]) >= 3 else "-"
+            line[f"{cost}, overall"] = _shown(exponent(sizes, costs))
+            line[f"{cost}, above the floor"] = _shown(exponent(*high))
+            line[f"{cost}, from size"] = f"{high[0][0]:,.0f}" if len(high[0]) >= 3 else "-"
         found.append(line)
     return found
 

@@ -20,6 +20,7 @@ from marl_td.tasks.adapters.by_name import ADAPTED, adapted_env
 from marl_td.tasks.base import Task as BatchedTask
 from marl_td.tasks.base import TaskParams
 from marl_td.tasks.registry import TASKS, make_env, task_class
+from marl_td.tasks.vector_env import batched_task
 
 NOT_OBSERVED = ("action_mask", "mask", "info")
 """Entries of a group beside its observation; networks do not read them as features."""
@@ -100,6 +101,11 @@ class MarlTdTaskClass(SpecTask):
             self._key, num_envs, seed=seed, continuous=continuous_actions, device=device, **config
         )
 
+    def max_steps(self, env: EnvBase) -> int:
+        """The time limit of the task itself, which may be above the one in the settings."""
+        task = batched_task(env)
+        return super().max_steps(env) if task is None else int(task.params.max_steps)
+
     def supports_continuous_actions(self) -> bool:
         """Whether the task has continuous actions."""
         return self._key not in TASKS or task_class(self._key).has_continuous_actions
@@ -170,6 +176,7 @@ class MarlTdTask(Task):
 
     MATRIX_GAME = None
     TWO_STEP = None
+    RECALL = None
     RETAIL = None
     BANKING = None
     SIMPLE_SPREAD = None

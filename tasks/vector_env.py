@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, TransformedEnv
 
 from marl_td.tasks.base import Noise, Step, Task, require
 from marl_td.tasks.specs import DONE_KEYS, random_available, read_action, set_specs
@@ -148,6 +148,13 @@ class VectorEnv(EnvBase):
         """
         require(mode == "rgb_array", f"render mode must be 'rgb_array'; got '{mode}'.")
         return self.task.render(self._ready(), index)
+
+
+def batched_task(env: EnvBase) -> Task[Any, Any] | None:
+    """The batched task behind an environment and its transforms, or None for any other environment."""
+    while isinstance(env, TransformedEnv):
+        env = env.base_env
+    return env.task if isinstance(env, VectorEnv) else None
 
 
 def observed(task: Task[Any, Any], state: Any, info: dict[str, Tensor]) -> Entries:

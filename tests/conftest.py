@@ -1,7 +1,10 @@
 """Settings that hold for every test; shared helpers are modules in `tests/helpers/`."""
 
+import importlib
 import os
 import random
+from collections.abc import Callable
+from types import ModuleType
 
 # Before torch is imported: small tensors gain nothing from threads, and test processes run side
 # by side.
@@ -14,6 +17,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from source_tree import ROOT
 
 torch.set_num_threads(1)
 
@@ -26,6 +30,13 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("marl_td")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """``script(name)``: a benchmark command, imported as its own `python benchmarks/...` would."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,17 +1,8 @@
 """The arithmetic of the benchmark commands: what turns measurements into the figures they report."""
 
-import importlib
 from types import SimpleNamespace
 
 import pytest
-from source_tree import ROOT
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Import a benchmark command as its own `python benchmarks/...` would."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
 
 
 def row(size, seconds, used, skipped=""):
@@ -103,3 +94,27 @@ def test_a_run_is_summed_up_by_its_second_half_and_its_first_window_at_the_goal(
     assert (found["first iteration s"], found["steps/s"], found["steps/CPU s"]) == (10, 100, 200)
     assert (found["goal s"], found["goal steps"]) == (13, 300)
     assert end_to_end.summary(lines, goal=-50.0, window=1)["goal s"] is None
+
+
+def test_rows_of_algorithms_that_run_again_replace_the_old_ones(script, tmp_path, monkeypatch):
+    common, table = script("common"), script("recall_table")
+    for module in (common, table):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    for name, score in (("a", "1"), ("b", "2"), ("a", "3")):
+        rows = table.write({"algorithm": name, "score": score})
+    assert rows == [{"algorithm": "a", "score": "3"}, {"algorithm": "b", "score": "2"}]
+    assert (tmp_path / "recall_table.md").read_text() == f"{common.markdown(rows)}\n"
+
+
+def test_what_grows_has_some_numbers_per_agent(script):
+    agents = script("agents")
+    widths = {
+        kind.name: (kind.width("state", 50), kind.width("observation", 50)) for kind in agents.KINDS
+    }
+    grown, fixed = 50 * agents.PER_AGENT, agents.FIXED
+    assert widths == {
+        "uncompiled": (fixed, fixed),
+        "uncompiled, state grows": (grown, fixed),
+        "uncompiled, observation grows": (fixed, grown),
+        "compiled": (fixed, fixed),
+    }

@@ -7,16 +7,15 @@ environments, and nothing is stored per step unless a caller asks for it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs import EnvBase
 
-from marl_td.tasks.base import Task
-from marl_td.tasks.vector_env import VectorEnv
+from marl_td.tasks.vector_env import batched_task
 
 MAX_STEPS = 10_000
 """Limit for environments that do not say when an episode must end."""
@@ -36,13 +35,6 @@ class Episodes(NamedTuple):
 
     totals: dict[str, Tensor]
     group_return: dict[str, Tensor]
-
-
-def batched_task(env: EnvBase) -> Task[Any, Any] | None:
-    """The batched task behind an environment and its transforms, or None for any other environment."""
-    while isinstance(env, TransformedEnv):
-        env = env.base_env
-    return env.task if isinstance(env, VectorEnv) else None
 
 
 @torch.no_grad()

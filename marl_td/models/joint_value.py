@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
@@ -76,8 +78,7 @@ class JointActionValue(TensorDictModuleBase):
 
     def value(self, feature: Tensor, joint_action: Tensor, state: Tensor) -> Tensor:
         """Value ``[*B]`` of the joint action."""
-        total = self._encoded(feature, joint_action).sum(-2)
-        return self.joint(torch.cat([self.scaled(state), total], dim=-1)).squeeze(-1)
+        return self._joint(state, self._encoded(feature, joint_action).sum(-2))
 
     def counterfactual(self, feature: Tensor, joint_action: Tensor, state: Tensor) -> Tensor:
         """Values ``[*B, n_agents, n_actions]`` if one agent takes another action and the others theirs."""
@@ -86,9 +87,25 @@ class JointActionValue(TensorDictModuleBase):
         each = each.expand(*feature.shape[:-1], self.n_actions, self.n_actions)
         known = feature.unsqueeze(-2).expand(*feature.shape[:-1], self.n_actions, self.d_feature)
         total = (own.sum(-2, keepdim=True) - own).unsqueeze(-2) + self._encoded(known, each)
-        scaled = self.scaled(state).unsqueeze(-2).unsqueeze(-2)
-        scaled = scaled.expand(*total.shape[:-1], scaled.shape[-1])
-        return self.joint(torch.cat([scaled, total], dim=-1)).squeeze(-1)
+        return self._joint(state, total)
+
+    def _joint(self, state: Tensor, total: Tensor) -> Tensor:
+        """Value ``[*B, ..]`` of the state ``[*B, d_state]`` and one or more sums ``[*B, .., width]`` each.
+
+        The first layer takes its part of the state once, not beside every sum: a state that grows with the
+        agents would make that quadratic.
+        """
+        layers: list[Any] = list(self.joint)
+        first, others = layers[0], layers[1:]
+        scaled = self.scaled(state)
+        of_state, of_total = first.weight.split([scaled.shape[-1], total.shape[-1]], dim=-1)
+        hidden = nn.functional.linear(scaled, of_state, first.bias)
+        for _ in range(total.ndim - scaled.ndim):
+            hidden = hidden.unsqueeze(-2)
+        hidden = hidden + nn.functional.linear(total, of_total)
+        for layer in others:
+            hidden = layer(hidden)
+        return hidden.squeeze(-1)
 
     def _encoded(self, feature: Tensor, joint_action: Tensor) -> Tensor:
         check_shape("feature", feature, (self.d_feature,), "[*B, n_agents, d_feature]")

@@ -270,13 +270,12 @@ def test_it_learns_continuous_actions_from_observations(seed, small_experiment):
     assert evaluated(experiment) > -0.05
 
 
-@pytest.mark.parametrize(("model", "solves"), [(STATEFUL, True), (None, False)])
-def test_memory_is_learned_with_a_stored_state_only_by_who_has_one(model, solves, small_experiment):
-    """Recall what was seen three steps ago: 1 with memory, 0.5 without; rows also start in mid-episode."""
+def test_memory_is_learned_from_rows_that_start_in_mid_episode(small_experiment):
+    """Recall what was seen three steps ago: 1 with memory, 0.5 without; rows of 6 steps, episodes of 4."""
     experiment = small_experiment(
         MappoConfig(),
         recall_task(),
-        model=model,
+        model=STATEFUL,
         max_n_iters=20,
         evaluation_episodes=200,
         on_policy_collected_frames_per_batch=6 * 64,
@@ -284,5 +283,4 @@ def test_memory_is_learned_with_a_stored_state_only_by_who_has_one(model, solves
         **LEARN,
     )
     experiment.run()
-    score = evaluated(experiment)
-    assert score > 0.9 if solves else 0.3 < score < 0.7
+    assert evaluated(experiment) > 0.9

@@ -7,7 +7,6 @@ import torch
 from benchmarl_runs import IGNORED, STATEFUL, Metrics
 from discrete_teams import teams_task
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from toy_games import RECALL_RUN, recall_task
 
 from marl_td.algorithms.q_family import QConfig
 from marl_td.algorithms.q_mixing_family import StateMixingConfig
@@ -99,20 +98,6 @@ def test_independent_agents_keep_their_own_rewards(small_experiment):
     shared = experiment.algorithm.process_batch("red", team)
     assert (shared["next", "red", "reward"] == 3.0).all()
     experiment.close()
-
-
-def test_independent_agents_learn_what_is_paid_to_each(small_experiment):
-    """Recall by memory: each agent names its own cue and is paid for it alone."""
-    experiment = small_experiment(
-        algorithm_config("iql")(lmbda=0.8),
-        recall_task(),
-        model=STATEFUL,
-        **RECALL_RUN,
-    )
-    experiment.run()
-    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
-        rollout = experiment.test_env.rollout(4, experiment.policy)
-    assert rollout["next", "agents", "reward"].sum(1).mean() > 0.9
 
 
 # --------------------------------------------------------------------- messages

@@ -266,15 +266,10 @@ def test_it_chooses_the_better_table_of_the_two_step_game(seed, small_experiment
     assert evaluated(experiment) == 8.0
 
 
-@pytest.mark.parametrize(("model", "solves"), [(THEIR_GRU, True), (STATEFUL, True), (None, False)])
-def test_memory_is_learned_by_who_has_one(model, solves, small_experiment):
-    """Recall what was seen three steps ago: 1 with memory, 0.5 without."""
+def test_benchmarl_s_gru_remembers_too(small_experiment):
+    """Recall what was seen three steps ago: 1 with memory, 0.5 without; for ours see `test_memory.py`."""
     experiment = small_experiment(
-        QmixConfig(lmbda=0.8),
-        recall_task(),
-        model=model,
-        **RECALL_RUN,
+        QmixConfig(lmbda=0.8), recall_task(), model=THEIR_GRU, **RECALL_RUN
     )
     experiment.run()
-    score = evaluated(experiment)
-    assert score > 0.9 if solves else 0.3 < score < 0.7
+    assert evaluated(experiment) > 0.9

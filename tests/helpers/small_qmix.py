@@ -40,12 +40,12 @@ class SmallGru(TensorDictModuleBase):
     ``"is_init"`` ``[n_rows, T, 1]`` zeroes the state before a step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "action_value", width: int = N_ACTIONS) -> None:
         super().__init__()
         self.in_keys = [("agents", "observation"), "is_init"]
-        self.out_keys = [("agents", "action_value")]
+        self.out_keys = [("agents", name)]
         self.cell = nn.GRUCell(D_OBS, 6)
-        self.head = nn.Linear(6, N_ACTIONS)
+        self.head = nn.Linear(6, width)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         observation = tensordict["agents", "observation"]
@@ -57,7 +57,7 @@ class SmallGru(TensorDictModuleBase):
             state = self.cell(observation[:, t].flatten(0, 1), state.flatten(0, 1))
             state = state.unflatten(0, observation[:, t].shape[:2])
             values.append(self.head(state))
-        return tensordict.set(("agents", "action_value"), torch.stack(values, 1))
+        return tensordict.set(self.out_keys[0], torch.stack(values, 1))
 
 
 def mixer(kind: str, n_agents: int = 2) -> Mixer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from marl_td.benchmarl_tasks import FunctionTask
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Step, Task, TaskParams
+from marl_td.tasks.recall import Recall, RecallParams, RecallState
 from marl_td.tasks.vector_env import VectorEnv
 
 
@@ -20,48 +20,7 @@ class GameState(NamedTuple):
     step: Tensor
 
 
-@dataclass
-class RecallParams(TaskParams):
-    """Parameters of the memory game."""
-
-    max_steps: int = 4
-    """Length of the episode."""
-
-
-class Recall(Task[RecallParams, GameState]):
-    """Each of two agents sees its cue (-1 or 1) in the first step and must name it in the last one.
-
-    Reward 1 for a right answer: 1 with memory, 0.5 without.
-    """
-
-    name = "recall"
-    Params: ClassVar[type[TaskParams]] = RecallParams
-    has_continuous_actions = False
-
-    @property
-    def groups(self) -> dict[str, GroupSpec]:
-        return {"agents": GroupSpec(2, 2, Discrete(2))}
-
-    def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        return {"cue": torch.rand((n_envs, 2), generator=generator, device=self.device)}
-
-    def reset(self, n_envs: int, noise: Noise) -> GameState:
-        step = torch.zeros(n_envs, dtype=torch.long, device=self.device)
-        return GameState((noise["cue"] > 0.5).long(), step)
-
-    def step(self, state: GameState, action: Groups, noise: Noise) -> Step[GameState]:
-        last = state.step + 1 == self.params.max_steps
-        right = (action["agents"] == state.cue) & last.unsqueeze(-1)
-        return Step(GameState(state.cue, state.step + 1), {"agents": right.float()}, last, {})
-
-    def observe(self, state: GameState) -> Groups:
-        first = (state.step == 0).unsqueeze(-1)
-        shown = torch.where(first, 2.0 * state.cue - 1.0, 0.0)
-        time = (state.step / self.params.max_steps).unsqueeze(-1).expand_as(shown)
-        return {"agents": torch.stack([shown, time], -1)}
-
-
-class Rounds(Task[RecallParams, GameState]):
+class Rounds(Task[TaskParams, GameState]):
     """Two agents that see nothing: agent i is to begin with action i, and then to go one action on.
 
     Reward 1 for each right one of the 4 steps. Without memory and exploration an agent that is told nothing
@@ -70,7 +29,7 @@ class Rounds(Task[RecallParams, GameState]):
     """
 
     name = "rounds"
-    Params: ClassVar[type[TaskParams]] = RecallParams
+    Params: ClassVar[type[TaskParams]] = TaskParams
     has_continuous_actions = False
 
     @property
@@ -90,7 +49,7 @@ class Rounds(Task[RecallParams, GameState]):
         return {"agents": torch.zeros_like(state.cue, dtype=torch.float32).unsqueeze(-1)}
 
 
-class Meet(Task[RecallParams, GameState]):
+class Meet(Task[TaskParams, GameState]):
     """Two agents see a number c_i in [-1, 1] each and choose u_i in [-1, 1].
 
     Reward ``-(u_1 + u_2 - c_1 - c_2)^2 / 2``: best 0; choosing 0 gives ``-E(c_1 + c_2)^2 / 2 = -1/3``;
@@ -98,7 +57,7 @@ class Meet(Task[RecallParams, GameState]):
     """
 
     name = "meet"
-    Params: ClassVar[type[TaskParams]] = RecallParams
+    Params: ClassVar[type[TaskParams]] = TaskParams
     has_discrete_actions = False
 
     @property
@@ -138,27 +97,31 @@ class BrokenRecall(Recall):
 
     name = "broken_recall"
 
-    def observe(self, state: GameState) -> Groups:
+    def observe(self, state: RecallState) -> Groups:
         seen = super().observe(state)["agents"].clone()
         seen[2, 1, 0] = float("nan")
         return {"agents": seen}
 
 
+PAIR = RecallParams(n_agents=2, delay=2, bonus=0.0)
+"""The memory game of two agents that are paid for their own answers in step 4."""
+
+
 def _recall(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
-    return VectorEnv(Recall(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
+    return VectorEnv(Recall(PAIR, continuous, device), n_envs, seed)  # type: ignore[arg-type]
 
 
 def _rounds(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
-    return VectorEnv(Rounds(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
+    return VectorEnv(Rounds(TaskParams(max_steps=4), continuous, device), n_envs, seed)  # type: ignore[arg-type]
 
 
 def _meet(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
-    return VectorEnv(Meet(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
+    return VectorEnv(Meet(TaskParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
 
 
 def _broken(n_envs: int, continuous: bool, seed: int | None, device: object) -> VectorEnv:
-    task = Broken if continuous else BrokenRecall
-    return VectorEnv(task(RecallParams(), continuous, device), n_envs, seed)  # type: ignore[arg-type]
+    game = Broken(TaskParams(), True, device) if continuous else BrokenRecall(PAIR, False, device)  # type: ignore[arg-type]
+    return VectorEnv(game, n_envs, seed)
 
 
 RECALL_RUN = {
@@ -179,7 +142,7 @@ RECALL_RUN = {
 
 
 def recall_task() -> FunctionTask:
-    """The memory game."""
+    """The memory game of two agents; 1 with memory, 0.5 without."""
     return FunctionTask("recall", _recall, max_steps=4, continuous=False, discrete=True)
 
 

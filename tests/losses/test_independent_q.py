@@ -160,16 +160,3 @@ def test_a_reward_of_the_team_is_refused():
     batch["next", "agents", "reward"] = torch.randn(16, 2, 1, 1)
     with pytest.raises(ValueError, match="must have the shape of `reward`"):
         loss_of()(batch)
-
-
-# tensordict 0.11's own: a retired setting of torch, and its locks under the compiler.
-@pytest.mark.filterwarnings("ignore:Using lock_:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*inline_inbuilt_nn_modules:FutureWarning")
-@pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")
-def test_compiles_whole_and_equals_eager():
-    torch._dynamo.reset()
-    loss, batch = loss_of(), with_own_signals(make_batch(masked=True, mortal=True))
-    compiled = torch.compile(loss.compute, fullgraph=True, backend="eager")
-    for key, value in compiled(batch).items():
-        torch.testing.assert_close(value, loss.compute(batch)[key])

@@ -107,17 +107,3 @@ def test_importance_weights_count_in_every_named_loss(name):
     for key in loss.networks():
         expected = (rows[0][key] + 0.5 * rows[2][key] + 2.0 * rows[3][key]) / 4
         torch.testing.assert_close(out[key], expected, rtol=1e-4, atol=1e-5)
-
-
-# tensordict 0.11's own: a retired setting of torch, and its locks under the compiler.
-@pytest.mark.filterwarnings("ignore:Using lock_:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*inline_inbuilt_nn_modules:FutureWarning")
-@pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("vdn", "qmix")])
-def test_compiles_whole_and_equals_eager(name):
-    torch._dynamo.reset()
-    loss, batch = loss_of(name), make_batch(masked=True, mortal=True)
-    compiled = torch.compile(loss.compute, fullgraph=True, backend="eager")
-    for key, value in compiled(batch).items():
-        torch.testing.assert_close(value, loss.compute(batch)[key])

@@ -73,6 +73,29 @@ def test_every_part_of_a_batch_is_mixed_by_itself_and_every_parameter_is_used(ma
     assert all(parameter.grad is not None for parameter in mixer.parameters())
 
 
+# tensordict 0.11's own: a retired setting of torch, and its locks under the compiler.
+@pytest.mark.filterwarnings("ignore:Using lock_:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*inline_inbuilt_nn_modules:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")
+@pytest.mark.parametrize("make", MIXERS.values(), ids=MIXERS)
+def test_it_compiles_whole_and_equals_eager(make):
+    torch._dynamo.reset()
+    mixer, data = make(), team((5,))
+    entries = [data[key] for key in mixer.in_keys]
+    inputs = [entry.squeeze(-1) for entry in entries[: mixer.n_values]] + entries[mixer.n_values :]
+    compiled = torch.compile(mixer.mix, fullgraph=True, backend="aot_eager")
+    results = []
+    for mix in (mixer.mix, compiled):
+        local = inputs[0].clone().requires_grad_()
+        value = mix(local, *inputs[1:])
+        results.append((value, *torch.autograd.grad(value.sum(), local)))
+    for eager, fast in zip(*results, strict=True):
+        torch.testing.assert_close(fast, eager)
+    fast = torch.compile(mixer, fullgraph=True, backend="eager")(data.clone())["global_value"]
+    torch.testing.assert_close(fast, mixer(data.clone())["global_value"])
+
+
 def test_one_layer_kernels_and_deep_ones_are_separate_networks():
     """Each kernel is its own network: changing one leaves the others' outputs alone."""
     for n_layers in (1, 3):
