@@ -16,6 +16,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from marl_td.evaluation.table_fit import N_STEPS, MakeLoss, fit, seeded_losses
+from marl_td.evaluation.tabular_methods import METHODS
 from marl_td.losses.functional.action_values import masked_argmax
 from marl_td.losses.q_mixing import MixedQLoss
 from marl_td.registry import ALGORITHMS, load
@@ -108,8 +109,13 @@ def game_algorithm(name: str) -> MakeLoss:
         ValueError: if it is unknown or learns no team value.
     """
     short, known = name.removeprefix("marl_td/"), game_algorithms()
+    if short in METHODS:
+        raise ValueError(
+            f"'{name}' learns no team value: use marl_td.evaluation.tabular.train_tabular."
+        )
     if short not in known:
-        raise ValueError(f"no value-based algorithm '{name}' for games. {suggest(short, known)}")
+        hint = suggest(short, [*known, *METHODS])
+        raise ValueError(f"no value-based algorithm '{name}' for games. {hint}")
     config = load(ALGORITHMS[short])()
     return lambda network, networks: config.build_loss(network, networks, **config.loss_options())
 
