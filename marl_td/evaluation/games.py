@@ -158,13 +158,22 @@ def train_game(
     )
     fitted = fit(losses, batch, n_steps=n_steps, on_step=on_step)
     return [
-        _game_run(seed, loss, batch, table, scale) for seed, loss in zip(seeds, fitted, strict=True)
+        game_run(seed, loss, batch, table, scale) for seed, loss in zip(seeds, fitted, strict=True)
     ]
 
 
-def _game_run(
-    seed: int, loss: MixedQLoss, batch: TensorDictBase, payoff: Tensor, scale: float
+def game_run(
+    seed: int, loss: MixedQLoss, batch: TensorDictBase, payoff: Tensor, scale: float = 1.0
 ) -> GameRun:
+    """What a trained loss has learned of a one-step game.
+
+    Args:
+        seed: of the run.
+        loss: trained on payoffs that were divided by ``scale``.
+        batch: see :func:`one_step_batch`.
+        payoff: see :func:`payoff_table`.
+        scale: see ``loss``.
+    """
     with torch.no_grad():
         learned = loss.team_value(batch).reshape(payoff.shape) * scale
         joint = loss.joint_value(batch)
