@@ -56,8 +56,8 @@ def hysteretic_update(
     check_fraction("beta", beta)
     chosen, target = _chosen(action_value, action, value_target)
     error = target - action_value
-    rate = torch.where(error < 0.0, beta, alpha)
-    return torch.where(chosen, action_value + rate * error, action_value)
+    step = alpha * error if alpha == beta else torch.where(error < 0.0, beta * error, alpha * error)
+    return torch.where(chosen, action_value + step, action_value)
 
 
 def q_update(action_value: Tensor, action: Tensor, value_target: Tensor, *, alpha: float) -> Tensor:

@@ -13,7 +13,7 @@ PENALTY = [[10.0, 0.0, -100.0], [0.0, 2.0, 0.0], [-100.0, 0.0, 10.0]]
 PUBLISHED = TabularSettings()  # the schedule of Matignon et al. 2012 in units of these payoffs
 
 
-def share_of_best(payoff, method, n_runs, n_trials=1000, settings=PUBLISHED, **options):
+def share_of_best(payoff, method, n_runs, n_trials=3000, settings=PUBLISHED, **options):
     runs = train_tabular(
         payoff, method, range(n_runs), n_trials=n_trials, settings=settings, **options
     )
