@@ -118,3 +118,45 @@ def test_what_grows_has_some_numbers_per_agent(script):
         "uncompiled, observation grows": (fixed, grown),
         "compiled": (fixed, fixed),
     }
+
+
+def test_published_tables_are_re_run_cell_by_cell(script):
+    """A row says what was measured; the table puts the published value beside it."""
+    matignon = script("matignon_table")
+    assert [matignon.best_payoff(tables) for tables in matignon.GAMES.values()] == [
+        10,
+        10,
+        11,
+        11,
+        11,
+    ]
+    args = SimpleNamespace(runs=4, trials=300, stochastic_trials=200, quiet=True)
+    rows = [
+        matignon.measured("distributed_q", game, {"epsilon": 0.5}, args)
+        for game in ("penalty 0", "partially stochastic")
+    ]
+    assert [row["trials"] for row in rows] == [300, 200]
+    assert (rows[0]["optimal %"], rows[0]["published %"]) == ("100.0", 100)
+    assert rows[0]["settings"] == "epsilon=0.5"
+    (line,) = matignon.table(rows)
+    assert line["penalty 0"] == "100.0 (39.8 to 100.0), **100**"
+    assert line["partially stochastic"].endswith("**7**")
+
+
+def test_qtran_s_table_is_re_run_by_networks(script):
+    """A few steps: every seed plays and learns by itself, and is judged by what is determined."""
+    import torch
+
+    qtran = script("qtran_table")
+    args = SimpleNamespace(steps=3, hidden=8, minibatch=4, replay=2, rate=1e-2)
+    steps = SimpleNamespace(update=lambda: None)
+    runs = qtran.by_networks("vdn", [0, 1], args, steps)
+    assert runs[0].table != runs[1].table
+    alone = qtran.by_networks("vdn", [1], args, steps)
+    torch.testing.assert_close(torch.tensor(alone[0].table), torch.tensor(runs[1].table))
+    assert qtran.properties("vdn", runs)["seeds within 0.5"] == "0 of 2"
+    known = [SimpleNamespace(table=qtran.KNOWN_OF_QMIX, greedy_payoff=0.0)]
+    assert qtran.properties("qmix", known)["seeds within 0.5"] == "1 of 1"
+    seen = list(qtran.replayed([0], n_steps=50, size=2, capacity=1))
+    assert len(seen) == 50
+    assert all(minibatch[0, 0] == minibatch[0, 1] for minibatch in seen)  # a replay of one

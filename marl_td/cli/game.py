@@ -1,20 +1,28 @@
-"""``marl-td game``: what a value-based algorithm learns of a payoff table."""
+"""``marl-td game``: what value-based algorithms and independent learners make of a payoff table."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marl_td.cli.output import add_progress_option, count, print_json
 
-DESCRIPTION = """Train a value-based algorithm on a one-step game, over all joint actions, and print per seed
-the learned value of every joint action, its squared error and the payoff of the greedy joint action.
+if TYPE_CHECKING:
+    from marl_td.evaluation.games import GameRun
 
-The agents' values are free numbers; the mixer and the loss are the algorithm's own. So the result
-shows what the algorithm's factorisation makes of the payoff, and nothing else."""
+DESCRIPTION = """Train on a one-step game, and print per seed the learned value of every joint action, its
+squared error and the payoff of the greedy joint action.
+
+Value-based algorithms (qmix, vdn, ...) learn from all joint actions at once. The agents' values are
+free numbers; the mixer and the loss are the algorithm's own. So the result shows what the
+algorithm's factorisation makes of the payoff, and nothing else.
+
+Independent learners with tables (iql_tabular, distributed_q, hysteretic_q, fmq, recursive_fmq,
+wolf_phc) play the game 5000 times and learn from what they are paid."""
 
 EXAMPLE = """example: marl-td game --algorithm qmix --payoff '[[8,-12,-12],[-12,0,0],[-12,0,0]]' --seeds 4"""
 
@@ -34,7 +42,9 @@ def add_parser(subparsers: Any) -> None:
         metavar="JSON",
         help="nested lists, one level per agent (agent 1 outermost), or a file that holds them",
     )
-    parser.add_argument("--algorithm", required=True, metavar="NAME", help="such as qmix or vdn")
+    parser.add_argument(
+        "--algorithm", required=True, metavar="NAME", help="such as qmix, vdn or hysteretic_q"
+    )
     parser.add_argument(
         "--seeds", type=count, default=8, metavar="N", help="seeds 0 to N-1 (default 8)"
     )
@@ -46,17 +56,11 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train and print."""
     payoff = read_payoff(arguments.payoff)
-    from tqdm import tqdm
-
-    from marl_td.evaluation.games import game_algorithm, payoff_table, train_game
+    from marl_td.evaluation.games import payoff_table
     from marl_td.evaluation.statistics import share_interval
-    from marl_td.evaluation.table_fit import N_STEPS
 
-    game_algorithm(arguments.algorithm)
     largest = payoff_table(payoff).max().item()
-    hidden = None if arguments.progress is None else not arguments.progress
-    with tqdm(total=N_STEPS, desc=f"game: {arguments.algorithm}", disable=hidden) as bar:
-        runs = train_game(payoff, arguments.algorithm, range(arguments.seeds), on_step=bar.update)
+    runs = _trained(payoff, arguments)
     n_best = sum(run.greedy_payoff == largest for run in runs)
     share = share_interval(n_best, len(runs))
     if arguments.json:
@@ -68,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"greedy payoff {run.greedy_payoff:g}"
         )
         print("\n".join(f"  {row}" for row in table_rows(run.table)))
+        print("".join(_own_values(run)), end="")
         if run.joint_table is not None:
             rows = "\n".join(f"  {row}" for row in table_rows(run.joint_table))
             print(f"  by the network that is not factorised:\n{rows}")
@@ -76,6 +81,33 @@ def run(arguments: argparse.Namespace) -> int:
         f"(share {share.value:.2f}, 95 % interval {share.low:.2f} to {share.high:.2f})"
     )
     return 0
+
+
+def _trained(payoff: Any, arguments: argparse.Namespace) -> Sequence[GameRun]:
+    from tqdm import tqdm
+
+    from marl_td.evaluation.games import game_algorithm, train_game
+    from marl_td.evaluation.table_fit import N_STEPS
+    from marl_td.evaluation.tabular import N_TRIALS, train_tabular
+    from marl_td.evaluation.tabular_methods import METHODS
+
+    tabular = arguments.algorithm.removeprefix("marl_td/") in METHODS
+    if not tabular:
+        game_algorithm(arguments.algorithm)  # a typo is named before a progress bar is drawn
+    hidden = None if arguments.progress is None else not arguments.progress
+    total = N_TRIALS if tabular else N_STEPS
+    with tqdm(total=total, desc=f"game: {arguments.algorithm}", disable=hidden) as bar:
+        train = train_tabular if tabular else train_game
+        return train(payoff, arguments.algorithm, range(arguments.seeds), on_step=bar.update)
+
+
+def _own_values(run: GameRun) -> Iterator[str]:
+    """What each agent's own values are, where the agents learn by themselves."""
+    from marl_td.evaluation.tabular import TabularRun
+
+    if isinstance(run, TabularRun):
+        for i, (values, best) in enumerate(zip(run.values, run.greedy_action, strict=True)):
+            yield f"  agent {i + 1}, greedy action {best}:{table_rows(values)[0]}\n"
 
 
 def read_payoff(text: str) -> Any:

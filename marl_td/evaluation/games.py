@@ -16,6 +16,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from marl_td.evaluation.table_fit import N_STEPS, MakeLoss, fit, seeded_losses
+from marl_td.evaluation.tabular_methods import METHODS
 from marl_td.losses.functional.action_values import masked_argmax
 from marl_td.losses.q_mixing import MixedQLoss
 from marl_td.registry import ALGORITHMS, load
@@ -108,8 +109,13 @@ def game_algorithm(name: str) -> MakeLoss:
         ValueError: if it is unknown or learns no team value.
     """
     short, known = name.removeprefix("marl_td/"), game_algorithms()
+    if short in METHODS:
+        raise ValueError(
+            f"'{name}' learns no team value: use marl_td.evaluation.tabular.train_tabular."
+        )
     if short not in known:
-        raise ValueError(f"no value-based algorithm '{name}' for games. {suggest(short, known)}")
+        hint = suggest(short, [*known, *METHODS])
+        raise ValueError(f"no value-based algorithm '{name}' for games. {hint}")
     config = load(ALGORITHMS[short])()
     return lambda network, networks: config.build_loss(network, networks, **config.loss_options())
 
@@ -152,13 +158,22 @@ def train_game(
     )
     fitted = fit(losses, batch, n_steps=n_steps, on_step=on_step)
     return [
-        _game_run(seed, loss, batch, table, scale) for seed, loss in zip(seeds, fitted, strict=True)
+        game_run(seed, loss, batch, table, scale) for seed, loss in zip(seeds, fitted, strict=True)
     ]
 
 
-def _game_run(
-    seed: int, loss: MixedQLoss, batch: TensorDictBase, payoff: Tensor, scale: float
+def game_run(
+    seed: int, loss: MixedQLoss, batch: TensorDictBase, payoff: Tensor, scale: float = 1.0
 ) -> GameRun:
+    """What a trained loss has learned of a one-step game.
+
+    Args:
+        seed: of the run.
+        loss: trained on payoffs that were divided by ``scale``.
+        batch: see :func:`one_step_batch`.
+        payoff: see :func:`payoff_table`.
+        scale: see ``loss``.
+    """
     with torch.no_grad():
         learned = loss.team_value(batch).reshape(payoff.shape) * scale
         joint = loss.joint_value(batch)

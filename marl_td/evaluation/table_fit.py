@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -55,24 +56,37 @@ def fit(
     *,
     n_steps: int = N_STEPS,
     on_step: Callable[[], object] | None = None,
+    minibatches: Iterable[Tensor] | None = None,
+    rate: float | None = None,
 ) -> Sequence[MixedQLoss]:
     """Minimise every loss on the same full batch, all of them in one program; in place.
 
     Adam with a rate that falls linearly to 0 in the second half: with a constant rate the last steps
     still jump by about the rate times the mixer's slope. Target networks are copied every 20 steps.
+
+    Args:
+        losses: of one kind, each with parameters of its own.
+        batch: every transition once, ``[n_transitions]``.
+        n_steps: optimiser steps.
+        on_step: called after each step.
+        minibatches: per step the transitions that each loss sees in it, ``[n_losses, size]`` int64; None:
+            all of them see all.
+        rate: a constant learning rate for all parameters, with the usual betas; None: as above.
     """
     objectives = [_Objective(loss) for loss in losses]
     parameters, buffers = stack_module_state(objectives)
     trained = {name: value.detach() for name, value in parameters.items() if value.requires_grad}
     frozen = {name: value.detach() for name, value in parameters.items() if name not in trained}
-    gradients = _traced_gradients(objectives[0], batch, trained, frozen, buffers)
+    seen = repeat(()) if minibatches is None else ((each,) for each in minibatches)
+    first = next(seen)
+    gradients = _traced_gradients(objectives[0], batch, trained, frozen, buffers, *first)
     targets = _target_names(objectives[0])
-    optimiser = _adam(objectives[0], trained)
+    optimiser = _adam(objectives[0], trained, rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, 2.0 * (1.0 - step / n_steps))
+        optimiser, lambda step: min(1.0, 2.0 * (1.0 - step / n_steps)) if rate is None else 1.0
     )
-    for step in range(n_steps):
-        found = gradients(trained, frozen, buffers)
+    for step, at in zip(range(n_steps), chain([first], seen), strict=False):
+        found = gradients(trained, frozen, buffers, *at)
         for name, value in trained.items():
             value.grad = found[name]
         optimiser.step()
@@ -90,18 +104,24 @@ def fit(
 
 
 def _traced_gradients(
-    objective: _Objective, batch: TensorDictBase, *stacked: dict[str, Tensor]
+    objective: _Objective, batch: TensorDictBase, *stacked: Any
 ) -> Callable[..., dict[str, Tensor]]:
     """A function from the stacked ``trained``, ``frozen``, ``buffers`` to the gradients of ``trained``.
+
+    It also takes the transitions that are seen, ``[n_losses, size]``, if it is made with some.
 
     It is the list of tensor operations of one call: without the Python around them a step of such small
     networks takes half the time or less.
     """
 
     def loss(
-        trained: dict[str, Tensor], frozen: dict[str, Tensor], buffers: dict[str, Tensor]
+        trained: dict[str, Tensor],
+        frozen: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        *seen: Tensor,
     ) -> Tensor:
-        value: Tensor = functional_call(objective, ({**trained, **frozen}, buffers), (batch,))
+        data = batch[seen[0]] if seen else batch
+        value: Tensor = functional_call(objective, ({**trained, **frozen}, buffers), (data,))
         return value
 
     each = vmap(grad(loss), randomness="different")
@@ -109,8 +129,12 @@ def _traced_gradients(
     return traced
 
 
-def _adam(objective: _Objective, trained: dict[str, Tensor]) -> torch.optim.Adam:
+def _adam(
+    objective: _Objective, trained: dict[str, Tensor], rate: float | None
+) -> torch.optim.Adam:
     """The optimiser of the stacked parameters."""
+    if rate is not None:
+        return torch.optim.Adam(trained.values(), lr=rate, fused=True)
     tables = {
         f"{prefix}.{name}"
         for prefix, module in objective.named_modules()

@@ -6,6 +6,7 @@ import pytest
 
 import marl_td.evaluation.games
 import marl_td.evaluation.table_fit
+import marl_td.evaluation.tabular
 from marl_td.cli import main
 from marl_td.cli.game import table_rows
 
@@ -32,6 +33,26 @@ def test_json_holds_every_seed(capsys):
         assert run["greedy_payoff"] == 2.0
     assert result["best"]["value"] == 1.0
     assert 0.0 < result["best"]["low"] < 0.2  # two seeds say little
+
+
+def test_independent_learners_play_too(capsys, monkeypatch):
+    train = marl_td.evaluation.tabular.train_tabular
+    monkeypatch.setattr(
+        marl_td.evaluation.tabular, "train_tabular", lambda *a, **k: train(*a, n_trials=300, **k)
+    )
+    arguments = ["--payoff", "[[0, 1, 9], [1, 2, 0]]", "--algorithm", "distributed_q"]
+    assert main(["game", *arguments, "--seeds", "2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [run["seed"] for run in result["runs"]] == [0, 1]
+    for run in result["runs"]:
+        assert {"seed", "table", "squared_error", "greedy_payoff"} <= set(run)
+        assert run["values"] == [[9.0, 2.0], [1.0, 2.0, 9.0]]
+        assert run["table"] == [[5.0, 5.5, 9.0], [1.5, 2.0, 5.5]]
+        assert (run["greedy_action"], run["greedy_payoff"]) == ([0, 2], 9.0)
+    assert result["best"]["value"] == 1.0
+    assert main(["game", *arguments, "--seeds", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "  agent 2, greedy action 2:     1.000     2.000     9.000\ngreedy payoff 9" in text
 
 
 def test_text_and_a_payoff_from_a_file(tmp_path, capsys):
@@ -62,6 +83,8 @@ def test_progress_goes_to_stderr(capsys):
         ("[[1, 2", "vdn", "--payoff is not valid JSON"),
         ("payoff.json", "vdn", "an existing file; got 'payoff.json'"),
         ("", "vdn", "an existing file; got ''"),
+        ("[[1]]", "hysteretic", "for games. Did you mean 'hysteretic_q'?"),
+        ("[[1, 2], [3]]", "fmq", "all lists of a level of equal length"),
         ("[[1]]", "qmxi", "no value-based algorithm 'qmxi' for games. Did you mean 'qmix'?"),
     ],
 )
