@@ -184,7 +184,8 @@ def _backward_sum(source: Tensor, keep: Tensor, time_dim: int) -> Tensor:
         near, reached = n_steps - span, keep.narrow(time_dim, 0, n_steps - span)
         later = reached * source.narrow(time_dim, span, near)
         source = torch.cat(
-            [source.narrow(time_dim, 0, near) + later, source.narrow(time_dim, near, span)], time_dim
+            [source.narrow(time_dim, 0, near) + later, source.narrow(time_dim, near, span)],
+            time_dim,
         )
         rest = torch.zeros_like(keep.narrow(time_dim, near, span))
         keep = torch.cat([reached * keep.narrow(time_dim, span, near), rest], time_dim)
