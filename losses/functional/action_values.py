@@ -52,7 +52,7 @@ def chosen_action_value(action_value: Tensor, action: Tensor) -> Tensor:
 
     Args:
         action_value: ``[*B, n_actions]``.
-        action: ``[*B]`` int64 indices.
+        action: ``[*B]`` int64 indices; one out of range gives 0.
 
     Returns:
         ``[*B]``.
