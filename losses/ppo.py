@@ -119,7 +119,6 @@ class MAPPOLoss(MultiAgentLoss):
         self.critic_states = list(critic_states)
 
     # --------------------------------------------------------------- estimate
-    @torch.no_grad()
     def estimate(self, batch: TensorDictBase, *, gamma: float, lmbda: float) -> TensorDictBase:
         """Add values, advantages and value targets to consecutive steps ``[n_envs, T]``, in place.
 
@@ -137,6 +136,18 @@ class MAPPOLoss(MultiAgentLoss):
 
         Raises:
             KeyError: naming an entry that is missing.
+        """
+        for key, value in self.estimates(batch, gamma=gamma, lmbda=lmbda).items():
+            batch.set(key, value)
+        return batch
+
+    @torch.no_grad()
+    def estimates(
+        self, batch: TensorDictBase, *, gamma: float, lmbda: float
+    ) -> dict[NestedKey, Tensor]:
+        """What :meth:`estimate` adds, by key; only a recurrent critic's states are put into the batch.
+
+        This is what gets compiled.
         """
         keys = self.tensor_keys
         raw, raw_next = trajectory_values(
@@ -162,11 +173,12 @@ class MAPPOLoss(MultiAgentLoss):
                 self._mask(batch, advantage, alive=True),
                 exclude_dims=self.normalize_advantage_exclude_dims,
             )
-        batch.set(keys.value, raw)
-        batch.set(keys.old_value, value.unsqueeze(-1))
-        batch.set(keys.advantage, advantage.unsqueeze(-1))
-        batch.set(keys.value_target, value_target.unsqueeze(-1))
-        return batch
+        return {
+            keys.value: raw,
+            keys.old_value: value.unsqueeze(-1),
+            keys.advantage: advantage.unsqueeze(-1),
+            keys.value_target: value_target.unsqueeze(-1),
+        }
 
     def denormalise(self, value: Tensor) -> Tensor:
         """Critic outputs ``[*B, n_agents]`` in units of the return."""

@@ -52,7 +52,7 @@ def chosen_action_value(action_value: Tensor, action: Tensor) -> Tensor:
 
     Args:
         action_value: ``[*B, n_actions]``.
-        action: ``[*B]`` int64 indices.
+        action: ``[*B]`` int64 indices; one out of range gives 0.
 
     Returns:
         ``[*B]``.
@@ -61,7 +61,9 @@ def chosen_action_value(action_value: Tensor, action: Tensor) -> Tensor:
         ValueError: if ``action`` is not ``[*B]``.
     """
     check_shape("action", action, action_value.shape[:-1], "[*B]")
-    return action_value.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    # Not `gather`: that takes numbers one by one, and its gradient puts them back one by one.
+    actions = torch.arange(action_value.shape[-1], device=action.device)
+    return torch.where(actions == action.unsqueeze(-1), action_value, 0.0).sum(-1)
 
 
 def greedy_value(

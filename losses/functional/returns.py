@@ -174,13 +174,23 @@ def n_step_return(
 
 
 def _backward_sum(source: Tensor, keep: Tensor, time_dim: int) -> Tensor:
-    """``x_t = source_t + keep_t x_{t+1}`` with ``x_T = 0``."""
-    total = torch.zeros_like(source.select(time_dim, 0))
-    out = []
-    for t in reversed(range(source.shape[time_dim])):
-        total = source.select(time_dim, t) + keep.select(time_dim, t) * total
-        out.append(total)
-    return torch.stack(out[::-1], dim=time_dim)
+    """``x_t = source_t + keep_t x_{t+1}`` with ``x_T = 0``.
+
+    By doubling: after each turn ``source_t`` holds the terms of twice as many steps, and ``keep_t`` what a
+    step that far ahead counts. So T steps take log2(T) operations on whole tensors.
+    """
+    n_steps, span = source.shape[time_dim], 1
+    while span < n_steps:
+        near, reached = n_steps - span, keep.narrow(time_dim, 0, n_steps - span)
+        later = reached * source.narrow(time_dim, span, near)
+        source = torch.cat(
+            [source.narrow(time_dim, 0, near) + later, source.narrow(time_dim, near, span)],
+            time_dim,
+        )
+        rest = torch.zeros_like(keep.narrow(time_dim, near, span))
+        keep = torch.cat([reached * keep.narrow(time_dim, span, near), rest], time_dim)
+        span *= 2
+    return source
 
 
 def _tail(value: Tensor, time_dim: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
@@ -76,6 +77,7 @@ class PpoFamily(MarlTdAlgorithm):
 
     def __init__(self, experiment: Any, config: MarlTdConfig) -> None:
         self.memories: dict[str, Memory] = {}
+        self.estimators: dict[str, Callable[[TensorDictBase], TensorDictBase]] = {}
         super().__init__(experiment, config)
 
     def state_value(self, group: str) -> Any:
@@ -144,12 +146,18 @@ class PpoFamily(MarlTdAlgorithm):
         memory = self.memories[group]
         if self.has_rnn:
             memory.begin(batch)
-        loss.estimate(batch, gamma=self.experiment_config.gamma, lmbda=self.config.lmbda)
+        estimate = self.estimators.get(group, partial(loss.estimate, **self.discounts))
+        estimate(batch)
         memory.end(batch)
         # Only the states before a step are read again.
         keys = [*state_keys(loss.actor), *loss.critic_states]
         batch = batch.exclude(*(next_key(key) for key in keys))
         return chunk(batch, self.config.chunk_length) if self._has_chunks else batch
+
+    @property
+    def discounts(self) -> dict[str, float]:
+        """How advantages discount: ``gamma`` and ``lmbda``."""
+        return {"gamma": self.experiment_config.gamma, "lmbda": self.config.lmbda}
 
     @property
     def _has_chunks(self) -> bool:

@@ -56,36 +56,48 @@ class Layout:
 
 
 class Starts:
-    """Fresh episodes as one matrix per type of number, from which a loop picks rows.
+    """Fresh episodes as one matrix per type of number, from which a loop picks columns.
 
     A loop in a graph reads few large tensors faster than many small ones. Nor may the ones it reads be views:
-    kernels called from C++ free those after the first step (torch 2.13).
+    kernels called from C++ free those after the first step (torch 2.13). Episodes are side by side in
+    memory, as environments are in the kernels of a step.
 
     Args:
-        fresh: a nest of tensors ``[n_rows, ...]``.
+        fresh: a nest of tensors ``[n_starts * n_envs, ...]``.
+        n_envs: number of environments.
     """
 
-    def __init__(self, fresh: Any) -> None:
+    def __init__(self, fresh: Any, n_envs: int) -> None:
         leaves, self.structure = tree_flatten(fresh)
         self.kinds = [(leaf.dtype, leaf.shape[1:]) for leaf in leaves]
-        columns: dict[torch.dtype, list[Tensor]] = {}
+        self.n_envs = n_envs
+        rows: dict[torch.dtype, list[Tensor]] = {}
         for leaf in leaves:
-            columns.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), leaf[0].numel()))
+            rows.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), leaf[0].numel()).T)
         self.matrices = {
-            dtype: torch.cat([*parts, parts[0].new_zeros(len(parts[0]), 1)], 1)
-            for dtype, parts in columns.items()
+            dtype: torch.cat([*parts, parts[0].new_zeros(1, parts[0].shape[1])])
+            for dtype, parts in rows.items()
         }
+        self.n_starts = len(leaves[0]) // n_envs
 
-    def __getitem__(self, rows: Tensor) -> Any:
-        """The nest of the rows ``[n_envs]``."""
-        picked = {dtype: matrix[rows] for dtype, matrix in self.matrices.items()}
+    def __getitem__(self, turn: Tensor) -> Any:
+        """The nest ``[n_envs, ...]`` of every environment's episode number ``turn`` ``[n_envs]``."""
+        picked = self.matrices
+        if self.n_starts > 1:
+            seats = torch.arange(self.n_envs, device=turn.device)
+            place = turn * self.n_envs + seats
+            picked = {dtype: matrix[:, place] for dtype, matrix in picked.items()}
         begin = dict.fromkeys(picked, 0)
         leaves = []
         for dtype, shape in self.kinds:
             end = begin[dtype] + shape.numel()
-            leaves.append(picked[dtype][:, begin[dtype] : end].reshape(len(rows), *shape))
+            leaves.append(picked[dtype][begin[dtype] : end].T.reshape(self.n_envs, *shape))
             begin[dtype] = end
         return tree_unflatten(leaves, self.structure)
+
+    def after(self, turn: Tensor, done: Tensor) -> Tensor:
+        """The next ``turn``, after the last the first again; a division would take longer than a step."""
+        return torch.where(done, torch.where(turn + 1 < self.n_starts, turn + 1, 0), turn)
 
 
 def _loop(body: Callable[..., Any], carry: Any, inputs: Any) -> tuple[Any, Entries]:
@@ -134,9 +146,9 @@ class Chunk:
             clock: anything ``[T]``; it says how many steps there are where a task has no noise.
         """
         n_envs = self.env.n_envs
-        starts = Starts(self._fresh(n_envs * self.n_starts, reset_noise))
-        seats = torch.arange(n_envs, device=self.env.device)
-        leaves, structure = tree_flatten((carry, torch.zeros_like(seats)))
+        starts = Starts(self._fresh(n_envs * self.n_starts, reset_noise), n_envs)
+        turn = torch.zeros(n_envs, dtype=torch.long, device=self.env.device)
+        leaves, structure = tree_flatten((carry, turn))
         layouts = [Layout(leaf) for leaf in leaves]
 
         def stored(leaves: list[Tensor]) -> list[Tensor]:
@@ -148,11 +160,10 @@ class Chunk:
 
         def body(before: list[Tensor], drawn: Any) -> tuple[list[Tensor], Entries]:
             step_noise, _ = drawn
-            now, n_ends = restored(before)
-            fresh = starts[n_ends % self.n_starts * n_envs + seats]
-            after, row = self.step(now, step_noise, fresh)
-            n_ends = n_ends + row["next", "done"].squeeze(-1)
-            return stored(tree_leaves((after, n_ends))), {
+            now, turn = restored(before)
+            after, row = self.step(now, step_noise, starts[turn])
+            turn = starts.after(turn, row["next", "done"].squeeze(-1))
+            return stored(tree_leaves((after, turn))), {
                 key: value.clone(memory_format=torch.contiguous_format)
                 for key, value in row.items()
             }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 from torchrl.modules import MaskedCategorical
 
-from marl_td.losses.functional.action_values import masked_argmax
+from marl_td.losses.functional.action_values import chosen_action_value, masked_argmax
 
 
 class BoundedAction(nn.Module):
@@ -79,7 +79,7 @@ def draw(probabilities: Tensor) -> Tensor:
     The first arrival of ``n`` exponential clocks with these rates. So does ``torch.multinomial``, with
     the same random numbers; written out, it compiles into one kernel with what surrounds it.
     """
-    arrival = torch.empty_like(probabilities).exponential_()
+    arrival = torch.empty_like(probabilities, memory_format=torch.contiguous_format).exponential_()
     return (probabilities / arrival).argmax(-1)
 
 
@@ -95,6 +95,10 @@ class FiniteCategorical(Categorical):
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__(logits=torch.nan_to_num(logits), validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probabilities of actions, both ``[*B]``."""
+        return chosen_action_value(self.logits, value)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Actions ``[*sample_shape, *B]``."""
@@ -117,6 +121,10 @@ class FiniteMaskedCategorical(MaskedCategorical):
     def __init__(self, logits: Tensor, mask: Tensor) -> None:
         # TorchRL's other way to the log-probability warns at every call.
         super().__init__(logits=torch.nan_to_num(logits), mask=mask, use_cross_entropy=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probabilities of actions, both ``[*B]``; ``-inf`` for one that is not available."""
+        return chosen_action_value(self.logits, value)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Actions ``[*sample_shape, *B]``."""

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torchrl.modules import MultiAgentMLP
 from torchrl.modules.models.multiagent import MultiAgentNetBase
 
 from marl_td.models.compiling import NotCompilable
 from marl_td.models.fast_tanh import fast_tanh
+
+NARROW = 16
+"""Fewer outputs than this do not fill a vector register."""
 
 Layer = tuple[Tensor, Tensor | None] | Callable[[Tensor], Tensor]
 
@@ -51,20 +53,26 @@ class StraightMultiAgentMLP(MultiAgentMLP):
     def _own(self, x: Tensor) -> Tensor:
         """Outputs ``[n_agents, rows, d_out]`` of one network per agent."""
         for layer in self._layers:
-            if isinstance(layer, tuple):
-                weight, bias = layer  # [n_agents, d_out, d_in]
-                product = x @ weight.transpose(-2, -1)
-                x = product if bias is None else product + bias.unsqueeze(-2)
-            else:
-                x = layer(x)
+            # Weights [n_agents, d_out, d_in], biases [n_agents, d_out].
+            x = _linear(x, *layer) if isinstance(layer, tuple) else layer(x)
         return x
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A linear layer; in a graph the bias is added by the kernel that follows, instead of copied before."""
-    if bias is None or not torch.compiler.is_compiling():
-        return linear(x, weight, bias)
-    return x @ weight.transpose(-2, -1) + bias
+    """A linear layer ``[.., rows, d_in]`` to ``[.., rows, d_out]``, or a stack of them.
+
+    In a graph the bias is left to the kernel that follows: subtracted, because a sum of a product and a bias
+    would be made a call that first copies the bias to every row. A few outputs (of some actions) are kept
+    one behind the other, each with all its rows: what follows then runs over rows in vector instructions.
+    """
+    if not torch.compiler.is_compiling():
+        product = x @ weight.transpose(-2, -1)
+        return product if bias is None else product + bias.unsqueeze(-2)
+    narrow = 1 < weight.shape[-2] < NARROW
+    product = (
+        (weight @ x.transpose(-2, -1)).transpose(-2, -1) if narrow else x @ weight.transpose(-2, -1)
+    )
+    return product if bias is None else product - (-bias).unsqueeze(-2)
 
 
 def straighten(root: nn.Module) -> list[str]:

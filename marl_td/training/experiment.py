@@ -20,6 +20,7 @@ from tensordict.nn import TensorDictSequential
 from marl_td.collect.collector import CompiledCollector
 from marl_td.models.compiling import is_worthwhile
 from marl_td.training.checkpoints import load_checkpoint
+from marl_td.training.estimate import ESTIMATES_TO_PAY, compile_estimate
 from marl_td.training.periodic_evaluation import evaluate, metrics
 from marl_td.training.policy_files import policy_signature, save_policy
 from marl_td.training.progress import Progress
@@ -45,6 +46,10 @@ class Experiment(RunSetup):
     def _setup(self) -> None:
         self._compiled_updates: dict[str, CompiledUpdate | None] = {}
         super()._setup()
+        n_iters = self.config.get_max_n_iters(self.on_policy)
+        if is_worthwhile(self.compile_mode, n_iters, ESTIMATES_TO_PAY):
+            for group in self.train_group_map:
+                compile_estimate(self.algorithm, group)
 
     # --------------------------------------------------------------- training
     def run(self) -> None:
@@ -151,7 +156,8 @@ class Experiment(RunSetup):
         return is_worthwhile(self.compile_mode, n_iters * self._n_updates(), UPDATES_TO_PAY)
 
     def _compile_time(self) -> float:
-        compiled = [self.collector, self.compiled_episodes, *self._compiled_updates.values()]
+        parts = [self.collector, self.compiled_episodes, *self._compiled_updates.values()]
+        compiled = [*parts, *getattr(self.algorithm, "estimators", {}).values()]
         return sum(getattr(part, "compile_seconds", 0.0) for part in compiled)
 
     def _n_updates(self) -> int:
