@@ -182,7 +182,7 @@ def specialisation_error(
     pair = pair & ~torch.eye(n_agents, dtype=torch.bool, device=pair.device)
     zero = torch.zeros_like(dissimilarity)
     # The gradient of this norm is 0, not 0 / 0, where all of it is 0.
-    norm = torch.linalg.vector_norm(torch.where(pair, dissimilarity, zero), dim=(-2, -1))
+    norm: Tensor = torch.linalg.vector_norm(torch.where(pair, dissimilarity, zero), dim=(-2, -1))
     reached = torch.where(pair, (log_likelihood + dissimilarity).clamp(max=bound), zero)
     return (norm - reached.sum((-2, -1))) / pair.sum((-2, -1)).clamp(min=1)
 
