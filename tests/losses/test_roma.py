@@ -187,6 +187,16 @@ def test_the_terms_add_up():
         torch.testing.assert_close(added, coef * metrics[term], rtol=1e-3, atol=1e-5)
 
 
+def test_importance_weights_count_in_the_terms_too():
+    batch = make_batch((4,))
+    batch["next", "reward"] = torch.zeros(4, 1)
+    loss = loss_of("roma", gamma=0.0, kl_coef=100.0, dis_coef=100.0)
+    rows = [loss(batch[i : i + 1].clone())["loss_value"] for i in range(4)]
+    batch["priority_weight"] = torch.tensor([1.0, 0.0, 0.5, 2.0])
+    expected = (rows[0] + 0.5 * rows[2] + 2.0 * rows[3]) / 4
+    torch.testing.assert_close(loss(batch)["loss_value"], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_agents_of_one_network_may_be_reordered():
     """A sum would not care; the mixer's first layer has rows of agents, which move with them."""
     loss, batch = loss_of("roma", n_agents=3), make_batch(n_agents=3, masked=True, mortal=True)
