@@ -124,6 +124,7 @@ class RomaLoss(QMixingLoss):
         now, following = self._live_entries(self.network, tensordict, read, following=self.double_q)
         _, evaluated = self._target(self.target_network, tensordict, keys.action_value)
         choosing = evaluated if following is None or not self.double_q else following.get(read[0])
+        tensordict = self._learnt(tensordict)
         out = self._losses(tensordict, now.get(keys.action_value), choosing, evaluated)
         alive = tensordict.get(keys.mask, None)
         terms = self._role_terms(now, alive)
