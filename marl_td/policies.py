@@ -114,12 +114,7 @@ def greedy_q(
 
     Writes ``(group, "action_value")`` ``[*B, n_agents, n_actions]`` and ``(group, "action")``. With
     ``dueling`` the network gives a state value and advantages, ``[*B, n_agents, 1 + n_actions]``.
-
-    Args:
-        algorithm: whose specs and model settings are used.
-        group: the agent group.
-        make_network: makes the agents' network, from its output's name in the group and width.
-        dueling: whether the network ends in a dueling head.
+    ``make_network`` makes the network from its output's name in the group and its width.
     """
     mask = [(group, "action_mask")] if algorithm.is_masked(group) else []
     key, width = (group, "action_value"), n_actions(algorithm, group)
