@@ -104,8 +104,7 @@ def by_networks(
     for seed in seeds:
         torch.manual_seed(seed)
         networks = Networks(2, 3, args.hidden)
-        agents = networks.agents("action_value", 3)
-        losses.append(game_algorithm(algorithm)(agents, networks))
+        losses.append(game_algorithm(algorithm)(networks))
     fitted = fit(
         losses,
         batch,

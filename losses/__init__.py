@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from marl_td.losses.ppo import MAPPOLoss
     from marl_td.losses.q_mixing import QMixingLoss
     from marl_td.losses.qtran import QtranLoss
+    from marl_td.losses.roma import RomaLoss
     from marl_td.losses.targets import TargetUpdater, target_copy
     from marl_td.losses.value_norm import PopArt, ValueNorm
     from marl_td.losses.weighted_q_mixing import WeightedQMixingLoss
@@ -26,6 +27,7 @@ _MODULES = {
     "PopArt": "value_norm",
     "QMixingLoss": "q_mixing",
     "QtranLoss": "qtran",
+    "RomaLoss": "roma",
     "TargetUpdater": "targets",
     "ValueNorm": "value_norm",
     "WeightedQMixingLoss": "weighted_q_mixing",
@@ -39,6 +41,7 @@ __all__ = [
     "PopArt",
     "QMixingLoss",
     "QtranLoss",
+    "RomaLoss",
     "TargetUpdater",
     "ValueNorm",
     "WeightedQMixingLoss",

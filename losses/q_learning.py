@@ -17,7 +17,7 @@ from marl_td.losses.functional.checks import check_fraction
 from marl_td.losses.functional.priorities import item_priority
 from marl_td.losses.functional.returns import lambda_return, n_step_return, one_step_target
 from marl_td.losses.targets import target_copy
-from marl_td.losses.trajectory import real_steps, window_values
+from marl_td.losses.trajectory import real_steps, window_entries
 
 LOSS_FUNCTIONS = ("l2", "l1", "smooth_l1", "huber")
 LossFunction = Literal["l2", "l1", "smooth_l1", "huber"]
@@ -145,23 +145,33 @@ class QLearningLoss(MultiAgentLoss):
         The first carries the gradient, the second none. Of single steps, what is not asked for
         (``following=False``) is None.
         """
+        now, following = self._live_entries(module, tensordict, [key], **which)
+        return now.get(key), None if following is None else following.get(key)
+
+    def _live_entries(
+        self,
+        module: TensorDictModuleBase,
+        tensordict: TensorDictBase,
+        keys: list[NestedKey],
+        **which: bool,
+    ) -> tuple[TensorDictBase, TensorDictBase | None]:
+        """The same for several outputs of one run: TensorDicts ``[*B]`` of ``keys``."""
         if not self.sequences:
-            now = run(module, tensordict, key)
+            now = module(tensordict.copy()).select(*keys)
             if not which.get("following", True):
                 return now, None
             with torch.no_grad():
-                return now, run(module, tensordict.get("next"), key)
-        values = window_values(
+                return now, module(tensordict.get("next").copy()).select(*keys)
+        values = window_entries(
             module,
             tensordict,
-            key,
+            keys,
             burn_in=self.burn_in,
             states=self.states,
             stored=module is self.network or module is self.target_network,
             is_init=self.tensor_keys.is_init,
         )
-        time, n_steps = tensordict.ndim - 1, tensordict.shape[-1] - self.burn_in
-        return values.narrow(time, 0, n_steps), values.detach().narrow(time, 1, n_steps)
+        return values[..., :-1], values.detach()[..., 1:]
 
     @torch.no_grad()
     def _target(

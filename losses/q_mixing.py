@@ -154,8 +154,13 @@ class QMixingLoss(MixedQLoss):
 
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Loss, metrics and priority from a batch ``[*B]``."""
-        action_value, choosing, evaluated = self._action_values(tensordict)
-        tensordict = self._learnt(tensordict)
+        values = self._action_values(tensordict)
+        return self._losses(self._learnt(tensordict), *values)
+
+    def _losses(
+        self, tensordict: TensorDictBase, action_value: Tensor, choosing: Tensor, evaluated: Tensor
+    ) -> dict[str, Tensor]:
+        """The same from the agents' values now, and those that choose and evaluate the next actions."""
         action = require(tensordict, self.tensor_keys.action)
         global_value = self._mix(self.mixer, tensordict, action_value, action)  # [*B]
         valid = self._valid(tensordict, global_value)

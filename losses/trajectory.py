@@ -76,16 +76,16 @@ def _hand_on(
     following.set(state, after)
 
 
-def window_values(
+def window_entries(
     module: TensorDictModuleBase,
     window: TensorDictBase,
-    key: NestedKey,
+    keys: Sequence[NestedKey],
     *,
     burn_in: int = 0,
     states: Sequence[NestedKey] = (),
     stored: bool = True,
     is_init: NestedKey = "is_init",
-) -> Tensor:
+) -> TensorDictBase:
     """Outputs of a module at the steps of a window of an episode, and at the observation it ends with.
 
     Within one episode the observation reached by step t is the one that step t + 1 starts from: the module
@@ -94,9 +94,9 @@ def window_values(
     https://openreview.net/forum?id=r1lyTjAqYX). What follows an episode's end changes no output before it.
 
     Args:
-        module: writes ``key``.
+        module: writes ``keys``.
         window: ``[*B, burn_in + T]``, with the reached observations under ``"next"``.
-        key: the output, ``[*B, T, ...]``.
+        keys: of the outputs.
         burn_in: steps before the window that only warm up the hidden states.
         states: keys of the module's hidden states, which it reads before a step and writes under ``"next"``.
         stored: whether the states in ``window`` are this module's; else it starts from zero.
@@ -104,7 +104,7 @@ def window_values(
             first one it is not read.
 
     Returns:
-        ``[*B, T + 1, ...]``.
+        the outputs, a TensorDict ``[*B, T + 1]``.
 
     Raises:
         KeyError: if a hidden state is missing.
@@ -127,7 +127,7 @@ def window_values(
     for state, value in _states_before(module, window, burn_in, states, stored).items():
         sizes = (*inputs.shape, *value.shape[window.ndim :])
         inputs.set(state, value.expand(sizes))
-    return run(module, inputs, key)
+    return module(inputs).select(*keys)
 
 
 @torch.no_grad()

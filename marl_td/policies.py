@@ -7,6 +7,7 @@ TensorDict module that reads ``(group, "observation")`` (and the mask, the hidde
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -102,19 +103,26 @@ def action_width(algorithm: Any, group: str) -> int:
     return n_actions(algorithm, group)
 
 
-def greedy_q(algorithm: Any, group: str, *, dueling: bool = False) -> TensorDictSequential:
+def greedy_q(
+    algorithm: Any,
+    group: str,
+    make_network: Callable[[str, int], nn.Module],
+    *,
+    dueling: bool = False,
+) -> TensorDictSequential:
     """Action values and the greedy available action: the policy of value-based algorithms.
 
     Writes ``(group, "action_value")`` ``[*B, n_agents, n_actions]`` and ``(group, "action")``. With
     ``dueling`` the network gives a state value and advantages, ``[*B, n_agents, 1 + n_actions]``.
+    ``make_network`` makes the network from its output's name in the group and its width.
     """
     mask = [(group, "action_mask")] if algorithm.is_masked(group) else []
     key, width = (group, "action_value"), n_actions(algorithm, group)
     if dueling:
-        net = network(algorithm, group, DUELING, 1 + width)
+        net = make_network(DUELING, 1 + width)
         parts = [net, TensorDictModule(DuelingValue(), [(group, DUELING), *mask], [key])]
     else:
-        parts = [network(algorithm, group, "action_value", width)]
+        parts = [make_network("action_value", width)]
     head = TensorDictModule(GreedyAction(), in_keys=[key, *mask], out_keys=[(group, "action")])
     return TensorDictSequential(*parts, head)
 

@@ -28,6 +28,7 @@ ALGORITHMS: dict[str, str] = {
     "qatten": "marl_td.algorithms.qatten:QattenConfig",
     "qplex": "marl_td.algorithms.qplex:QplexConfig",
     "shaq": "marl_td.algorithms.shaq:ShaqConfig",
+    "roma": "marl_td.algorithms.roma:RomaConfig",
 }
 """Algorithm name to ``module:config class``."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
@@ -107,6 +108,10 @@ class QFamily(MarlTdAlgorithm):
         """The loss of ``group``, whose agents' values are ``network``'s."""
         raise NotImplementedError
 
+    def network(self, group: str, name: str, width: int) -> TensorDictModuleBase:
+        """What gives the agents' values: observations to ``(group, name)`` ``[*B, n_agents, width]``."""
+        return policies.network(self, group, name, width)
+
     def add_signals(self, group: str, batch: TensorDictBase) -> None:
         """Reward, done and terminated in the form that the loss reads."""
         raise NotImplementedError
@@ -143,7 +148,8 @@ class QFamily(MarlTdAlgorithm):
 
     # ------------------------------------------------------------- BenchMARL
     def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
-        return policies.greedy_q(self, group, dueling=self.config.dueling)
+        make_network = partial(self.network, group)
+        return policies.greedy_q(self, group, make_network, dueling=self.config.dueling)
 
     def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
         if self.config.exploration == "boltzmann":
@@ -179,10 +185,10 @@ class QFamily(MarlTdAlgorithm):
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals, without what the loss does not read (it would only fill the replay)."""
         self.add_signals(group, batch)
-        made = ("action_value", policies.DUELING, policies.CONTEXT)
-        unread: list[NestedKey] = [(group, name) for name in made]
+        policy = self.get_policy_for_loss(group)
+        unread: list[NestedKey] = [key for key in policy.out_keys if key != (group, "action")]
         loss, _ = self.get_loss_and_updater(group)
-        for state in state_keys(self.get_policy_for_loss(group)):  # an episode starts from zero
+        for state in state_keys(policy):  # an episode starts from zero
             unread += [next_key(state)] if state in loss.states else [state, next_key(state)]
         read = {
             key

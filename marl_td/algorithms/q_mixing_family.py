@@ -39,6 +39,10 @@ class QMixingConfig(QConfig):
         """The mixer of a team."""
         raise NotImplementedError
 
+    def value_network(self, networks: TeamNetworks, name: str, width: int) -> TensorDictModuleBase:
+        """What gives the agents' values: observations to ``(group, name)`` ``[*B, n_agents, width]``."""
+        return networks.agents(name, width)
+
     def build_loss(
         self, network: TensorDictModuleBase, networks: TeamNetworks, **options: Any
     ) -> MixedQLoss:
@@ -81,6 +85,7 @@ class GroupNetworks:
             group=group,
             state_key="mixer_state",
             mortal=algorithm.is_mortal(group),
+            shared=algorithm.experiment_config.share_policy_params,
         )
 
     def agents(self, name: str, width: int) -> nn.Module:
@@ -100,6 +105,11 @@ class GroupNetworks:
 
 class QMixingFamily(QFamily):
     """Base of the algorithms that learn a team value mixed from the agents' values."""
+
+    def network(self, group: str, name: str, width: int) -> TensorDictModuleBase:
+        """What gives the agents' values."""
+        network = self.config.value_network(GroupNetworks(self, group), name, width)
+        return network.to(self.device)
 
     def loss(self, group: str, network: TensorDictModuleBase, **options: Any) -> MixedQLoss:
         """The loss of ``group``."""

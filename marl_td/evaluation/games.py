@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.evaluation.table_fit import N_STEPS, MakeLoss, fit, seeded_losses
 from marl_td.evaluation.tabular_methods import METHODS
 from marl_td.losses.functional.action_values import masked_argmax
 from marl_td.losses.q_mixing import MixedQLoss
+from marl_td.models.team import TeamNetworks
 from marl_td.registry import ALGORITHMS, load
 from marl_td.tasks.registry import suggest
 
@@ -117,7 +119,13 @@ def game_algorithm(name: str) -> MakeLoss:
         hint = suggest(short, [*known, *METHODS])
         raise ValueError(f"no value-based algorithm '{name}' for games. {hint}")
     config = load(ALGORITHMS[short])()
-    return lambda network, networks: config.build_loss(network, networks, **config.loss_options())
+
+    def make_loss(networks: TeamNetworks) -> MixedQLoss:
+        values = config.value_network(networks, "action_value", networks.team.n_actions)
+        loss: MixedQLoss = config.build_loss(values, networks, **config.loss_options())
+        return loss
+
+    return make_loss
 
 
 def train_game(
@@ -174,7 +182,8 @@ def game_run(
         payoff: see :func:`payoff_table`.
         scale: see ``loss``.
     """
-    with torch.no_grad():
+    # As agents act when they are evaluated: with the means of what they else draw.
+    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         learned = loss.team_value(batch).reshape(payoff.shape) * scale
         joint = loss.joint_value(batch)
         values = loss.network(batch[0].copy())["agents", "action_value"]

@@ -23,8 +23,8 @@ BETAS = (0.9, 0.99)
 """Adam's; with the usual 0.999 the large first gradients slow the last steps down."""
 TARGET_INTERVAL = 20
 
-MakeLoss = Callable[[ValueTable, TeamNetworks], MixedQLoss]
-"""From free values, and what makes further tables and central networks, to an algorithm's loss."""
+MakeLoss = Callable[[TeamNetworks], MixedQLoss]
+"""From what makes tables of free values and central networks to an algorithm's loss."""
 
 
 def seeded_losses(
@@ -36,7 +36,7 @@ def seeded_losses(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             networks = TableNetworks(n_states, n_agents, n_actions)
-            losses.append(make_loss(networks.agents("action_value", n_actions), networks))
+            losses.append(make_loss(networks))
     return losses
 
 

@@ -20,6 +20,7 @@ class Team:
         group: name of the group.
         state_key: where the global state is, ``[*B, d_state]``.
         mortal: whether the data says who is alive, ``(group, "mask")`` ``[*B, n_agents]``.
+        shared: whether the agents' networks share their parameters.
     """
 
     n_agents: int
@@ -29,6 +30,7 @@ class Team:
     group: str = "agents"
     state_key: str = "state"
     mortal: bool = False
+    shared: bool = True
 
     def key(self, name: str) -> tuple[str, str]:
         """The group's entry ``name``."""
@@ -49,4 +51,7 @@ class TeamNetworks(Protocol):
         """A network of the agents: what each sees to ``(group, name)`` ``[*B, n_agents, width]``."""
 
     def central(self, module: TensorDictModuleBase) -> TensorDictModuleBase:
-        """``module`` behind what writes its inputs: the team's state, and ``(group, "agent_input")``."""
+        """``module`` behind what writes its inputs: the team's state, and ``(group, "agent_input")``.
+
+        A module that reads only what is seen of each agent stays one that each agent can run by itself.
+        """

@@ -16,6 +16,7 @@ from marl_td.registry import algorithm_config
 D_OBS = 4
 D_STATE = 5
 N_ACTIONS = 3
+D_ROLE = 3
 
 
 def network(
@@ -98,6 +99,12 @@ def agents_data(shape: tuple[int, ...], n_agents: int, masked: bool, mortal: boo
     return data
 
 
+def role_noise(shape: tuple[int, ...]) -> torch.Tensor:
+    """What ROMA draws roles with; from a stream of its own, so that it changes no other number."""
+    generator = torch.Generator().manual_seed(11)
+    return torch.randn((*shape, D_ROLE), generator=generator)
+
+
 def make_batch(
     shape: tuple[int, ...] = (16,), n_agents: int = 2, masked: bool = False, mortal: bool = False
 ) -> TensorDict:
@@ -114,6 +121,8 @@ def make_batch(
     }
     state = torch.randn(*shape, D_STATE)
     after = TensorDict(following, shape)
+    noise = role_noise((2, *shape, n_agents))
+    now["role_noise"], after["agents", "role_noise"] = noise.unbind(0)
     return TensorDict({"agents": now, "state": state, "next": after}, shape)
 
 
@@ -143,7 +152,8 @@ class SmallNetworks:
 
     def __init__(self, n_agents: int = 2, share: bool = True, mortal: bool = False) -> None:
         self.share = share
-        self.team = Team(n_agents, N_ACTIONS, D_STATE, D_OBS, mortal=mortal)
+        sizes = (n_agents, N_ACTIONS, D_STATE, D_OBS)
+        self.team = Team(*sizes, mortal=mortal, shared=share)
 
     def agents(self, name: str, width: int) -> TensorDictModule:
         """A hidden layer of 8 from the observations."""
@@ -165,5 +175,5 @@ def loss_of(name: str, n_agents: int = 2, share: bool = True, mortal: bool = Tru
     own = {name: options.pop(name) for name in list(options) if hasattr(config, name)}
     config = algorithm_config(name)(**own)
     options = {**config.loss_options(), **options}
-    values = networks.agents("action_value", N_ACTIONS)
+    values = config.value_network(networks, "action_value", N_ACTIONS)
     return perturb_targets(config.build_loss(values, networks, **options))

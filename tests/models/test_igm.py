@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.evaluation.games import game_algorithm, game_algorithms, one_step_batch
 from marl_td.evaluation.table_fit import seeded_losses
@@ -51,8 +52,9 @@ def keeps_igm(loss: MixedQLoss, seed: int, scale: float, dead: int | None = None
     if dead is not None:
         alive[:, dead] = False
     batch["agents", "mask"] = alive
-    value = loss.team_value(batch)
-    action_value = loss.network(batch[:1].copy())["agents", "action_value"]
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        value = loss.team_value(batch)
+        action_value = loss.network(batch[:1].copy())["agents", "action_value"]
     greedy = masked_argmax(action_value, batch["agents", "action_mask"][:1])
     best = value[(batch["agents", "action"] == greedy).all(-1)]
     return bool(torch.isclose(best, value.max(), rtol=1e-4, atol=1e-4))
@@ -68,7 +70,7 @@ def test_the_agents_own_best_actions_are_the_teams(name, seed, scale, dead):
 def test_a_dead_agents_action_changes_nothing(name):
     loss, batch = loss_of(name, 1), one_step_batch(torch.zeros(N_ACTIONS))
     batch["agents", "mask"] = torch.tensor([True, False, True]).expand(len(batch), 3)
-    with torch.no_grad():
+    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
         value = loss.team_value(batch).reshape(N_ACTIONS)
     torch.testing.assert_close(value, value[:, :1].expand(N_ACTIONS))
 

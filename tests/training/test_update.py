@@ -34,6 +34,7 @@ VALUE_BASED = (
     "qatten",
     "qplex",
     "shaq",
+    "roma",
 )
 WINDOWS = {
     "sequence": "window",
