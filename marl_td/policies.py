@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
 from tensordict.utils import NestedKey
 from torch import nn
@@ -30,6 +29,7 @@ from marl_td.models.heads import (
     FiniteMaskedCategorical,
     GreedyAction,
     is_bounded,
+    scale_output,
 )
 from marl_td.models.inputs import AgentContext
 
@@ -169,23 +169,6 @@ def boltzmann(
     return TensorDictSequential(*policy, explore)
 
 
-@torch.no_grad()
-def scale_output(network: nn.Module, gain: float) -> nn.Module:
-    """Multiply the last linear layer of ``network`` by ``gain`` and zero its bias, in place.
-
-    A small gain makes the first outputs near zero, so that no action is preferred by chance. A network that
-    does not end in a linear layer with a bias keeps its own initialisation.
-    """
-    named = dict(network.named_parameters())
-    stems = {name.rpartition(".")[0] for name in list(named)[-2:]}
-    stem = stems.pop()
-    weight, bias = named.get(f"{stem}.weight"), named.get(f"{stem}.bias")
-    if not stems and weight is not None and bias is not None and weight.ndim == bias.ndim + 1:
-        weight.mul_(gain)
-        bias.zero_()
-    return network
-
-
 def stochastic(
     algorithm: Any,
     group: str,
@@ -203,7 +186,7 @@ def stochastic(
         group: the agent group.
         scale_mapping: how the network's output becomes a standard deviation (TorchRL's names).
         squash: squash continuous actions into their bounds by tanh; a plain normal otherwise.
-        output_gain: as in :func:`scale_output`; 1 keeps the network's own initialisation.
+        output_gain: as in :func:`marl_td.models.heads.scale_output`; 1 keeps the initialisation.
 
     Raises:
         ValueError: if ``squash`` is asked for without finite bounds.

@@ -73,6 +73,23 @@ class DuelingValue(nn.Module):
         return value + advantage - total / action_mask.sum(-1, keepdim=True).clamp(min=1)
 
 
+@torch.no_grad()
+def scale_output(network: nn.Module, gain: float) -> nn.Module:
+    """Multiply the last linear layer of ``network`` by ``gain`` and zero its bias, in place.
+
+    A small gain makes the first outputs near zero, so that no action is preferred by chance. A network that
+    does not end in a linear layer with a bias keeps its own initialisation.
+    """
+    named = dict(network.named_parameters())
+    stems = {name.rpartition(".")[0] for name in list(named)[-2:]}
+    stem = stems.pop()
+    weight, bias = named.get(f"{stem}.weight"), named.get(f"{stem}.bias")
+    if not stems and weight is not None and bias is not None and weight.ndim == bias.ndim + 1:
+        weight.mul_(gain)
+        bias.zero_()
+    return network
+
+
 def draw(probabilities: Tensor) -> Tensor:
     """One index ``[*B]`` drawn from each row of ``probabilities`` ``[*B, n]``.
 
