@@ -71,8 +71,9 @@ def compile_estimate(algorithm: Any, group: str) -> None:
     if not isinstance(algorithm, PpoFamily):
         return
     loss, _ = algorithm.get_loss_and_updater(group)
+    gamma, lmbda = (algorithm.discounts[name] for name in ("gamma", "lmbda"))
     compiled = compiled_or_none(
-        "advantage estimate", lambda: CompiledEstimate(loss, **algorithm.discounts)
+        "advantage estimate", lambda: CompiledEstimate(loss, gamma=gamma, lmbda=lmbda)
     )
     if compiled is not None:
         algorithm.estimators[group] = compiled
