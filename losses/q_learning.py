@@ -1,8 +1,8 @@
 """What the losses of value-based learning share: values now and next, targets, masks, errors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from tensordict import TensorDictBase
@@ -12,14 +12,25 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 from torchrl.objectives.utils import distance_loss
 
-from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, run
-from marl_td.losses.functional.checks import check_fraction
-from marl_td.losses.functional.returns import lambda_return, n_step_return, one_step_target
+from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, require, run
+from marl_td.losses.functional.action_values import chosen_action_value, mask_unavailable
+from marl_td.losses.functional.checks import check_choice, check_fraction
+from marl_td.losses.functional.returns import one_step_target
+from marl_td.losses.multi_step import QLambda, Returns, followed
 from marl_td.losses.targets import target_copy
 from marl_td.losses.trajectory import real_steps, window_values
 
 LOSS_FUNCTIONS = ("l2", "l1", "smooth_l1", "huber")
 LossFunction = Literal["l2", "l1", "smooth_l1", "huber"]
+
+
+class ActionValues(NamedTuple):
+    """Values ``[*B, n_agents, n_actions]``: live now, next (to choose, to evaluate), target now (or None)."""
+
+    now: Tensor
+    choosing: Tensor
+    evaluated: Tensor
+    target_now: Any
 
 
 class QLearningLoss(MultiAgentLoss):
@@ -44,13 +55,16 @@ class QLearningLoss(MultiAgentLoss):
         huber_delta: error at which ``"huber"`` becomes linear, in units of the return, > 0.
         lmbda: mixing of n-step returns in [0, 1]; 0 is one-step. Above 0 it needs ``sequences``.
         n_steps: rewards in an n-step return, at least 1. Above 1 it needs ``sequences`` and ``lmbda`` 0.
+        q_lambda: what ``lmbda`` does about replayed actions that are not greedy: nothing (``"peng"``), it
+            stops there (``"watkins"``), or corrects by their values (``"corrected"``); the equations are at
+            :func:`marl_td.losses.functional.returns.lambda_return`. Greedy is what the live network says.
         sequences: whether a batch is ``[*B, T]`` with one episode, or a window of one, a row.
         burn_in: steps at the beginning of each row that only warm up hidden states, at least 0.
         states: keys of the hidden states of ``network`` that are in the data, which it reads before a step
             and writes under ``"next"``.
 
     Raises:
-        ValueError: for an unknown loss function, a number out of range, ``lmbda`` above 0, ``n_steps``
+        ValueError: for an unknown choice, a number out of range, ``lmbda`` above 0, ``n_steps``
             above 1, ``burn_in`` or ``states`` without ``sequences``, or both of the first at once; on a batch
             that has no step after ``burn_in``.
     """
@@ -70,6 +84,8 @@ class QLearningLoss(MultiAgentLoss):
         priority_weight: NestedKey = "priority_weight"
 
     out_keys: ClassVar[list[str]]
+    has_target: ClassVar[bool] = True
+    """Whether next values come from a target network."""
 
     def __init__(
         self,
@@ -81,34 +97,33 @@ class QLearningLoss(MultiAgentLoss):
         huber_delta: float = 1.0,
         lmbda: float = 0.0,
         n_steps: int = 1,
+        q_lambda: QLambda = "peng",
         sequences: bool = False,
         burn_in: int = 0,
         states: Sequence[NestedKey] = (),
     ) -> None:
         super().__init__()
         check_fraction("gamma", gamma)
-        check_fraction("lmbda", lmbda)
-        if loss_function not in LOSS_FUNCTIONS:
-            known = ", ".join(LOSS_FUNCTIONS)
-            raise ValueError(f"`loss_function` must be one of {known}; got '{loss_function}'.")
+        check_choice("loss_function", loss_function, LOSS_FUNCTIONS)
         if not huber_delta > 0.0:
             raise ValueError(f"`huber_delta` must be above 0; got {huber_delta}.")
-        _check_returns(lmbda, n_steps, sequences)
         if burn_in < 0 or ((burn_in or states) and not sequences):
             raise ValueError(
                 f"`burn_in` must be at least 0 and, as `states`, needs sequences=True; got {burn_in}."
             )
         self.network = network
-        self.target_network = target_copy(network)
+        if self.has_target:
+            self.target_network = target_copy(network)
         self.gamma = gamma
         self.double_q = double_q
         self.loss_function = loss_function
         self.huber_delta = huber_delta
-        self.lmbda = lmbda
-        self.n_steps = n_steps
+        self.returns = Returns(lmbda, n_steps, q_lambda)
         self.sequences = sequences
         self.burn_in = burn_in
         self.states = list(states)
+        if not sequences:
+            self.returns.check_single_steps()
 
     def networks(self) -> dict[str, list[nn.Module]]:
         """Which live networks each named loss trains."""
@@ -116,7 +131,7 @@ class QLearningLoss(MultiAgentLoss):
 
     def target_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """The networks that have targets."""
-        return [(self.network, self.target_network)]
+        return [(self.network, self.target_network)] if self.has_target else []
 
     def team_value(self, tensordict: TensorDictBase) -> Tensor:
         """The live team value ``[*B]`` of the batch's joint actions (batches of single steps)."""
@@ -179,15 +194,20 @@ class QLearningLoss(MultiAgentLoss):
             _, choosing = self._target(self.target_network, tensordict, key)
         return now, choosing
 
-    def _action_values(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
-        """Live values of this step, and of the next: those that choose and those that evaluate.
-
-        Each ``[*B, n_agents, n_actions]``; the first carries the gradient.
-        """
+    def _action_values(self, tensordict: TensorDictBase) -> ActionValues:
+        """Live values of this step, and of the next: those that choose and those that evaluate."""
         key = self.tensor_keys.action_value
         now, choosing = self._live(self.network, tensordict, key, following=self.double_q)
-        _, evaluated = self._target(self.target_network, tensordict, key)
-        return now, choosing if self.double_q else evaluated, evaluated
+        target_now, evaluated = self._target(self.target_network, tensordict, key)
+        choosing = choosing if self.double_q else evaluated
+        return ActionValues(now, choosing, evaluated, target_now)
+
+    def _is_greedy(self, tensordict: TensorDictBase, action_value: Tensor) -> Tensor:
+        """Whether each agent's action has the largest available value, ``[*B, n_agents]``."""
+        action = require(tensordict, self.tensor_keys.action)
+        mask = tensordict.get(self.tensor_keys.action_mask, None)
+        available = mask_unavailable(action_value, mask)
+        return chosen_action_value(available, action) == available.amax(-1)
 
     def _learnt(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The steps that are learnt from: without those of the burn-in."""
@@ -201,20 +221,34 @@ class QLearningLoss(MultiAgentLoss):
 
     # ---------------------------------------------------------------- targets
     def _value_target(
-        self, tensordict: TensorDictBase, next_value: Tensor, valid: Tensor | None
+        self,
+        tensordict: TensorDictBase,
+        next_value: Tensor,
+        valid: Tensor | None,
+        *,
+        action_value: Tensor,
+        chosen_value: Callable[[], Tensor],
     ) -> Tensor:
-        """The regression target of the team ``[*B]`` or the agents ``[*B, n_agents]``, as ``next_value``."""
+        """The regression target of the team ``[*B]`` or the agents ``[*B, n_agents]``, as ``next_value``.
+
+        ``action_value`` are the live values of this step, which say what was greedy; ``chosen_value`` gives
+        the target value of this step's action, shaped as ``next_value``, that of the next greedy action.
+        """
         reward = read(tensordict, next_key(self.tensor_keys.reward))
         terminated = read(tensordict, next_key(self.tensor_keys.terminated))
-        if valid is None or (self.lmbda == 0.0 and self.n_steps == 1):
+        if valid is None:
             return one_step_target(reward, next_value, terminated, gamma=self.gamma)
         time = tensordict.ndim - 1
-        later = valid.narrow(time, 1, valid.shape[time] - 1)
-        more = torch.cat([later, torch.zeros_like(valid.narrow(time, 0, 1))], dim=time)
-        steps = (reward, next_value, ~more, terminated)
-        if self.n_steps > 1:
-            return n_step_return(*steps, gamma=self.gamma, n_steps=self.n_steps, time_dim=time)
-        return lambda_return(*steps, gamma=self.gamma, lmbda=self.lmbda, time_dim=time)
+        return self.returns.target(
+            reward,
+            next_value,
+            terminated,
+            followed(valid, time),
+            gamma=self.gamma,
+            time_dim=time,
+            is_greedy=lambda: self._is_greedy(tensordict, action_value),
+            chosen_value=chosen_value,
+        )
 
     def _valid(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
         """What counts, shaped like ``like``: no padding and, in a sequence, nothing after its first end."""
@@ -264,19 +298,3 @@ class QLearningLoss(MultiAgentLoss):
 def metrics_of(valid: Tensor | None, **values: Tensor) -> dict[str, Tensor]:
     """Means of detached values over what counts."""
     return {name: masked_mean(value.detach(), valid) for name, value in values.items()}
-
-
-def _check_returns(lmbda: float, n_steps: int, sequences: bool) -> None:
-    if n_steps < 1:
-        raise ValueError(f"`n_steps` must be at least 1; got {n_steps}.")
-    if lmbda > 0.0 and n_steps > 1:
-        raise ValueError(
-            f"`lmbda` = {lmbda} and `n_steps` = {n_steps} are two ways of using several rewards; "
-            "leave one of them at its default."
-        )
-    if (lmbda > 0.0 or n_steps > 1) and not sequences:
-        name = f"`lmbda` = {lmbda}" if lmbda > 0.0 else f"`n_steps` = {n_steps}"
-        raise ValueError(
-            f"{name} needs whole episodes; set sequences=True and give batches "
-            "[*B, T] with one episode a row."
-        )

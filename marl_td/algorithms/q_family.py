@@ -1,9 +1,9 @@
-"""What value-based algorithms share: greedy policies on own values, exploration, replay, episodes."""
+"""What value-based algorithms with a replay share: single steps or whole episodes, target networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
@@ -14,33 +14,25 @@ from torchrl.data.replay_buffers import PrioritizedSampler, RandomSampler
 from torchrl.envs import Compose, InitTracker, Transform, TransformedEnv
 
 from marl_td import policies
-from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
+from marl_td.algorithms.base import check_choice, check_range
 from marl_td.algorithms.recurrent import state_keys
+from marl_td.algorithms.value_based import ValueBased, ValueBasedConfig
 from marl_td.collect.episode_replay import EpisodeReplayBuffer
 from marl_td.collect.last_action import LastAction
 from marl_td.collect.window_replay import WindowReplayBuffer
 from marl_td.losses.common import next_key
-from marl_td.losses.q_learning import LOSS_FUNCTIONS, QLearningLoss
+from marl_td.losses.multi_step import Q_LAMBDAS
+from marl_td.losses.q_learning import QLearningLoss
 
-EXPLORATIONS = ("epsilon_greedy", "boltzmann")
 SEQUENCES = ("episode", "window")
 
 
 @dataclass
-class QConfig(MarlTdConfig):
-    """Hyperparameters of every value-based algorithm."""
+class QConfig(ValueBasedConfig):
+    """Hyperparameters of the value-based algorithms with a replay."""
 
     ON_POLICY: ClassVar[bool] = False
-    CONTINUOUS: ClassVar[bool] = False
 
-    double_q: bool = True
-    """The live network chooses the next action, the target network values it (double Q-learning)."""
-    dueling: bool = False
-    """Each agent's network ends in a state value and advantages that are centred on it (dueling head)."""
-    loss_function: str = "l2"
-    """Error of the value: l2 (squared), l1, smooth_l1 or huber."""
-    huber_delta: float = 1.0
-    """Error at which huber becomes linear, in units of the return, > 0."""
     lmbda: float = 0.0
     """Mixing of n-step returns, in [0, 1]: lambda. 0 is one-step; above 0 sequences are replayed."""
     n_steps: int = 1
@@ -57,39 +49,38 @@ class QConfig(MarlTdConfig):
     """Each agent's network also reads the action that the agent took last (one-hot)."""
     agent_id: bool = False
     """Each agent's network also reads the agent's index in its group (one-hot)."""
-    exploration: str = "epsilon_greedy"
-    """Random actions: epsilon_greedy, or boltzmann (drawn from the softmax of values / temperature)."""
-    temperature_init: float = 1.0
-    """Boltzmann's temperature at the start, in units of the return, > 0: tau."""
-    temperature_end: float = 0.05
-    """The temperature after experiment.exploration_anneal_frames, > 0; it falls by a constant factor."""
+    q_lambda: str = "peng"
+    """What lmbda does about replayed actions that are not greedy: peng (nothing), watkins (it stops there)
+    or corrected (by their values)."""
+    double_q: bool = True
+    """The live network chooses the next action, the target network values it (double Q-learning)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_choice("loss_function", self.loss_function, LOSS_FUNCTIONS)
-        check_choice("exploration", self.exploration, EXPLORATIONS)
-        check_range("huber_delta", self.huber_delta, 1e-6)
-        check_range("lmbda", self.lmbda, 0.0, 1.0)
+        super().__post_init__()
         check_range("n_steps", self.n_steps, 1)
         check_choice("sequence", self.sequence, SEQUENCES)
         check_range("window_length", self.window_length, 1)
         check_range("window_overlap", self.window_overlap, 0.0, 0.999)
         check_range("burn_in", self.burn_in, 0)
-        check_range("temperature_end", self.temperature_end, 1e-6)
-        check_range("temperature_init", self.temperature_init, self.temperature_end)
+        check_choice("q_lambda", self.q_lambda, Q_LAMBDAS)
         if self.lmbda > 0.0 and self.n_steps > 1:
             raise ValueError(
                 f"lmbda={self.lmbda:g} and n_steps={self.n_steps} are two ways of using several "
                 "rewards; leave one of them at its default."
             )
+        if self.q_lambda != "peng" and self.lmbda == 0.0:
+            raise ValueError(
+                f"q_lambda={self.q_lambda} changes what lmbda does, and lmbda is 0; set lmbda above 0."
+            )
 
     def loss_options(self) -> dict[str, Any]:
         """The fields that :class:`QLearningLoss` takes, by its argument names."""
-        names = ("double_q", "loss_function", "huber_delta", "lmbda", "n_steps")
-        return {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in ("n_steps", "q_lambda", "double_q")}
+        return {**super().loss_options(), **own}
 
 
-class QFamily(MarlTdAlgorithm):
+class QFamily(ValueBased):
     """Base of the algorithms that act greedily on the agents' values, and learn from replayed steps.
 
     A member says which loss trains its networks and what it adds to a batch.
@@ -142,15 +133,6 @@ class QFamily(MarlTdAlgorithm):
         return states
 
     # ------------------------------------------------------------- BenchMARL
-    def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
-        return policies.greedy_q(self, group, dueling=self.config.dueling)
-
-    def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
-        if self.config.exploration == "boltzmann":
-            temperature = (self.config.temperature_init, self.config.temperature_end)
-            return policies.boltzmann(self, group, policy_for_loss, *temperature)
-        return policies.epsilon_greedy(self, group, policy_for_loss)
-
     def _get_loss(
         self, group: str, policy_for_loss: Any, continuous: bool
     ) -> tuple[QLearningLoss, bool]:
@@ -165,16 +147,7 @@ class QFamily(MarlTdAlgorithm):
             **sequences,
             **self.config.loss_options(),
         )
-        entries = {field.name: field.default for field in fields(loss._AcceptedKeys)}
-        own = {name: (group, key[1]) for name, key in entries.items() if isinstance(key, tuple)}
-        loss.set_keys(**own)
-        return loss.to(self.device), True
-
-    def _get_parameters(self, group: str, loss: QLearningLoss) -> dict[str, Iterable[Any]]:
-        return {
-            name: [parameter for network in networks for parameter in network.parameters()]
-            for name, networks in loss.networks().items()
-        }
+        return self.own_keys(group, loss).to(self.device), True
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals, without what the loss does not read (it would only fill the replay)."""
