@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from marl_td.losses.ddpg import MADDPGLoss
     from marl_td.losses.independent_q import IndependentQLoss
     from marl_td.losses.ppo import MAPPOLoss
+    from marl_td.losses.pqn import PqnLoss
     from marl_td.losses.q_mixing import QMixingLoss
     from marl_td.losses.qtran import QtranLoss
     from marl_td.losses.roma import RomaLoss
@@ -25,6 +26,7 @@ _MODULES = {
     "MADDPGLoss": "ddpg",
     "MAPPOLoss": "ppo",
     "PopArt": "value_norm",
+    "PqnLoss": "pqn",
     "QMixingLoss": "q_mixing",
     "QtranLoss": "qtran",
     "RomaLoss": "roma",
@@ -39,6 +41,7 @@ __all__ = [
     "MADDPGLoss",
     "MAPPOLoss",
     "PopArt",
+    "PqnLoss",
     "QMixingLoss",
     "QtranLoss",
     "RomaLoss",

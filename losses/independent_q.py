@@ -59,19 +59,25 @@ class IndependentQLoss(QLearningLoss):
 
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Loss, metrics and priority from a batch ``[*B]``."""
-        action_value, choosing, evaluated = self._action_values(tensordict)
+        values = self._action_values(tensordict)
         tensordict = self._learnt(tensordict)
         action = require(tensordict, self.tensor_keys.action)
-        local_value = chosen_action_value(action_value, action)  # [*B, n_agents]
+        local_value = chosen_action_value(values.now, action)  # [*B, n_agents]
         valid = self._valid_agents(tensordict, local_value)
         with torch.no_grad():
             following = tensordict.get("next")
             mask = following.get(self.tensor_keys.action_mask, None)
-            next_value = greedy_value(evaluated, choosing, mask)
+            next_value = greedy_value(values.evaluated, values.choosing, mask)
             alive = following.get(self.tensor_keys.mask, None)
             if alive is not None:
                 next_value = torch.where(alive, next_value, torch.zeros_like(next_value))
-            value_target = self._value_target(tensordict, next_value, valid)
+            value_target = self._value_target(
+                tensordict,
+                next_value,
+                valid,
+                action_value=values.now,
+                chosen_value=lambda: chosen_action_value(values.target_now, action),
+            )
         error, value_target, td_error = self._error(tensordict, local_value, value_target, valid)
         return {
             "loss_value": masked_mean(error, valid),

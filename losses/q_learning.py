@@ -1,8 +1,8 @@
 """What the losses of value-based learning share: values now and next, targets, masks, errors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 from torchrl.objectives.utils import distance_loss
 
-from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, run
-from marl_td.losses.functional.checks import check_fraction
+from marl_td.losses.common import masked_mean, next_key, read
+from marl_td.losses.functional.checks import check_choice, check_fraction
 from marl_td.losses.functional.priorities import item_priority
-from marl_td.losses.functional.returns import lambda_return, n_step_return, one_step_target
+from marl_td.losses.functional.returns import one_step_target
+from marl_td.losses.multi_step import QLambda, Returns, followed
+from marl_td.losses.network_values import NetworkValues
 from marl_td.losses.targets import target_copy
-from marl_td.losses.trajectory import real_steps, window_entries
+from marl_td.losses.trajectory import real_steps
 
 LOSS_FUNCTIONS = ("l2", "l1", "smooth_l1", "huber")
 LossFunction = Literal["l2", "l1", "smooth_l1", "huber"]
 
 
-class QLearningLoss(MultiAgentLoss):
+class QLearningLoss(NetworkValues):
     """Base of the losses that learn the values of discrete actions from replayed steps.
 
     The regression target bootstraps from the value of the next step's greedy available action, chosen by
@@ -45,6 +47,9 @@ class QLearningLoss(MultiAgentLoss):
         huber_delta: error at which ``"huber"`` becomes linear, in units of the return, > 0.
         lmbda: mixing of n-step returns in [0, 1]; 0 is one-step. Above 0 it needs ``sequences``.
         n_steps: rewards in an n-step return, at least 1. Above 1 it needs ``sequences`` and ``lmbda`` 0.
+        q_lambda: what ``lmbda`` does about replayed actions that are not greedy: nothing (``"peng"``), it
+            stops there (``"watkins"``), or corrects by their values (``"corrected"``); the equations are at
+            :func:`marl_td.losses.functional.returns.lambda_return`. Greedy is what the live network says.
         sequences: whether a batch is ``[*B, T]`` with one episode, or a window of one, a row.
         burn_in: steps at the beginning of each row that only warm up hidden states, at least 0.
         states: keys of the hidden states of ``network`` that are in the data, which it reads before a step
@@ -52,7 +57,7 @@ class QLearningLoss(MultiAgentLoss):
         priority_eta: share of the largest error in the priority of a row, in [0, 1]; the rest is their mean.
 
     Raises:
-        ValueError: for an unknown loss function, a number out of range, ``lmbda`` above 0, ``n_steps``
+        ValueError: for an unknown choice, a number out of range, ``lmbda`` above 0, ``n_steps``
             above 1, ``burn_in`` or ``states`` without ``sequences``, or both of the first at once; on a batch
             that has no step after ``burn_in``.
     """
@@ -84,6 +89,7 @@ class QLearningLoss(MultiAgentLoss):
         huber_delta: float = 1.0,
         lmbda: float = 0.0,
         n_steps: int = 1,
+        q_lambda: QLambda = "peng",
         sequences: bool = False,
         burn_in: int = 0,
         states: Sequence[NestedKey] = (),
@@ -92,29 +98,27 @@ class QLearningLoss(MultiAgentLoss):
         super().__init__()
         check_fraction("gamma", gamma)
         check_fraction("priority_eta", priority_eta)
-        check_fraction("lmbda", lmbda)
-        if loss_function not in LOSS_FUNCTIONS:
-            known = ", ".join(LOSS_FUNCTIONS)
-            raise ValueError(f"`loss_function` must be one of {known}; got '{loss_function}'.")
+        check_choice("loss_function", loss_function, LOSS_FUNCTIONS)
         if not huber_delta > 0.0:
             raise ValueError(f"`huber_delta` must be above 0; got {huber_delta}.")
-        _check_returns(lmbda, n_steps, sequences)
         if burn_in < 0 or ((burn_in or states) and not sequences):
             raise ValueError(
                 f"`burn_in` must be at least 0 and, as `states`, needs sequences=True; got {burn_in}."
             )
         self.network = network
-        self.target_network = target_copy(network)
+        if self.has_target:
+            self.target_network = target_copy(network)
         self.gamma = gamma
         self.double_q = double_q
         self.loss_function = loss_function
         self.huber_delta = huber_delta
-        self.lmbda = lmbda
-        self.n_steps = n_steps
+        self.returns = Returns(lmbda, n_steps, q_lambda)
         self.sequences = sequences
         self.burn_in = burn_in
         self.states = list(states)
         self.priority_eta = priority_eta
+        if not sequences:
+            self.returns.check_single_steps()
 
     def networks(self) -> dict[str, list[nn.Module]]:
         """Which live networks each named loss trains."""
@@ -122,7 +126,7 @@ class QLearningLoss(MultiAgentLoss):
 
     def target_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """The networks that have targets."""
-        return [(self.network, self.target_network)]
+        return [(self.network, self.target_network)] if self.has_target else []
 
     def team_value(self, tensordict: TensorDictBase) -> Tensor:
         """The live team value ``[*B]`` of the batch's joint actions (batches of single steps)."""
@@ -132,109 +136,36 @@ class QLearningLoss(MultiAgentLoss):
         """The same by a network that is not factorised, ``[*B]``; None where the loss has none."""
         return None
 
-    # ----------------------------------------------------------------- values
-    def _live(
-        self,
-        module: TensorDictModuleBase,
-        tensordict: TensorDictBase,
-        key: NestedKey,
-        **which: bool,
-    ) -> tuple[Any, Any]:
-        """Output ``key`` of a live module at each step and at what it reaches, ``[*B, n_agents, d]``.
-
-        The first carries the gradient, the second none. Of single steps, what is not asked for
-        (``following=False``) is None.
-        """
-        now, following = self._live_entries(module, tensordict, [key], **which)
-        return now.get(key), None if following is None else following.get(key)
-
-    def _live_entries(
-        self,
-        module: TensorDictModuleBase,
-        tensordict: TensorDictBase,
-        keys: list[NestedKey],
-        **which: bool,
-    ) -> tuple[TensorDictBase, TensorDictBase | None]:
-        """The same for several outputs of one run: TensorDicts ``[*B]`` of ``keys``."""
-        if not self.sequences:
-            now = module(tensordict.copy()).select(*keys)
-            if not which.get("following", True):
-                return now, None
-            with torch.no_grad():
-                return now, module(tensordict.get("next").copy()).select(*keys)
-        values = window_entries(
-            module,
-            tensordict,
-            keys,
-            burn_in=self.burn_in,
-            states=self.states,
-            stored=module is self.network or module is self.target_network,
-            is_init=self.tensor_keys.is_init,
-        )
-        return values[..., :-1], values.detach()[..., 1:]
-
-    @torch.no_grad()
-    def _target(
-        self,
-        module: TensorDictModuleBase,
-        tensordict: TensorDictBase,
-        key: NestedKey,
-        **which: bool,
-    ) -> tuple[Any, Any]:
-        """The same of a target network; of single steps the first is computed with ``now=True`` only."""
-        if self.sequences:
-            return self._live(module, tensordict, key)
-        now = run(module, tensordict, key) if which.get("now", False) else None
-        return now, run(module, tensordict.get("next"), key)
-
-    def _values_and_choosing(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
-        """Live values of this step, and those that choose the next action."""
-        key = self.tensor_keys.action_value
-        now, choosing = self._live(self.network, tensordict, key, following=self.double_q)
-        if not self.double_q:
-            _, choosing = self._target(self.target_network, tensordict, key)
-        return now, choosing
-
-    def _action_values(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
-        """Live values of this step, and of the next: those that choose and those that evaluate.
-
-        Each ``[*B, n_agents, n_actions]``; the first carries the gradient.
-        """
-        key = self.tensor_keys.action_value
-        now, choosing = self._live(self.network, tensordict, key, following=self.double_q)
-        _, evaluated = self._target(self.target_network, tensordict, key)
-        return now, choosing if self.double_q else evaluated, evaluated
-
-    def _learnt(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """The steps that are learnt from: without those of the burn-in."""
-        return tensordict[..., self.burn_in :] if self.burn_in else tensordict
-
-    def _priority_of(self, td_error: Tensor) -> Tensor:
-        """Absolute errors ``[*B, n_agents, 1]`` as priorities of the batch: those of the burn-in are 0."""
-        shape = list(td_error.shape)
-        shape[-3] = self.burn_in
-        return torch.cat([td_error.new_zeros(shape), td_error], -3) if self.burn_in else td_error
-
-    def _learnt_error(self, error: Tensor) -> Tensor:
-        """The reverse: ``[*B, n_agents]`` of the steps that are learnt from."""
-        return (error[..., self.burn_in :, :, :] if self.burn_in else error).squeeze(-1)
-
     # ---------------------------------------------------------------- targets
     def _value_target(
-        self, tensordict: TensorDictBase, next_value: Tensor, valid: Tensor | None
+        self,
+        tensordict: TensorDictBase,
+        next_value: Tensor,
+        valid: Tensor | None,
+        *,
+        action_value: Tensor,
+        chosen_value: Callable[[], Tensor],
     ) -> Tensor:
-        """The regression target of the team ``[*B]`` or the agents ``[*B, n_agents]``, as ``next_value``."""
+        """The regression target of the team ``[*B]`` or the agents ``[*B, n_agents]``, as ``next_value``.
+
+        ``action_value`` are the live values of this step, which say what was greedy; ``chosen_value`` gives
+        the target value of this step's action, shaped as ``next_value``, that of the next greedy action.
+        """
         reward = read(tensordict, next_key(self.tensor_keys.reward))
         terminated = read(tensordict, next_key(self.tensor_keys.terminated))
-        if valid is None or (self.lmbda == 0.0 and self.n_steps == 1):
+        if valid is None:
             return one_step_target(reward, next_value, terminated, gamma=self.gamma)
         time = tensordict.ndim - 1
-        later = valid.narrow(time, 1, valid.shape[time] - 1)
-        more = torch.cat([later, torch.zeros_like(valid.narrow(time, 0, 1))], dim=time)
-        steps = (reward, next_value, ~more, terminated)
-        if self.n_steps > 1:
-            return n_step_return(*steps, gamma=self.gamma, n_steps=self.n_steps, time_dim=time)
-        return lambda_return(*steps, gamma=self.gamma, lmbda=self.lmbda, time_dim=time)
+        return self.returns.target(
+            reward,
+            next_value,
+            terminated,
+            followed(valid, time),
+            gamma=self.gamma,
+            time_dim=time,
+            is_greedy=lambda: self._is_greedy(tensordict, action_value),
+            chosen_value=chosen_value,
+        )
 
     def _valid(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
         """What counts, shaped like ``like``: no padding and, in a sequence, nothing after its first end."""
@@ -290,19 +221,3 @@ class QLearningLoss(MultiAgentLoss):
 def metrics_of(valid: Tensor | None, **values: Tensor) -> dict[str, Tensor]:
     """Means of detached values over what counts."""
     return {name: masked_mean(value.detach(), valid) for name, value in values.items()}
-
-
-def _check_returns(lmbda: float, n_steps: int, sequences: bool) -> None:
-    if n_steps < 1:
-        raise ValueError(f"`n_steps` must be at least 1; got {n_steps}.")
-    if lmbda > 0.0 and n_steps > 1:
-        raise ValueError(
-            f"`lmbda` = {lmbda} and `n_steps` = {n_steps} are two ways of using several rewards; "
-            "leave one of them at its default."
-        )
-    if (lmbda > 0.0 or n_steps > 1) and not sequences:
-        name = f"`lmbda` = {lmbda}" if lmbda > 0.0 else f"`n_steps` = {n_steps}"
-        raise ValueError(
-            f"{name} needs whole episodes; set sequences=True and give batches "
-            "[*B, T] with one episode a row."
-        )

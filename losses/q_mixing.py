@@ -16,6 +16,7 @@ from marl_td.losses.functional.action_values import (
     masked_argmax,
     one_hot_action,
 )
+from marl_td.losses.network_values import ActionValues
 from marl_td.losses.q_learning import QLearningLoss, metrics_of
 from marl_td.losses.targets import target_copy
 
@@ -90,6 +91,12 @@ class MixedQLoss(QLearningLoss):
         alive = alive.reshape(*alive.shape, *[1] * (value.ndim - alive.ndim))
         return torch.where(alive, value, torch.zeros_like(value))
 
+    def _is_greedy(self, tensordict: TensorDictBase, action_value: Tensor) -> Tensor:
+        """Whether every living agent's action has its largest available value, ``[*B]``."""
+        greedy = super()._is_greedy(tensordict, action_value)
+        alive = tensordict.get(self.tensor_keys.mask, None)
+        return (greedy if alive is None else greedy | ~alive).all(-1)
+
     def _next_action(self, tensordict: TensorDictBase, choosing: Tensor) -> Tensor:
         """Greedy available next actions ``[*B, n_agents]``."""
         mask = tensordict.get("next").get(self.tensor_keys.action_mask, None)
@@ -98,6 +105,41 @@ class MixedQLoss(QLearningLoss):
     def _priority(self, td_error: Tensor, action: Tensor) -> Tensor:
         """The team's error, once per agent: ``[*B, n_agents, 1]``."""
         return self._priority_of(td_error.unsqueeze(-1).expand(action.shape).unsqueeze(-1))
+
+    def _regression(
+        self,
+        tensordict: TensorDictBase,
+        action_value: Tensor,
+        global_value: Tensor,
+        value_target: Tensor,
+        valid: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """Loss, metrics and priority of regressing the team's value on its target, both ``[*B]``."""
+        action = require(tensordict, self.tensor_keys.action)
+        error, value_target, td_error = self._error(tensordict, global_value, value_target, valid)
+        local_value = self._of_alive(tensordict, chosen_action_value(action_value, action))
+        return {
+            "loss_value": masked_mean(error, valid),
+            **metrics_of(
+                valid,
+                td_error=td_error,
+                global_value=global_value,
+                target_value=value_target,
+                chosen_action_value=local_value.mean(-1),
+            ),
+            "priority": self._priority(td_error, action),
+        }
+
+    def _value_of(
+        self,
+        network: TensorDictModuleBase,
+        mixer: TensorDictModuleBase,
+        tensordict: TensorDictBase,
+    ) -> Tensor:
+        """Team value ``[*B]`` of the batch's joint actions by these networks (batches of single steps)."""
+        action = require(tensordict, self.tensor_keys.action)
+        values = run(network, tensordict, self.tensor_keys.action_value)
+        return self._mix(mixer, tensordict, values, action)
 
 
 class QMixingLoss(MixedQLoss):
@@ -155,37 +197,29 @@ class QMixingLoss(MixedQLoss):
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Loss, metrics and priority from a batch ``[*B]``."""
         values = self._action_values(tensordict)
-        return self._losses(self._learnt(tensordict), *values)
+        return self._losses(self._learnt(tensordict), values)
 
-    def _losses(
-        self, tensordict: TensorDictBase, action_value: Tensor, choosing: Tensor, evaluated: Tensor
-    ) -> dict[str, Tensor]:
-        """The same from the agents' values now, and those that choose and evaluate the next actions."""
+    def _losses(self, tensordict: TensorDictBase, values: ActionValues) -> dict[str, Tensor]:
+        """The same from the agents' values; ``tensordict`` holds the steps that are learnt from."""
         action = require(tensordict, self.tensor_keys.action)
-        global_value = self._mix(self.mixer, tensordict, action_value, action)  # [*B]
+        global_value = self._mix(self.mixer, tensordict, values.now, action)  # [*B]
         valid = self._valid(tensordict, global_value)
         with torch.no_grad():
-            next_action = self._next_action(tensordict, choosing)
+            next_action = self._next_action(tensordict, values.choosing)
             next_value = self._mix(
-                self.target_mixer, tensordict.get("next"), evaluated, next_action
+                self.target_mixer, tensordict.get("next"), values.evaluated, next_action
             )
-            value_target = self._value_target(tensordict, next_value, valid)
-        error, value_target, td_error = self._error(tensordict, global_value, value_target, valid)
-        local_value = self._of_alive(tensordict, chosen_action_value(action_value, action))
-        return {
-            "loss_value": masked_mean(error, valid),
-            **metrics_of(
+            # A target mixer that is no copy holds for greedy actions only.
+            mixer = self.target_mixer if self.copies_mixer else self.mixer
+            value_target = self._value_target(
+                tensordict,
+                next_value,
                 valid,
-                td_error=td_error,
-                global_value=global_value,
-                target_value=value_target,
-                chosen_action_value=local_value.mean(-1),
-            ),
-            "priority": self._priority(td_error, action),
-        }
+                action_value=values.now,
+                chosen_value=lambda: self._mix(mixer, tensordict, values.target_now, action),
+            )
+        return self._regression(tensordict, values.now, global_value, value_target, valid)
 
     def team_value(self, tensordict: TensorDictBase) -> Tensor:
         """The live team value ``[*B]`` of the batch's joint actions (batches of single steps)."""
-        action_value = run(self.network, tensordict, self.tensor_keys.action_value)
-        action = require(tensordict, self.tensor_keys.action)
-        return self._mix(self.mixer, tensordict, action_value, action)
+        return self._value_of(self.network, self.mixer, tensordict)

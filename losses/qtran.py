@@ -117,7 +117,7 @@ class QtranLoss(MixedQLoss):
         key = self.tensor_keys.joint_feature
         action_value, choosing = self._values_and_choosing(tensordict)
         feature, _ = self._live(self.feature_network, tensordict, key, following=False)
-        _, next_feature = self._target(self.target_feature_network, tensordict, key)
+        now, reached = self._target(self.target_feature_network, tensordict, key)
         tensordict = self._learnt(tensordict)
         action = require(tensordict, self.tensor_keys.action)
         inputs = self._joint_inputs(tensordict, feature, action, action_value.shape[-1])
@@ -125,11 +125,18 @@ class QtranLoss(MixedQLoss):
         valid = self._valid(tensordict, joint_value)
         with torch.no_grad():
             next_action = self._next_action(tensordict, choosing)
-            following = self._joint_inputs(
-                tensordict.get("next"), next_feature, next_action, action_value.shape[-1]
+
+            def target_value(data: TensorDictBase, feature: Tensor, action: Tensor) -> Tensor:
+                inputs = self._joint_inputs(data, feature, action, action_value.shape[-1])
+                return self._joint_value(self.target_joint, inputs)
+
+            value_target = self._value_target(
+                tensordict,
+                target_value(tensordict.get("next"), reached, next_action),
+                valid,
+                action_value=action_value,
+                chosen_value=lambda: target_value(tensordict, now, action),
             )
-            next_value = self._joint_value(self.target_joint, following)
-            value_target = self._value_target(tensordict, next_value, valid)
         error, shown, td_error = self._error(tensordict, joint_value, value_target, valid)
         optimal = self._optimal_error(tensordict, action_value, feature.detach())
         nonoptimal = self._nonoptimal_error(

@@ -18,6 +18,7 @@ from marl_td.losses.functional.roles import (
     scale_pairs,
     specialisation_error,
 )
+from marl_td.losses.network_values import ActionValues
 from marl_td.losses.q_learning import metrics_of
 from marl_td.losses.q_mixing import QMixingLoss
 
@@ -122,10 +123,11 @@ class RomaLoss(QMixingLoss):
         read = [keys.action_value, keys.trajectory, keys.agent_input]
         read += [keys.role, keys.role_mean, keys.role_std]
         now, following = self._live_entries(self.network, tensordict, read, following=self.double_q)
-        _, evaluated = self._target(self.target_network, tensordict, keys.action_value)
+        target_now, evaluated = self._target(self.target_network, tensordict, keys.action_value)
         choosing = evaluated if following is None or not self.double_q else following.get(read[0])
         tensordict = self._learnt(tensordict)
-        out = self._losses(tensordict, now.get(keys.action_value), choosing, evaluated)
+        values = ActionValues(now.get(keys.action_value), choosing, evaluated, target_now)
+        out = self._losses(tensordict, values)
         alive = tensordict.get(keys.mask, None)
         terms = self._role_terms(now, alive)
         total = (

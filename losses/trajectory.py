@@ -36,32 +36,48 @@ def trajectory_values(
         critic: writes the ``value`` key.
         batch: consecutive steps ``[T]`` or ``[n_envs, T]``, with the reached observations under ``"next"``.
         value: key of the critic's output, ``[*B, ..., 1]``.
-        done: key under ``"next"`` of the ends of trajectories, shaped like the value.
+        done: key under ``"next"`` of the ends of trajectories, shaped like the value or its first dimensions.
         states: keys of the critic's hidden state, which it reads before a step and writes under ``"next"``.
 
     Returns:
-        ``(value, next_value)``, each shaped as the critic's output.
+        ``(value, next_value)``, each shaped as the critic's output; the second carries no gradient.
 
     Raises:
         KeyError: naming an entry that is missing.
     """
     out = critic(batch.copy())
     raw = require(out, value)
+    with torch.no_grad():
+        return raw, _reached_values(critic, batch, out, value=value, done=done, states=states)
+
+
+def _reached_values(
+    critic: TensorDictModuleBase,
+    batch: TensorDictBase,
+    out: TensorDictBase,
+    *,
+    value: NestedKey,
+    done: NestedKey,
+    states: Sequence[NestedKey],
+) -> Tensor:
+    """Values of the states that the steps of ``batch`` reach; ``out`` is what the critic made of it."""
+    raw = out.get(value)
     following = batch.get("next").copy()
     if states:
         for state in states:
-            _hand_on(batch, following, state, require(out, next_key(state)))
+            _hand_on(batch, following, state, require(out, next_key(state)).detach())
         following.set("is_init", raw.new_zeros((*batch.shape, 1), dtype=torch.bool))
         # As many rows of one step each as there are steps.
-        return raw, run(critic, following.reshape(-1), value).reshape(raw.shape)
+        return run(critic, following.reshape(-1), value).reshape(raw.shape)
     if "is_init" not in critic.in_keys:
-        return raw, run(critic, following, value)
+        return run(critic, following, value)
     following.set("is_init", require(batch, "is_init"))
     reached = run(critic, following, value)
     time = batch.batch_dims - 1
     last = raw.shape[time] - 1
     shifted = torch.cat([raw.narrow(time, 1, last), reached.narrow(time, last, 1)], dim=time)
-    return raw, torch.where(require(batch, next_key(done)), reached, shifted)
+    ends = require(batch, next_key(done))
+    return torch.where(ends.reshape(*ends.shape, *[1] * (raw.ndim - ends.ndim)), reached, shifted)
 
 
 def _hand_on(

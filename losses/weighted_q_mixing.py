@@ -7,9 +7,9 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from marl_td.losses.common import masked_mean, require, run
+from marl_td.losses.common import masked_mean, require
 from marl_td.losses.functional.action_values import masked_argmax
-from marl_td.losses.functional.checks import check_fraction
+from marl_td.losses.functional.checks import check_choice, check_fraction
 from marl_td.losses.functional.weighting import central_weight, optimistic_weight
 from marl_td.losses.q_learning import metrics_of
 from marl_td.losses.q_mixing import MixedQLoss
@@ -69,9 +69,7 @@ class WeightedQMixingLoss(MixedQLoss):
         **options: Any,
     ) -> None:
         super().__init__(network, **options)
-        if weighting not in WEIGHTINGS:
-            known = ", ".join(WEIGHTINGS)
-            raise ValueError(f"`weighting` must be one of {known}; got '{weighting}'.")
+        check_choice("weighting", weighting, WEIGHTINGS)
         check_fraction("alpha", alpha)
         self.mixer = mixer
         self.central_network = central_network
@@ -114,7 +112,13 @@ class WeightedQMixingLoss(MixedQLoss):
             next_value = self._mix(
                 self.target_central_mixer, tensordict.get("next"), evaluated, next_action
             )
-            value_target = self._value_target(tensordict, next_value, valid)
+            value_target = self._value_target(
+                tensordict,
+                next_value,
+                valid,
+                action_value=action_value,
+                chosen_value=lambda: self._mix(self.target_central_mixer, tensordict, now, action),
+            )
             weight = self._weight(tensordict, action_value, global_value, now, value_target)
         error, shown, td_error = self._error(tensordict, global_value, value_target, valid)
         central_error, _, _ = self._error(tensordict, central_value, value_target, valid)
@@ -160,13 +164,3 @@ class WeightedQMixingLoss(MixedQLoss):
             differs = differs & alive
         greedy_value = self._mix(self.target_central_mixer, tensordict, target_central, greedy)
         return central_weight(~differs.any(-1), value_target, greedy_value, alpha=self.alpha)
-
-    def _value_of(
-        self,
-        network: TensorDictModuleBase,
-        mixer: TensorDictModuleBase,
-        tensordict: TensorDictBase,
-    ) -> Tensor:
-        action = require(tensordict, self.tensor_keys.action)
-        values = run(network, tensordict, self.tensor_keys.action_value)
-        return self._mix(mixer, tensordict, values, action)

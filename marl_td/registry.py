@@ -20,6 +20,7 @@ ALGORITHMS: dict[str, str] = {
     "maddpg": "marl_td.algorithms.maddpg:MaddpgConfig",
     "iql": "marl_td.algorithms.iql:IqlConfig",
     "vdn": "marl_td.algorithms.vdn:VdnConfig",
+    "pqn_vdn": "marl_td.algorithms.pqn_vdn:PqnVdnConfig",
     "qmix": "marl_td.algorithms.qmix:QmixConfig",
     "cw_qmix": "marl_td.algorithms.weighted_qmix:CwQmixConfig",
     "ow_qmix": "marl_td.algorithms.weighted_qmix:OwQmixConfig",
@@ -72,6 +73,7 @@ def register() -> None:
         _register_models()
         _register_tasks()
         _register_experiment()
+        _register_resolver()
     except BaseException:
         _registered = False
         raise
@@ -125,4 +127,27 @@ def _register_experiment() -> None:
     store = ConfigStore.instance()
     store.store(
         group="experiment", name="marl_td_config", node=load(EXPERIMENT), provider="marl_td"
+    )
+
+
+def _register_resolver() -> None:
+    """``${episodes:N}`` in settings: the number of steps in N episodes of the chosen task."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("episodes", _steps_of_episodes, replace=True)
+
+
+def _steps_of_episodes(n_episodes: int, *, _root_: Any) -> int:
+    """Steps of ``n_episodes`` that take the time limit of the task in the composed settings ``_root_``.
+
+    Raises:
+        ValueError: if the task's settings do not say its time limit.
+    """
+    task = _root_.get("task") or {}
+    for name in ("max_steps", "max_cycles"):
+        if task.get(name) is not None:
+            return int(n_episodes) * int(task[name])
+    raise ValueError(
+        "the settings of the task have no time limit (max_steps or max_cycles) to count episodes "
+        "by; set the sizes that the preset gives in episodes, in steps."
     )

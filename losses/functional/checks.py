@@ -1,4 +1,4 @@
-"""The one place that words shape errors. Python-only checks: they cost nothing once compiled."""
+"""The one place that words these errors. Python-only checks: they cost nothing once compiled."""
 
 from collections.abc import Sequence
 
@@ -72,6 +72,16 @@ def check_fraction(name: str, value: float) -> None:
     """
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"`{name}` must lie in [0, 1]; got {value}.")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise unless ``value`` is one of ``choices``.
+
+    Raises:
+        ValueError: naming the argument, its value and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(choices)}; got '{value}'.")
 
 
 def _trailing_one_hint(

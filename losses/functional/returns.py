@@ -90,21 +90,35 @@ def lambda_return(
     gamma: float,
     lmbda: float,
     time_dim: int = -1,
+    next_chosen_value: Tensor | None = None,
+    keeps: Tensor | None = None,
 ) -> Tensor:
-    """TD(lambda) target, the recursion used by PyMARL2 (Hu et al. 2021, https://arxiv.org/abs/2102.03479).
+    """TD(lambda) target, and with the last two arguments the two forms of Q(lambda) that correct it.
 
-        G_t = r_t + gamma (1 - terminated_t) [(1 - lmbda) v'_t + lmbda G_{t+1}]
+        G_t = r_t + gamma (1 - terminated_t) [v'_t + lmbda c_t (G_{t+1} - b_t)]
 
-    with ``G_{t+1} = v'_t`` where the trajectory is cut (``done_t``, or the last step given).
+    with ``G_{t+1} = b_t`` where the trajectory is cut (``done_t``, or the last step given). v' is the value
+    of the next state's best action; u' is the action that was really taken there.
+
+    * b = v', c = 1 (the defaults): the mixture (1 - lmbda) v' + lmbda G of Peng and Williams 1994,
+      "Incremental multi-step Q-learning", and of PyMARL2 (Hu et al. 2021,
+      https://arxiv.org/abs/2102.03479). It takes the return of u' for that of the best action.
+    * c = 1 where u' is a best action, else 0 (``keeps``): Watkins 1989, "Learning from delayed rewards".
+    * b = Q(s', u') (``next_chosen_value``): Harutyunyan et al. 2016, "Q(lambda) with off-policy
+      corrections", https://arxiv.org/abs/1602.04951 (Q*, the greedy target policy).
+
+    Where every u' is a best action all three are the same.
 
     Args:
         reward: ``[*B, T, ...]``, time at ``time_dim``.
-        next_value: like ``reward``.
+        next_value: like ``reward``: v'.
         done: bool like ``reward``.
         terminated: bool like ``reward``.
         gamma: discount in [0, 1].
-        lmbda: 0 gives TD(0), 1 the Monte-Carlo return.
+        lmbda: 0 gives TD(0), 1 (with the defaults) the Monte-Carlo return.
         time_dim: which dimension is time.
+        next_chosen_value: like ``reward``, finite: b; None for ``next_value``.
+        keeps: bool like ``reward``: c; None for true everywhere.
 
     Returns:
         Like ``reward``.
@@ -113,12 +127,21 @@ def lambda_return(
         ValueError: if shapes differ or ``gamma`` or ``lmbda`` is out of range.
     """
     check_fraction("lmbda", lmbda)
-    check_same_shape(reward=reward, next_value=next_value, done=done, terminated=terminated)
+    baseline = next_value if next_chosen_value is None else next_chosen_value
+    check_same_shape(
+        reward=reward,
+        next_value=next_value,
+        done=done,
+        terminated=terminated,
+        next_chosen_value=baseline,
+        keeps=done if keeps is None else keeps,
+    )
     one_step = one_step_target(reward, next_value, terminated, gamma=gamma)
-    # G_t = one_step_t + gamma lmbda (1 - cut_t) (G_{t+1} - v'_t): solved for the difference G - one_step.
-    keep = gamma * lmbda * (~(done | terminated)).to(reward.dtype)
-    following = torch.cat([_tail(one_step, time_dim), _last(next_value, time_dim)], dim=time_dim)
-    correction = keep * (following - next_value)
+    goes_on = ~(done | terminated) if keeps is None else keeps & ~(done | terminated)
+    # G_t = one_step_t + gamma lmbda c_t (1 - cut_t) (G_{t+1} - b_t): solved for the difference G - one_step.
+    keep = gamma * lmbda * goes_on.to(reward.dtype)
+    following = torch.cat([_tail(one_step, time_dim), _last(baseline, time_dim)], dim=time_dim)
+    correction = keep * (following - baseline)
     return one_step + _backward_sum(correction, keep, time_dim)
 
 

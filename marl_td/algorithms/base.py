@@ -136,6 +136,9 @@ class MarlTdConfig(AlgorithmConfig):
     DISCRETE: ClassVar[bool] = True
     CENTRAL_CRITIC: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        """Check the ranges of the fields."""
+
     def get_algorithm(self, experiment: Any) -> MarlTdAlgorithm:
         """The algorithm of this configuration."""
         return self.ALGORITHM(experiment, self)
@@ -193,6 +196,7 @@ class OffPolicyConfig(MarlTdConfig):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         check_range("priority_beta_end", self.priority_beta_end, 0.0, 1.0)
         check_range("priority_eta", self.priority_eta, 0.0, 1.0)
 

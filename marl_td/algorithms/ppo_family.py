@@ -8,11 +8,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
-from torchrl.data import TensorDictReplayBuffer
 
 from marl_td import policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
-from marl_td.algorithms.recurrent import Memory, chunk, chunk_buffer, state_keys
+from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
 from marl_td.losses.common import next_key
 from marl_td.losses.ppo import MAPPOLoss
 from marl_td.losses.value_norm import PopArt, ValueNorm
@@ -70,7 +69,7 @@ class PpoConfig(MarlTdConfig):
         check_choice("advantage_norm", self.advantage_norm, ADVANTAGE_NORMS)
 
 
-class PpoFamily(MarlTdAlgorithm):
+class PpoFamily(Chunks, MarlTdAlgorithm):
     """Base of the algorithms that train a stochastic actor with PPO's clipped objective."""
 
     config: Any
@@ -152,20 +151,9 @@ class PpoFamily(MarlTdAlgorithm):
         # Only the states before a step are read again.
         keys = [*state_keys(loss.actor), *loss.critic_states]
         batch = batch.exclude(*(next_key(key) for key in keys))
-        return chunk(batch, self.config.chunk_length) if self._has_chunks else batch
+        return self.cut(batch)
 
     @property
     def discounts(self) -> dict[str, float]:
         """How advantages discount: ``gamma`` and ``lmbda``."""
         return {"gamma": self.experiment_config.gamma, "lmbda": self.config.lmbda}
-
-    @property
-    def _has_chunks(self) -> bool:
-        return self.has_rnn and self.config.chunk_length > 0
-
-    def get_replay_buffer(self, group: str, transforms: Any = None) -> TensorDictReplayBuffer:
-        """BenchMARL's buffer, or one that holds chunks of ``chunk_length`` steps."""
-        if not self._has_chunks:
-            return super().get_replay_buffer(group, transforms)
-        length = self.config.chunk_length
-        return chunk_buffer(self.experiment_config, group, length, self.device, transforms)

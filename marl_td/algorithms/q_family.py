@@ -1,46 +1,34 @@
-"""What value-based algorithms share: greedy policies on own values, exploration, replay, episodes."""
+"""What value-based algorithms with a replay share: single steps or whole episodes, target networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
-from functools import partial
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torchrl.data import ReplayBuffer
-from torchrl.envs import InitTracker, Transform, TransformedEnv
+from torchrl.envs import InitTracker, TransformedEnv
 
-from marl_td import policies
-from marl_td.algorithms.base import MarlTdAlgorithm, OffPolicyConfig, check_choice, check_range
+from marl_td.algorithms.base import OffPolicyConfig, check_choice, check_range
 from marl_td.algorithms.recurrent import state_keys
 from marl_td.algorithms.replay import replay_buffer
+from marl_td.algorithms.value_based import ValueBased, ValueBasedConfig, with_transform
 from marl_td.collect.episode_replay import EpisodeReplayBuffer
-from marl_td.collect.last_action import LastAction
 from marl_td.collect.window_replay import WindowReplayBuffer
 from marl_td.losses.common import next_key
-from marl_td.losses.q_learning import LOSS_FUNCTIONS, QLearningLoss
+from marl_td.losses.multi_step import Q_LAMBDAS
+from marl_td.losses.q_learning import QLearningLoss
 
-EXPLORATIONS = ("epsilon_greedy", "boltzmann")
 SEQUENCES = ("episode", "window")
 
 
 @dataclass
-class QConfig(OffPolicyConfig):
-    """Hyperparameters of every value-based algorithm."""
+class QConfig(ValueBasedConfig, OffPolicyConfig):
+    """Hyperparameters of the value-based algorithms with a replay."""
 
-    CONTINUOUS: ClassVar[bool] = False
-
-    double_q: bool = True
-    """The live network chooses the next action, the target network values it (double Q-learning)."""
-    dueling: bool = False
-    """Each agent's network ends in a state value and advantages that are centred on it (dueling head)."""
-    loss_function: str = "l2"
-    """Error of the value: l2 (squared), l1, smooth_l1 or huber."""
-    huber_delta: float = 1.0
-    """Error at which huber becomes linear, in units of the return, > 0."""
     lmbda: float = 0.0
     """Mixing of n-step returns, in [0, 1]: lambda. 0 is one-step; above 0 sequences are replayed."""
     n_steps: int = 1
@@ -53,44 +41,41 @@ class QConfig(OffPolicyConfig):
     """Share of a window that the next window of the episode begins with, in [0, 1)."""
     burn_in: int = 10
     """Steps before a window that only warm up the hidden state of a recurrent network, >= 0."""
-    last_action: bool = False
-    """Each agent's network also reads the action that the agent took last (one-hot)."""
-    agent_id: bool = False
-    """Each agent's network also reads the agent's index in its group (one-hot)."""
-    exploration: str = "epsilon_greedy"
-    """Random actions: epsilon_greedy, or boltzmann (drawn from the softmax of values / temperature)."""
-    temperature_init: float = 1.0
-    """Boltzmann's temperature at the start, in units of the return, > 0: tau."""
-    temperature_end: float = 0.05
-    """The temperature after experiment.exploration_anneal_frames, > 0; it falls by a constant factor."""
+    q_lambda: str = "peng"
+    """What lmbda does about replayed actions that are not greedy: peng (nothing), watkins (it stops there)
+    or corrected (by their values)."""
+    double_q: bool = True
+    """The live network chooses the next action, the target network values it (double Q-learning)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        check_choice("loss_function", self.loss_function, LOSS_FUNCTIONS)
-        check_choice("exploration", self.exploration, EXPLORATIONS)
-        check_range("huber_delta", self.huber_delta, 1e-6)
-        check_range("lmbda", self.lmbda, 0.0, 1.0)
         check_range("n_steps", self.n_steps, 1)
         check_choice("sequence", self.sequence, SEQUENCES)
         check_range("window_length", self.window_length, 1)
         check_range("window_overlap", self.window_overlap, 0.0, 0.999)
         check_range("burn_in", self.burn_in, 0)
-        check_range("temperature_end", self.temperature_end, 1e-6)
-        check_range("temperature_init", self.temperature_init, self.temperature_end)
+        check_choice("q_lambda", self.q_lambda, Q_LAMBDAS)
         if self.lmbda > 0.0 and self.n_steps > 1:
             raise ValueError(
                 f"lmbda={self.lmbda:g} and n_steps={self.n_steps} are two ways of using several "
                 "rewards; leave one of them at its default."
             )
+        if self.q_lambda != "peng" and self.lmbda == 0.0:
+            raise ValueError(
+                f"q_lambda={self.q_lambda} changes what lmbda does, and lmbda is 0; set lmbda above 0."
+            )
 
     def loss_options(self) -> dict[str, Any]:
         """The fields that :class:`QLearningLoss` takes, by its argument names."""
-        names = ("double_q", "loss_function", "huber_delta", "lmbda", "n_steps", "priority_eta")
-        return {name: getattr(self, name) for name in names}
+        own = {
+            name: getattr(self, name)
+            for name in ("n_steps", "q_lambda", "double_q", "priority_eta")
+        }
+        return {**super().loss_options(), **own}
 
 
-class QFamily(MarlTdAlgorithm):
+class QFamily(ValueBased):
     """Base of the algorithms that act greedily on the agents' values, and learn from replayed steps.
 
     A member says which loss trains its networks and what it adds to a batch.
@@ -107,10 +92,6 @@ class QFamily(MarlTdAlgorithm):
     def loss(self, group: str, network: TensorDictModuleBase, **options: Any) -> QLearningLoss:
         """The loss of ``group``, whose agents' values are ``network``'s."""
         raise NotImplementedError
-
-    def network(self, group: str, name: str, width: int) -> TensorDictModuleBase:
-        """What gives the agents' values: observations to ``(group, name)`` ``[*B, n_agents, width]``."""
-        return policies.network(self, group, name, width)
 
     def add_signals(self, group: str, batch: TensorDictBase) -> None:
         """Reward, done and terminated in the form that the loss reads."""
@@ -147,16 +128,6 @@ class QFamily(MarlTdAlgorithm):
         return states
 
     # ------------------------------------------------------------- BenchMARL
-    def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
-        make_network = partial(self.network, group)
-        return policies.greedy_q(self, group, make_network, dueling=self.config.dueling)
-
-    def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
-        if self.config.exploration == "boltzmann":
-            temperature = (self.config.temperature_init, self.config.temperature_end)
-            return policies.boltzmann(self, group, policy_for_loss, *temperature)
-        return policies.epsilon_greedy(self, group, policy_for_loss)
-
     def _get_loss(
         self, group: str, policy_for_loss: Any, continuous: bool
     ) -> tuple[QLearningLoss, bool]:
@@ -171,16 +142,7 @@ class QFamily(MarlTdAlgorithm):
             **sequences,
             **self.config.loss_options(),
         )
-        entries = {field.name: field.default for field in fields(loss._AcceptedKeys)}
-        own = {name: (group, key[1]) for name, key in entries.items() if isinstance(key, tuple)}
-        loss.set_keys(**own)
-        return loss.to(self.device), True
-
-    def _get_parameters(self, group: str, loss: QLearningLoss) -> dict[str, Iterable[Any]]:
-        return {
-            name: [parameter for network in networks for parameter in network.parameters()]
-            for name, networks in loss.networks().items()
-        }
+        return self.own_keys(group, loss).to(self.device), True
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals, without what the loss does not read (it would only fill the replay)."""
@@ -205,13 +167,10 @@ class QFamily(MarlTdAlgorithm):
     def process_env_fun(
         self, env_fun: Callable[[], TransformedEnv]
     ) -> Callable[[], TransformedEnv]:
-        """Mark episodes' first steps, where the model's own transforms do not; tell the last action."""
+        """Mark episodes' first steps, where the model's own transforms do not."""
         if self.keeps_sequences and not self.model_config.is_rnn:
-            env_fun = _with_transform(env_fun, lambda: InitTracker(init_key="is_init"))
-        if self.config.last_action:
-            mortal = {group: self.is_mortal(group) for group in self.group_map}
-            env_fun = _with_transform(env_fun, lambda: LastAction(mortal))
-        return env_fun
+            env_fun = with_transform(env_fun, lambda: InitTracker(init_key="is_init"))
+        return super().process_env_fun(env_fun)
 
     def get_replay_buffer(self, group: str, transforms: Any = None) -> ReplayBuffer:
         """A buffer of single steps, or one of whole episodes or windows.
@@ -231,10 +190,3 @@ class QFamily(MarlTdAlgorithm):
             kind = {"buffer_class": WindowReplayBuffer, "length": window}
             kind.update(burn_in=burn_in, stride=stride)
         return replay_buffer(self, group, item_length=length, transforms=transforms, **kind)
-
-
-def _with_transform(
-    env_fun: Callable[[], TransformedEnv], make: Callable[[], Transform]
-) -> Callable[[], TransformedEnv]:
-    """What makes the environment, with a transform of its own behind the others."""
-    return lambda: env_fun().append_transform(make())

@@ -16,32 +16,15 @@ from torch import nn
 from marl_td import critics, policies, signals
 from marl_td.algorithms.base import check_choice
 from marl_td.algorithms.q_family import QConfig, QFamily
+from marl_td.algorithms.value_based import TeamValueConfig
 from marl_td.losses.q_mixing import MixedQLoss, QMixingLoss
-from marl_td.models.mixers import STATE_NORMS, Mixer
+from marl_td.models.mixers import STATE_NORMS
 from marl_td.models.team import Team, TeamNetworks
-
-TEAM_REWARDS = ("mean", "sum")
 
 
 @dataclass
-class QMixingConfig(QConfig):
+class QMixingConfig(TeamValueConfig, QConfig):
     """Hyperparameters of the Q-mixing family."""
-
-    team_reward: str = "mean"
-    """The team's reward: mean or sum of the agents' rewards, where agents have their own."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        super().__post_init__()
-        check_choice("team_reward", self.team_reward, TEAM_REWARDS)
-
-    def mixer(self, team: Team) -> Mixer:
-        """The mixer of a team."""
-        raise NotImplementedError
-
-    def value_network(self, networks: TeamNetworks, name: str, width: int) -> TensorDictModuleBase:
-        """What gives the agents' values: observations to ``(group, name)`` ``[*B, n_agents, width]``."""
-        return networks.agents(name, width)
 
     def build_loss(
         self, network: TensorDictModuleBase, networks: TeamNetworks, **options: Any

@@ -82,3 +82,28 @@ def chunk_buffer(
         priority_key=(group, "td_error"),
         transform=None if transforms is None else Compose(*transforms),
     )
+
+
+class Chunks:
+    """Mixin of the algorithms on fresh data: cuts recurrent rows into chunks of ``chunk_length`` steps."""
+
+    config: Any
+    device: Any
+    experiment_config: Any
+    has_rnn: bool
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether rows are cut."""
+        return self.has_rnn and self.config.chunk_length > 0
+
+    def cut(self, batch: TensorDictBase) -> TensorDictBase:
+        """Rows ``[n_envs, T]`` as they are, or in chunks."""
+        return chunk(batch, self.config.chunk_length) if self.has_chunks else batch
+
+    def get_replay_buffer(self, group: str, transforms: Any = None) -> TensorDictReplayBuffer:
+        """BenchMARL's buffer, or one that holds chunks."""
+        if not self.has_chunks:
+            return super().get_replay_buffer(group, transforms)  # type: ignore[misc]
+        length = self.config.chunk_length
+        return chunk_buffer(self.experiment_config, group, length, self.device, transforms)

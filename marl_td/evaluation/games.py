@@ -92,6 +92,7 @@ def one_step_batch(payoff: Tensor) -> TensorDict:
     following = batch.clone()
     following["reward"] = payoff.reshape(n_joint, 1)
     following["terminated"] = torch.ones(n_joint, 1, dtype=torch.bool)
+    following["done"] = following["terminated"].clone()
     batch["next"] = following
     batch["agents", "action"] = action
     return batch
@@ -99,9 +100,9 @@ def one_step_batch(payoff: Tensor) -> TensorDict:
 
 def game_algorithms() -> list[str]:
     """Names of the algorithms that learn a team value of discrete actions."""
-    from marl_td.algorithms.q_mixing_family import QMixingConfig
+    from marl_td.algorithms.value_based import TeamValueConfig
 
-    return [name for name, path in ALGORITHMS.items() if issubclass(load(path), QMixingConfig)]
+    return [name for name, path in ALGORITHMS.items() if issubclass(load(path), TeamValueConfig)]
 
 
 def game_algorithm(name: str) -> MakeLoss:

@@ -91,7 +91,7 @@ def fit(
             value.grad = found[name]
         optimiser.step()
         schedule.step()
-        if step % TARGET_INTERVAL == 0:
+        if targets and step % TARGET_INTERVAL == 0:
             _copy_targets({**trained, **frozen}, targets)
         if on_step is not None:
             on_step()

@@ -40,6 +40,25 @@ class GroupedLinear(nn.Module):
         return torch.einsum("...ni,noi->...no", x, self.weight) + self.bias
 
 
+class GroupedLayerNorm(nn.Module):
+    """Layer normalisation (Ba et al. 2016, https://arxiv.org/abs/1607.06450) of rows ``[*B, n_agents, d]``.
+
+    Args:
+        n_groups: as in :class:`GroupedLinear`.
+        d: width of the rows.
+        device: where the parameters live.
+    """
+
+    def __init__(self, n_groups: int, d: int, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones((n_groups, d), device=device))
+        self.bias = nn.Parameter(torch.zeros((n_groups, d), device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The rows with mean 0 and variance 1 over their entries, then scaled and shifted."""
+        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+
+
 class GroupedGRU(nn.Module):
     """Stacked gated recurrent units (Cho et al. 2014, https://arxiv.org/abs/1406.1078) along a sequence.
 

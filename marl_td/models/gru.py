@@ -17,7 +17,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.data import Composite, Unbounded
 
-from marl_td.models.grouped import GroupedGRU, GroupedLinear
+from marl_td.models.grouped import GroupedGRU, GroupedLayerNorm, GroupedLinear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -35,6 +35,8 @@ class StatefulGru(Model):
         hidden_size: width of the state.
         n_layers: number of recurrent layers.
         activation: ``"tanh"`` or ``"relu"``, after each layer of the encoder.
+        layer_norm: normalise each layer of the encoder before its activation, and the output of the
+            recurrence before the last layer.
         interface: BenchMARL's description of inputs and outputs.
     """
 
@@ -45,6 +47,7 @@ class StatefulGru(Model):
         hidden_size: int,
         n_layers: int,
         activation: str,
+        layer_norm: bool = False,
         **interface: Any,
     ) -> None:
         super().__init__(**interface)
@@ -59,15 +62,18 @@ class StatefulGru(Model):
         layers: list[nn.Module] = []
         width = self._input_width()
         for cells in encoder_cells:
-            layers += [
-                GroupedLinear(n_groups, width, cells, self.device),
-                ACTIVATIONS[activation](),
-            ]
+            layers.append(GroupedLinear(n_groups, width, cells, self.device))
+            if layer_norm:
+                layers.append(GroupedLayerNorm(n_groups, cells, self.device))
+            layers.append(ACTIVATIONS[activation]())
             width = cells
         self.encoder = nn.Sequential(*layers)
         self.gru = GroupedGRU(n_groups, width, hidden_size, n_layers, self.device)
         d_out = self.output_leaf_spec.shape[-1]
-        self.head = GroupedLinear(n_groups, hidden_size, d_out, self.device)
+        self.head: nn.Module = GroupedLinear(n_groups, hidden_size, d_out, self.device)
+        if layer_norm:
+            norm = GroupedLayerNorm(n_groups, hidden_size, self.device)
+            self.head = nn.Sequential(norm, self.head)
 
     def _state_key(self) -> NestedKey:
         """A policy's state stands with its group; a critic's at the root, since it may have no agents."""
@@ -135,6 +141,8 @@ class StatefulGruConfig(ModelConfig):
     """Hidden sizes of the layers before the recurrence; an empty list for none."""
     activation: str = "tanh"
     """Activation of the encoder: tanh or relu."""
+    layer_norm: bool = False
+    """Normalise the layers of the encoder before their activation, and the output of the recurrence."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 from torchrl.modules import MultiAgentMLP
 from torchrl.modules.models.multiagent import MultiAgentNetBase
 
@@ -22,6 +23,18 @@ NARROW = 16
 """Fewer outputs than this do not fill a vector register."""
 
 Layer = tuple[Tensor, Tensor | None] | Callable[[Tensor], Tensor]
+
+
+class _LayerNorm:
+    """A layer normalisation with the parameters ``[d]`` of all agents, or ``[n_agents, d]`` of each."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, eps: float) -> None:
+        self.weight, self.bias, self.eps = weight, bias, eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``x`` ``[rows, d]`` or ``[n_agents, rows, d]``, normalised over its last dimension."""
+        out = layer_norm(x, x.shape[-1:], eps=self.eps)
+        return out * self.weight.unsqueeze(-2) + self.bias.unsqueeze(-2)
 
 
 class StraightMultiAgentMLP(MultiAgentMLP):
@@ -108,7 +121,7 @@ def require_straight(root: nn.Module) -> None:
 
 
 def _layers(module: Any) -> list[Layer] | None:
-    """The network's layers, or None if one is neither linear nor free of parameters."""
+    """The network's layers; None if one is neither linear, nor a layer norm, nor free of parameters."""
     if module.agent_dim not in (-2, None):
         return None
     layers: list[Layer] = []
@@ -116,8 +129,16 @@ def _layers(module: Any) -> list[Layer] | None:
         if isinstance(layer, nn.Linear):
             params = module.params[name]
             layers.append((params["weight"], params.get("bias", None)))
+        elif isinstance(layer, nn.LayerNorm) and _is_whole(layer):
+            params = module.params[name]
+            layers.append(_LayerNorm(params["weight"], params["bias"], layer.eps))
         elif name in module.params.keys() or isinstance(layer, nn.Dropout):
             return None
         else:
             layers.append(fast_tanh if type(layer) is nn.Tanh else layer)
     return layers
+
+
+def _is_whole(layer: nn.LayerNorm) -> bool:
+    """Whether it normalises over the last dimension, and scales and shifts it."""
+    return len(layer.normalized_shape) == 1 and layer.weight is not None and layer.bias is not None

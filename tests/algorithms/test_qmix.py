@@ -17,6 +17,8 @@ from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.episode_replay import EpisodeReplayBuffer
 from marl_td.losses.functional.action_values import masked_argmax
+from marl_td.training.compose import compose
+from marl_td.training.experiment import Experiment as OurExperiment
 
 pytestmark = IGNORED
 
@@ -273,3 +275,18 @@ def test_benchmarl_s_gru_remembers_too(small_experiment):
     )
     experiment.run()
     assert evaluated(experiment) > 0.9
+
+
+def test_the_tuned_preset_runs(tmp_path):
+    """Eight episodes and one update of 128 episodes an iteration, target networks copied, not moved."""
+    given = ("preset=qmix_tuned", "task=marl_td/two_step", "experiment.max_n_frames=32")
+    settings = compose([*given, "experiment.evaluation=false", "experiment.compile=off"])
+    settings.experiment_config.save_folder = str(tmp_path / "run")
+    experiment = OurExperiment(**settings.arguments())
+    experiment.run()
+    buffer, updater = experiment.replay_buffers["agents"], experiment.target_updaters["agents"]
+    assert (len(buffer), buffer._batch_size, buffer.storage.max_size) == (16, 128, 5000)
+    assert (updater.n_steps, updater.interval, updater.tau) == (2, 25, None)
+    loss = experiment.losses["agents"]
+    assert (loss.sequences, loss.returns.lmbda) == (True, 0.6)
+    assert experiment.group_policies["agents"][-1].eps == pytest.approx(1.0 - 0.95 * 32 / 100_000)

@@ -70,10 +70,11 @@ def test_a_sum_learns_the_least_squares_table(payoff):
         assert run.greedy_payoff == payoff_at_best(expected, torch.tensor(payoff))
 
 
-def test_qatten_learns_the_same_table():
-    """With nothing to tell agents or states apart its attention is even: a sum (Yang et al. 2020)."""
+@pytest.mark.parametrize("algorithm", ["qatten", "pqn_vdn"])
+def test_these_learn_the_same_table(algorithm):
+    """Qatten's attention has nothing to tell agents apart by (Yang et al. 2020); PQN-VDN is a sum."""
     expected = additive(torch.tensor(QTRAN))
-    for run in train_game(QTRAN, "qatten", range(32), n_steps=400):
+    for run in train_game(QTRAN, algorithm, range(32), n_steps=400):
         torch.testing.assert_close(torch.tensor(run.table), expected, rtol=0.0, atol=0.1)
         assert run.greedy_payoff == 0.0
 
@@ -190,6 +191,9 @@ def two_step_batch() -> tuple[TensorDict, TensorDict]:
             "state": task.team_state(stepped.state),
             "reward": stepped.reward["agents"][:, :1],
             "terminated": stepped.terminated.unsqueeze(-1),
+            "done": torch.ones(
+                12, 1, dtype=torch.bool
+            ),  # no transition is followed by the next one
         },
         [12],
     )
@@ -203,6 +207,7 @@ def two_step_batch() -> tuple[TensorDict, TensorDict]:
     [
         ("qmix", [GAMMA * 7, GAMMA * 8], [[0.0, 1.0], [1.0, 8.0]], 8.0),
         ("vdn", [GAMMA * 7, GAMMA * 6.5], [[-1.5, 2.5], [2.5, 6.5]], 7.0),
+        ("pqn_vdn", [GAMMA * 7, GAMMA * 6.5], [[-1.5, 2.5], [2.5, 6.5]], 7.0),
     ],
 )
 def test_the_two_step_game_on_every_seed(algorithm, first, table_2b, total):

@@ -108,8 +108,9 @@ def test_lambda_returns_are_the_weighted_n_step_returns(seed, lmbda, gamma):
     for row, length in enumerate(LENGTHS):
         episode = batch[row, :length].exclude("step_mask", "is_init")
         with torch.no_grad():
-            _, selecting, evaluated = one_step._action_values(episode)
-            chosen = evaluated.gather(-1, selecting.argmax(-1, keepdim=True))
+            values = one_step._action_values(episode)
+            greedy = values.choosing.argmax(-1, keepdim=True)
+            chosen = values.evaluated.gather(-1, greedy)
         next_value = chosen.sum((-2, -1))
         target = brute_force(
             episode["next", "reward"].squeeze(-1),
@@ -147,8 +148,11 @@ def test_a_time_limit_bootstraps_and_a_termination_does_not():
 def test_the_recurrent_network_runs_once_over_all_observations():
     """Its values are those of stepping through the episode and one observation further."""
     loss, batch = recurrent_loss(), make_episodes(LENGTHS, 6, ENDS)
-    live, selecting, evaluated = loss._action_values(batch)
-    for net, following in ((loss.network, selecting), (loss.target_network, evaluated)):
+    found = loss._action_values(batch)
+    for net, now, following in (
+        (loss.network, found.now, found.choosing),
+        (loss.target_network, found.target_now, found.evaluated),
+    ):
         for row, length in enumerate(LENGTHS):
             episode = batch[row : row + 1, :length]
             seen = torch.cat(
@@ -163,8 +167,7 @@ def test_the_recurrent_network_runs_once_over_all_observations():
             alone = net(TensorDict({"agents": agents, "is_init": is_init}, [1, length + 1]))
             values = alone["agents", "action_value"][0]
             torch.testing.assert_close(following[row, :length], values[1:])
-            if net is loss.network:
-                torch.testing.assert_close(live[row, :length], values[:-1])
+            torch.testing.assert_close(now[row, :length], values[:-1])
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])

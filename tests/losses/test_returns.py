@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from brute_force import lambda_returns
 from hypothesis import given
 from hypothesis import strategies as st
 from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
@@ -29,26 +30,6 @@ def trajectory(seed: int, *shape: int) -> dict[str, torch.Tensor]:
         "done": done,
         "terminated": terminated,
     }
-
-
-def brute_force(steps: dict[str, torch.Tensor], gamma: float, lmbda: float) -> torch.Tensor:
-    """lambda-returns of one trajectory ``[T]`` as the weighted sum of n-step returns they are defined by."""
-    n_steps = len(steps["reward"])
-    out = torch.zeros(n_steps, dtype=torch.float64)
-    for t in range(n_steps):
-        n_step, discount, weight, total = 0.0, 1.0, 1.0, 0.0
-        for k in range(t, n_steps):
-            n_step += discount * steps["reward"][k]
-            discount *= gamma
-            bootstrap = 0.0 if steps["terminated"][k] else discount * steps["next_value"][k]
-            last = bool(steps["done"][k]) or k == n_steps - 1
-            share = weight if last else weight * (1.0 - lmbda)
-            total += share * (n_step + bootstrap)
-            weight *= lmbda
-            if last:
-                break
-        out[t] = total
-    return out
 
 
 def test_one_step_target_by_hand():
@@ -89,7 +70,7 @@ def test_gae_and_lambda_return_are_the_weighted_sum_of_n_step_returns(seed, gamm
     steps = trajectory(seed, 7)
     inside = torch.cat([steps["value"][1:], steps["next_value"][-1:]])
     steps["next_value"] = torch.where(steps["done"], steps["next_value"], inside)
-    expected = brute_force(steps, gamma, lmbda)
+    expected = lambda_returns(steps, gamma, lmbda)
     _, target = gae(**steps, gamma=gamma, lmbda=lmbda, time_dim=-1)
     torch.testing.assert_close(target, expected)
     without_value = {key: steps[key] for key in FLAGS}

@@ -5,8 +5,10 @@ import torch
 from small_qmix import N_ACTIONS, loss_of, make_batch, make_episodes
 
 from marl_td.evaluation.games import game_algorithms
+from marl_td.registry import algorithm_config
 
 NAMES = game_algorithms()
+REPLAYED = [name for name in NAMES if not algorithm_config(name).on_policy()]
 
 
 def losses_in(loss, out) -> torch.Tensor:
@@ -74,8 +76,18 @@ def test_an_unavailable_action_has_no_part_in_any_target(name):
         torch.testing.assert_close(after[key], before[key])
 
 
-@pytest.mark.parametrize("options", [{}, {"lmbda": 0.6}, {"n_steps": 3, "double_q": False}])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lmbda": 0.6},
+        {"lmbda": 0.6, "q_lambda": "watkins"},
+        {"lmbda": 0.6, "q_lambda": "corrected"},
+        {"n_steps": 3, "double_q": False},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", REPLAYED)
 def test_padding_changes_nothing_and_an_episode_is_its_steps(name, options):
     loss = loss_of(name, sequences=True, **options)
     batch = make_episodes(masked=True, mortal=True)
@@ -98,7 +110,7 @@ def test_padding_changes_nothing_and_an_episode_is_its_steps(name, options):
             torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPLAYED)
 def test_importance_weights_count_in_every_named_loss(name):
     loss, batch = loss_of(name), make_batch((4,))
     rows = [loss(batch[i : i + 1].clone()) for i in range(4)]

@@ -169,7 +169,7 @@ def test_lambda_returns_end_with_the_window_and_bootstrap_there():
     window = windows(batch, length=4, burn_in=0, stride=3, cut=10)
     assert window.shape == (6, 4)
     with torch.no_grad():
-        _, choosing, evaluated = loss._action_values(window)
+        _, choosing, evaluated, _ = loss._action_values(window)
         best = evaluated.gather(-1, choosing.argmax(-1, keepdim=True)).sum((-2, -1))
     ends = torch.zeros(6, 4, dtype=torch.bool)
     ends[:, -1] = True

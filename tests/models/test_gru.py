@@ -7,7 +7,7 @@ from torch import nn
 from torchrl.data import Composite, Unbounded
 
 from marl_td import register
-from marl_td.models.grouped import GroupedGRU, GroupedLinear
+from marl_td.models.grouped import GroupedGRU, GroupedLayerNorm, GroupedLinear
 from marl_td.models.gru import StatefulGru, StatefulGruConfig
 
 N_AGENTS, D_OBS, D_OUT = 3, 4, 2
@@ -58,6 +58,41 @@ def test_each_agent_has_its_own_linear():
     for agent in range(3):
         expected = nn.functional.linear(x[:, agent], layer.weight[agent], layer.bias[agent])
         torch.testing.assert_close(layer(x)[:, agent], expected)
+
+
+def test_layer_norm_is_torchs_for_all_agents_or_each():
+    x = 3.0 * torch.randn(2, 4, 3, 5) + 1.0
+    for n_groups in (1, 3):
+        layer = GroupedLayerNorm(n_groups, 5)
+        with torch.no_grad():
+            layer.weight.normal_()
+            layer.bias.normal_()
+        out = layer(x)
+        for agent in range(3):
+            group = min(agent, n_groups - 1)
+            expected = nn.functional.layer_norm(
+                x[..., agent, :], (5,), layer.weight[group], layer.bias[group]
+            )
+            torch.testing.assert_close(out[..., agent, :], expected)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_what_is_normalised_has_no_scale(share):
+    """Encoder without bias: inputs ten times as large change nothing; without layer norm they do."""
+    for layer_norm in (True, False):
+        config = StatefulGruConfig(hidden_size=6, encoder_cells=[8], layer_norm=layer_norm)
+        net = model(config, share=share)
+        with torch.no_grad():
+            net.encoder[0].bias.zero_()
+            net.encoder[0].weight.mul_(100.0)  # epsilon plays no part
+            data, large = rows(), rows()
+            key = net.input_keys[0]
+            large.set(key, 10.0 * data.get(key))
+            for name in data.keys(True, True):
+                if name != key:
+                    large.set(name, data.get(name))
+            same = torch.allclose(net(large)[net.out_key], net(data)[net.out_key], atol=1e-3)
+        assert same is layer_norm
 
 
 def torch_gru(layers: GroupedGRU, group: int, n_layers: int) -> nn.GRU:

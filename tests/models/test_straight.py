@@ -37,6 +37,37 @@ def test_outputs_and_gradients_stay_the_same(shared, central, batch):
 
 
 @pytest.mark.parametrize(("shared", "central"), CASES)
+def test_layer_norms_of_all_agents_or_of_each(shared, central):
+    norms = {"norm_class": nn.LayerNorm, "norm_kwargs": [{"normalized_shape": 8}] * 2}
+    theirs = network(shared, central, **norms)
+    for parameter in theirs.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    ours = copy.deepcopy(theirs)
+    assert straighten(nn.Sequential(ours)) == []
+    assert type(ours) is StraightMultiAgentMLP
+    x = torch.randn(2, 5, 3, 4)
+    torch.testing.assert_close(ours(x), theirs(x))
+    for net in (ours, theirs):
+        net(x).square().sum().backward()
+    for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)
+    again = copy.deepcopy(ours)  # its layers are its own
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.mul_(2.0)
+    torch.testing.assert_close(again(x), theirs(x))
+
+
+def test_a_layer_norm_without_parameters_is_a_function_like_any_other():
+    norm = {"normalized_shape": 8, "elementwise_affine": False}
+    net = network(True, False, norm_class=nn.LayerNorm, norm_kwargs=[norm] * 2)
+    x = torch.randn(5, 3, 4)
+    expected = net(x)
+    assert straighten(nn.Sequential(net)) == []
+    torch.testing.assert_close(net(x), expected)
+
+
+@pytest.mark.parametrize(("shared", "central"), CASES)
 def test_the_layout_of_the_input_does_not_matter(shared, central):
     net = network(shared, central)
     straighten(net)
@@ -78,7 +109,8 @@ def test_target_networks_are_straightened_by_themselves():
 
 def test_other_networks_are_named():
     convolution = MultiAgentConvNet(n_agents=2, centralized=False, share_params=True, in_features=1)
-    normalised = network(True, False, norm_class=nn.LayerNorm, norm_kwargs={"normalized_shape": 8})
+    norm = {"normalized_shape": 8, "bias": False}
+    normalised = network(True, False, norm_class=nn.LayerNorm, norm_kwargs=norm)
     root = nn.ModuleDict({"a": network(True, False), "b": convolution, "c": normalised})
     assert straighten(root) == ["b (MultiAgentConvNet)", "c (MultiAgentMLP)"]
     assert isinstance(root["a"], StraightMultiAgentMLP)

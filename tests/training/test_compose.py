@@ -3,7 +3,9 @@
 import re
 
 import pytest
+from omegaconf import OmegaConf
 
+import marl_td
 from marl_td.training import extras
 from marl_td.training.compose import compose, compose_task
 
@@ -42,6 +44,26 @@ def test_a_preset_sets_several_groups_and_the_command_line_wins():
     assert (settings.algorithm, settings.task) == ("marl_td/maddpg", "marl_td/retail")
     assert settings.experiment_config.lr == 0.5
     assert settings.experiment_config.loggers == []
+
+
+def test_a_preset_counts_in_episodes_of_the_chosen_task():
+    settings = compose(["preset=qmix_tuned", "task=marl_td/simple_spread", "task.max_steps=10"])
+    config = settings.experiment_config
+    assert settings.algorithm == "marl_td/qmix"
+    assert settings.algorithm_config.lmbda == 0.6
+    assert settings.model_config.hidden_size == 64
+    assert config.off_policy_train_batch_size == 128 * 10
+    assert config.off_policy_memory_size == 5000 * 10
+    assert config.off_policy_collected_frames_per_batch == 8 * 10
+    longer = compose(["preset=qmix_tuned", "task=pettingzoo/simple_tag", "task.max_cycles=50"])
+    assert longer.experiment_config.off_policy_train_batch_size == 128 * 50
+
+
+def test_episodes_of_a_task_without_a_time_limit_are_refused():
+    marl_td.register()
+    settings = OmegaConf.create({"task": {"n_agents": 2}, "size": "${episodes:8}"})
+    with pytest.raises(Exception, match=r"no time limit \(max_steps or max_cycles\) to count"):
+        _ = settings.size
 
 
 def test_benchmarl_s_own_algorithms_and_models():

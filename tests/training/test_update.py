@@ -14,6 +14,7 @@ from toy_games import recall_task
 
 from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.mappo import MappoConfig
+from marl_td.algorithms.pqn_vdn import PqnVdnConfig
 from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.collector import CompiledCollector
@@ -115,6 +116,13 @@ ALGORITHMS = [
         lambda: QmixConfig(lmbda=0.5, **WINDOWS),
         {"model": STATEFUL, "task": recall_task()},
         id="qmix, GRU, windows",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(PqnVdnConfig, {}, id="pqn_vdn"),
+    pytest.param(
+        lambda: PqnVdnConfig(chunk_length=4),
+        {"model": STATEFUL},
+        id="pqn_vdn, GRU",
         marks=pytest.mark.slow,
     ),
     *(
