@@ -52,16 +52,19 @@ def chosen_action_value(action_value: Tensor, action: Tensor) -> Tensor:
 
     Args:
         action_value: ``[*B, n_actions]``.
-        action: ``[*B]`` int64 indices; one out of range gives 0.
+        action: ``[*B]`` int64 indices.
 
     Returns:
         ``[*B]``.
 
     Raises:
         ValueError: if ``action`` is not ``[*B]``.
+        RuntimeError: for an index out of range; in a compiled graph that gives 0.
     """
     check_shape("action", action, action_value.shape[:-1], "[*B]")
-    # Not `gather`: that takes numbers one by one, and its gradient puts them back one by one.
+    if not torch.compiler.is_compiling():
+        return action_value.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    # In a graph `gather` takes numbers one by one, and its gradient puts them back one by one.
     actions = torch.arange(action_value.shape[-1], device=action.device)
     return torch.where(actions == action.unsqueeze(-1), action_value, 0.0).sum(-1)
 

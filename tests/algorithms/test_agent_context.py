@@ -76,9 +76,10 @@ def test_rows_by_hand():
     "make", [our_collector, their_collector, pytest.param(traced_collector, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("model", [None, STATEFUL])
-def test_collected_last_actions(make, model, small_experiment):
-    """In both collectors, in every group, over resets, deaths and batches."""
-    config = algorithm_config("vdn")(**BOTH)
+@pytest.mark.parametrize("name", ["vdn", "pqn_vdn"])
+def test_collected_last_actions(make, model, name, small_experiment):
+    """In both collectors, in every group, over resets, deaths and batches; replayed data and fresh data."""
+    config = algorithm_config(name)(**BOTH)
     task = teams_task(masked=False, mortal=True, max_steps=7)
     experiment = small_experiment(config, task, model=model)
     collector = make(experiment)

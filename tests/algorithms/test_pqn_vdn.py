@@ -26,6 +26,7 @@ CASES = {
     "single steps": (teams_task(masked=False), {"exploration": "boltzmann"}, {}),
     "masked, dead, per agent": (teams_task(mortal=True, has_state=False), {"dueling": True}, OWN),
     "GRU": (teams_task(mortal=True), {}, {"model": STATEFUL}),
+    "last action, index": (teams_task(mortal=True), {"last_action": True, "agent_id": True}, {}),
     "GRU per agent, chunks": (teams_task(), {"chunk_length": 4}, {"model": STATEFUL, **OWN}),
     "BenchMARL's GRU": (teams_task(mortal=True), {"layer_norm": False}, {"model": THEIR_GRU}),
 }
