@@ -180,6 +180,7 @@ class MarlTdTask(Task):
     RETAIL = None
     BANKING = None
     SIMPLE_SPREAD = None
+    PURSUIT = None
     MPE = None
     VMAS = None
 

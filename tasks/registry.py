@@ -20,6 +20,7 @@ TASKS: dict[str, str] = {
     "retail": "marl_td.tasks.retail:Retail",
     "banking": "marl_td.tasks.banking:Banking",
     "simple_spread": "marl_td.tasks.particle:SimpleSpread",
+    "pursuit": "marl_td.tasks.pursuit:Pursuit",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 

@@ -1,0 +1,205 @@
+"""Predators hunt prey on a grid, and can only catch together.
+
+Description:
+    Predator-prey with miscoordination penalty (mode ``relative_overgeneralisation``), after Boehmer et al.
+    2020, "Deep Coordination Graphs", https://arxiv.org/abs/1910.00091, section 5.1: agents and prey on a
+    board with walls around it, at most one in a cell. A prey is captured when two agents beside it (above,
+    below, left or right) catch in the same step; then it leaves the board, and so do they. Catching alone
+    costs ``penalty``. While the others explore, catching mostly costs, so that who averages over the others'
+    actions learns never to catch (relative overgeneralisation).
+
+Action space: discrete: 0 stay, 1 up, 2 down, 3 left, 4 right, 5 catch. Mask: no moves into walls, catch only
+    beside a prey; agents that have left can only stay. A move into an agent or a prey is available and fails.
+
+Observation space (per agent, float32): views of ``(2 * sight + 1) ** 2`` cells with the agent in the middle,
+    row by row; zeros for agents that have left:
+
+    ===========  ============  =======================================
+    columns      width         content, each 0 or 1
+    ===========  ============  =======================================
+    agents       view          cells with an agent, itself included
+    prey         view          cells with a prey
+    walls        view          cells outside the board, if ``see_walls``
+    ===========  ============  =======================================
+
+Global state: the whole board, agents and then prey, ``[2 * grid_size ** 2]``, each 0 or 1.
+Reward (the team's, the same for every agent): ``capture_reward`` per prey captured, minus ``penalty`` per
+    prey at which exactly one agent caught.
+Step: agents move one after the other in a random order, each if its target is free at that moment. Then prey
+    are judged in a random order, see :func:`~marl_td.tasks.pursuit.dynamics.catch`. Then those left walk to
+    a random free cell beside them, see :func:`~marl_td.tasks.pursuit.dynamics.walk`.
+Start: agents and prey on different cells, uniformly.
+End: terminated when no prey is left, or fewer than two agents, who could not catch any more; truncated after
+    ``max_steps``.
+Info: ``captures`` and ``lone_catches``, per step; of every agent its ``position``, row and column.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marl_td.tasks.base import (
+    Discrete,
+    Groups,
+    GroupSpec,
+    Noise,
+    Optimum,
+    Policy,
+    Step,
+    Task,
+    TaskParams,
+)
+from marl_td.tasks.grid import Board, look, move_in_turn, turns
+from marl_td.tasks.pursuit import dynamics
+from marl_td.tasks.pursuit.dynamics import CATCHERS
+from marl_td.tasks.pursuit.params import PursuitParams
+
+GROUP = "agents"
+STAY, UP, DOWN, LEFT, RIGHT, CATCH = range(6)
+N_ACTIONS = 6
+
+
+class PursuitState(NamedTuple):
+    """Cells of agents and prey on the :class:`~marl_td.tasks.grid.Board`, int64; ``nowhere`` if gone."""
+
+    agent: Tensor
+    """``[n_envs, n_agents]``."""
+    prey: Tensor
+    """``[n_envs, n_prey]``."""
+
+
+class Pursuit(Task[PursuitParams, PursuitState]):
+    """See the module's docstring."""
+
+    name = "pursuit"
+    Params: ClassVar[type[TaskParams]] = PursuitParams
+    has_continuous_actions = False
+    info_keys = ("captures", "lone_catches")
+
+    def __init__(
+        self, params: PursuitParams, continuous: bool = False, device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__(params, continuous, device)
+        self.board = Board(params.grid_size, params.sight, self.device)
+        still = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.step_of = torch.cat([still, self.board.directions, still])
+        """How far each action leads, ``[n_actions]``."""
+
+    # ------------------------------------------------------------------ shape
+    @property
+    def groups(self) -> dict[str, GroupSpec]:
+        p = self.params
+        d_obs = self.board.window.numel() * (2 + p.see_walls)
+        action = Discrete(N_ACTIONS)
+        info = {"position": 2}
+        return {GROUP: GroupSpec(p.n_agents, d_obs, action, masked=True, mortal=True, info=info)}
+
+    @property
+    def d_state(self) -> int:
+        return 2 * self.params.grid_size**2
+
+    # --------------------------------------------------------------- dynamics
+    def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
+        """Uniform numbers in [0, 1), ``place`` ``[n_envs, grid_size ** 2]``: the lowest hold the crowd."""
+        return {"place": self._uniform(n_envs, self.params.grid_size**2, generator)}
+
+    def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
+        """Uniform numbers in [0, 1): the order of the agents ``agent_turn`` ``[n_envs, n_agents]`` and, each
+        ``[n_envs, n_prey]``, that of the prey ``prey_turn``, their ways ``way`` and whether they ``rest``.
+        """
+        n, m = self.params.n_agents, self.params.n_prey
+        names = ("agent_turn", "prey_turn", "way", "rest")
+        parts = self._uniform(n_envs, n + 3 * m, generator).split([n, m, m, m], 1)
+        return dict(zip(names, parts, strict=True))
+
+    def _uniform(self, n_envs: int, width: int, generator: torch.Generator) -> Tensor:
+        return torch.empty((n_envs, width), device=self.device).uniform_(generator=generator)
+
+    def reset(self, n_envs: int, noise: Noise) -> PursuitState:
+        n, m = self.params.n_agents, self.params.n_prey
+        cells = self.board.inside[noise["place"].argsort(dim=1, stable=True)[:, : n + m]]
+        return PursuitState(cells[:, :n].contiguous(), cells[:, n:].contiguous())
+
+    def step(self, state: PursuitState, action: Groups, noise: Noise) -> Step[PursuitState]:
+        p, board = self.params, self.board
+        prey, turn = state.prey, turns(noise["prey_turn"])
+        chosen = torch.where(state.agent == board.nowhere, STAY, action[GROUP])
+        target = state.agent + self.step_of[chosen]
+        closed = board.wall | board.taken(prey)
+        agent = move_in_turn(board, state.agent, target, turns(noise["agent_turn"]), closed)
+
+        caught = dynamics.catch(board, agent, prey, chosen == CATCH, turn)
+        agent = torch.where(caught.gone, board.nowhere, agent)
+        prey = torch.where(caught.captured, board.nowhere, prey)
+
+        stays = (prey == board.nowhere) | (noise["rest"] < p.prey_rest)
+        closed = board.wall | board.taken(agent)
+        prey = dynamics.walk(board, prey, closed, turn, noise["way"], stays)
+
+        info = {
+            "captures": caught.captured.sum(-1).float(),
+            "lone_catches": caught.lone.sum(-1).float(),
+        }
+        reward = p.capture_reward * info["captures"] - p.penalty * info["lone_catches"]
+        over = (prey == board.nowhere).all(-1) | ((agent != board.nowhere).sum(-1) < CATCHERS)
+        team = {GROUP: reward.unsqueeze(-1).expand(-1, p.n_agents)}
+        return Step(PursuitState(agent, prey), team, over, info)
+
+    # ---------------------------------------------------------------- sensing
+    def observe(self, state: PursuitState) -> Groups:
+        board = self.board
+        view = state.agent.unsqueeze(-1) + board.window
+        planes = [look(board.taken(state.agent), view), look(board.taken(state.prey), view)]
+        if self.params.see_walls:
+            planes.append(board.wall[view])
+        seen = torch.cat(planes, -1) & (state.agent != board.nowhere).unsqueeze(-1)
+        return {GROUP: seen.float()}
+
+    def team_state(self, state: PursuitState) -> Tensor:
+        planes = [self.board.taken(cell)[:, self.board.inside] for cell in state]
+        return torch.cat(planes, -1).float()
+
+    def action_mask(self, state: PursuitState) -> Groups:
+        board = self.board
+        beside = board.around(state.agent)
+        open_ = ~board.wall[beside]  # all walls around those who have left
+        stay = torch.ones_like(open_[..., :1])
+        prey = look(board.taken(state.prey), beside).any(-1, keepdim=True)
+        return {GROUP: torch.cat([stay, open_, prey], -1)}
+
+    def alive(self, state: PursuitState) -> Groups:
+        return {GROUP: state.agent != self.board.nowhere}
+
+    def agent_info(self, state: PursuitState) -> dict[str, Groups]:
+        """Row and column of every agent, -1 for those who have left."""
+        place = torch.stack(self.board.place(state.agent), -1)
+        here = (state.agent != self.board.nowhere).unsqueeze(-1)
+        return {"position": {GROUP: torch.where(here, place, -1).float()}}
+
+    # ---------------------------------------------------------------- judging
+    def baselines(self) -> dict[str, Policy]:
+        from marl_td.tasks.pursuit.policies import Hunter, Pack
+
+        return {"hunter": Hunter(self.params), "pack": Pack(self.params)}
+
+    def optimum(self) -> Optimum:
+        """Every capture takes a prey and two agents away."""
+        p = self.params
+        most = min(p.n_prey, p.n_agents // CATCHERS)
+        how = f"{p.capture_reward:g} for each of at most {most} captures: each takes a prey and 2 agents"
+        return Optimum(p.capture_reward * most, "upper", how)
+
+    def episode_series(self, state: PursuitState) -> dict[str, Tensor]:
+        left = [(cell != self.board.nowhere).sum(-1) for cell in state]
+        return {"agents and prey on the board": torch.stack(left, -1).float()}
+
+    def render(self, state: PursuitState, index: int = 0) -> np.ndarray[Any, Any]:
+        from marl_td.tasks.pursuit.render import draw
+
+        places = [torch.stack(self.board.place(cell[index]), -1) for cell in state]
+        on_board = [cell[index] != self.board.nowhere for cell in state]
+        return draw(self.params.grid_size, *places, *on_board)
