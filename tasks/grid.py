@@ -78,9 +78,9 @@ def move_in_turn(
 ) -> Tensor:
     """Where things stand after each, one after the other, has entered its target if that was free.
 
-    The outcome is that of the loop over the things in the order of ``turn``, without the loop. Everyone moves at most
-    once, so whoever wants a cell enters it if (1) its holder's turn was before and the holder left, and
-    (2) nobody with a turn between the two wanted it as well. (2) takes one look; (1) hangs on holders with
+    The outcome is that of the loop over the things in the order of ``turn``, without the loop. Everyone moves
+    at most once, so whoever wants a cell enters it if (1) its holder's turn was before and the holder left,
+    and (2) nobody with a turn between the two wanted it as well. (2) takes one look; (1) hangs on holders with
     earlier turns only, so it is settled along chains without cycles, whose length every hop doubles.
 
     Args:

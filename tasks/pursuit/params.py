@@ -36,9 +36,7 @@ class PursuitParams(TaskParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.mode in MODES, f"mode must be one of {', '.join(MODES)}; got '{self.mode}'."
-        )
+        require(self.mode in MODES, f"mode must be one of {', '.join(MODES)}; got '{self.mode}'.")
         for name, least in (("grid_size", 2), ("n_agents", 2), ("n_prey", 1), ("sight", 1)):
             value = getattr(self, name)
             require(value >= least, f"{name} must be at least {least}; got {value}.")

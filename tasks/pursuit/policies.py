@@ -1,8 +1,8 @@
 """Hunting by rule: catch only with a partner, and otherwise wait where the prey may step beside you.
 
 Prey walk after the agents, so who stands beside a prey will not stand there a moment later (unless it is
-stuck): the place to be after one's own move is two steps away, best on a diagonal, from where two of the prey's
-four ways lead beside the agent. Ties are broken at random, by torch's global generator.
+stuck): the place to be after one's own move is two steps away, best on a diagonal, from where two of the
+prey's four ways lead beside the agent. Ties are broken at random, by torch's global generator.
 """
 
 from __future__ import annotations
@@ -80,11 +80,13 @@ def pairs(distance: Tensor) -> Tensor:
     The goal with the least summed distance of its two nearest agents gets these two, and so on; agents that
     are left over join the goal nearest to them.
     """
-    n_envs, n_agents, n_goals = distance.shape
     goal = distance.argmin(-1)
-    agent, column = torch.arange(n_agents, device=goal.device), torch.arange(n_goals).to(goal)
+    agent = torch.arange(distance.shape[1], device=goal.device)
+    column = torch.arange(distance.shape[2], device=goal.device)
     left = distance
-    for _ in range(n_agents // CATCHERS):  # one pair per round, in all environments at once
+    for _ in range(
+        distance.shape[1] // CATCHERS
+    ):  # one pair per round, in all environments at once
         near, who = left.topk(CATCHERS, dim=1, largest=False)  # [n_envs, 2, n_goals]
         cost, best = near.sum(1).min(-1, keepdim=True)
         two = who.gather(2, best.unsqueeze(1).expand(-1, CATCHERS, -1))  # [n_envs, 2, 1]

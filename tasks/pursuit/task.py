@@ -108,8 +108,9 @@ class Pursuit(Task[PursuitParams, PursuitState]):
         return {"place": self._uniform(n_envs, self.params.grid_size**2, generator)}
 
     def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """Uniform numbers in [0, 1): the order of the agents ``agent_turn`` ``[n_envs, n_agents]`` and, each
-        ``[n_envs, n_prey]``, that of the prey ``prey_turn``, their ways ``way`` and whether they ``rest``.
+        """Uniform numbers in [0, 1): turns of agents and prey, and the prey's ways and rests.
+
+        ``agent_turn`` is ``[n_envs, n_agents]``, the others ``[n_envs, n_prey]``.
         """
         n, m = self.params.n_agents, self.params.n_prey
         names = ("agent_turn", "prey_turn", "way", "rest")
