@@ -80,8 +80,8 @@ def move_in_turn(
 
     The outcome is that of the loop over the things in the order of ``turn``, without the loop. Everyone moves
     at most once, so whoever wants a cell enters it if (1) its holder's turn was before and the holder left,
-    and (2) nobody with a turn between the two wanted it as well. (2) takes one look; (1) hangs on holders with
-    earlier turns only, so it is settled along chains without cycles, whose length every hop doubles.
+    and (2) nobody with a turn between the two wanted it as well. (2) takes one look; (1) hangs on holders
+    with earlier turns only, so it is settled along chains without cycles, whose length every hop doubles.
 
     Args:
         board: the board.

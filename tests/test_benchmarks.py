@@ -160,3 +160,40 @@ def test_qtran_s_table_is_re_run_by_networks(script):
     seen = list(qtran.replayed([0], n_steps=50, size=2, capacity=1))
     assert len(seen) == 50
     assert all(minibatch[0, 0] == minibatch[0, 1] for minibatch in seen)  # a replay of one
+
+
+def test_pursuit_table_skips_runs_that_have_a_row_and_adds_up_seeds(script, monkeypatch, tmp_path):
+    table = script("pursuit_table")
+    trained = []
+
+    def train(name, task, seed, args):
+        trained.append((name, task["penalty"], seed))
+        return seed
+
+    monkeypatch.setattr(table, "train", train)
+    monkeypatch.setattr(table, "judge", lambda seed, task, episodes: {"return": 4.0 + 2 * seed})
+    args = SimpleNamespace(
+        algorithms=["vdn", "iql"], penalties=[0.0, 1.5], seeds=[0], frames=9, task=[], episodes=1
+    )
+    path = tmp_path / "new" / "rows.csv"
+    table.run_all(args, path)
+    assert trained == [("vdn", 0.0, 0), ("iql", 0.0, 0), ("vdn", 1.5, 0), ("iql", 1.5, 0)]
+    args.seeds, args.algorithms, args.penalties = [0, 1], ["vdn"], [0.0]
+    table.run_all(args, path)
+    assert trained[4:] == [("vdn", 0.0, 1)]
+    args.frames = 10
+    table.run_all(args, path)
+    assert len(trained) == 7  # another budget is another run
+    rows = [row for row in table.read_rows(path) if row["frames"] == "9"]
+    assert table.summary(rows, "return") == [
+        {
+            "algorithm": "vdn",
+            "penalty 0": "5.00 (4.00 to 6.00)",
+            "penalty 1.5": "4.00 (4.00 to 4.00)",
+        },
+        {
+            "algorithm": "iql",
+            "penalty 0": "4.00 (4.00 to 4.00)",
+            "penalty 1.5": "4.00 (4.00 to 4.00)",
+        },
+    ]

@@ -5,7 +5,7 @@ import torch
 from torchrl.envs.utils import check_env_specs
 from toy_tasks import Hunt, HuntParams
 
-from marl_td.tasks import VectorEnv
+from marl_td.tasks import VectorEnv, make_task
 from marl_td.tasks.adapters.random_stream import RandomStream
 
 pytestmark = pytest.mark.gpu
@@ -47,3 +47,18 @@ def test_a_stream_keeps_the_device_s_generator_to_itself():
     assert torch.equal(torch.rand(3, device="cuda"), expected)
     with again:
         assert torch.equal(torch.rand(3, device="cuda"), first)
+
+
+def test_a_hunt_with_the_same_noise_is_that_of_the_cpu():
+    generator = torch.Generator().manual_seed(0)
+    cpu, cuda = make_task("pursuit"), make_task("pursuit", device="cuda")
+    noise = cpu.draw_reset(64, generator)
+    expected = cpu.reset(64, noise)
+    found = cuda.reset(64, {key: value.cuda() for key, value in noise.items()})
+    for _ in range(5):
+        action = torch.randint(6, (64, 8), generator=generator)
+        noise = cpu.draw_step(64, generator)
+        expected = cpu.step(expected, {"agents": action}, noise).state
+        there = {key: value.cuda() for key, value in noise.items()}
+        found = cuda.step(found, {"agents": action.cuda()}, there).state
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
