@@ -39,8 +39,8 @@ from marl_td.training.experiment import Experiment
 
 NAME = "pursuit_table"
 ALGORITHMS = ["iql", "vdn", "qmix", "cw_qmix", "ow_qmix", "qtran_base", "qatten", "qplex", "shaq"]
-TASK = {"grid_size": 6, "n_agents": 4, "n_prey": 4, "max_steps": 50}
-"""A smaller board than the paper's, for short budgets."""
+TASK = {"grid_size": 5, "n_agents": 4, "n_prey": 4, "prey_rest": 0.3, "max_steps": 40}
+"""A smaller board than the paper's and prey that rest now and then, for short budgets."""
 N_ENVS, N_STEPS = 128, 10
 """Environments side by side, and their steps between two rounds of updates."""
 SETTINGS: dict[str, Any] = {
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--algorithms", nargs="+", default=ALGORITHMS)
     parser.add_argument("--penalties", type=float, nargs="+", default=[0.0, 2.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--frames", type=int, default=60_000, help="environment steps of a run")
+    parser.add_argument("--frames", type=int, default=30_000, help="environment steps of a run")
     parser.add_argument("--episodes", type=int, default=256, help="judged without exploration")
     parser.add_argument("--width", type=int, default=64, help="of the two hidden layers")
     parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto")
