@@ -128,7 +128,9 @@ class Pursuit(Task[PursuitParams, PursuitState]):
     def step(self, state: PursuitState, action: Groups, noise: Noise) -> Step[PursuitState]:
         p, board = self.params, self.board
         prey, turn = state.prey, turns(noise["prey_turn"])
-        chosen = torch.where(state.agent == board.nowhere, STAY, action[GROUP])
+        chosen = action[
+            GROUP
+        ]  # of those who have left, too: nowhere there is nothing to enter or catch
         target = state.agent + self.step_of[chosen]
         closed = board.wall | board.taken(prey)
         agent = move_in_turn(board, state.agent, target, turns(noise["agent_turn"]), closed)

@@ -298,9 +298,10 @@ def test_those_who_left_see_nothing_and_can_only_stay():
         [1.0, 0.0],
         [1.0, 2.0],
     ]
-    # and a policy that ignores the mask moves nobody
-    again = stepped(task, state, UP, CATCH, STAY, STAY)
-    assert all(torch.equal(a, b) for a, b in zip(again.state, state, strict=True))
+    for ignored in (UP, DOWN, LEFT, RIGHT, CATCH):  # a policy that ignores the mask changes nothing
+        again = stepped(task, state, ignored, ignored, STAY, STAY)
+        assert outcome(again) == (0.0, 0.0, 0.0, False)
+        assert all(torch.equal(a, b) for a, b in zip(again.state, state, strict=True))
 
 
 # ---------------------------------------------------------------------------------- environments
