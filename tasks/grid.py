@@ -51,15 +51,17 @@ class Board:
     def holders(self, cell: Tensor) -> Tensor:
         """Who stands where: ``[n_envs, n_cells]``, the index of the thing, n where there is none."""
         n_envs, n = cell.shape
-        nobody = torch.full((n_envs, self.n_cells), n, device=cell.device)
-        index = torch.arange(n, device=cell.device).expand(n_envs, -1)
-        held = nobody.scatter(1, cell, index)
+        held = torch.full((n_envs, self.n_cells), n, device=cell.device)
+        held.scatter_(1, cell, torch.arange(n, device=cell.device).expand(n_envs, -1))
         held[:, self.nowhere] = n
         return held
 
     def taken(self, cell: Tensor) -> Tensor:
         """Whether a cell holds one of the things, ``[n_envs, n_cells]`` bool."""
-        return self.holders(cell) < cell.shape[1]
+        taken = torch.zeros((cell.shape[0], self.n_cells), dtype=torch.bool, device=cell.device)
+        taken.scatter_(1, cell, True)
+        taken[:, self.nowhere] = False
+        return taken
 
 
 def look(table: Tensor, cell: Tensor) -> Tensor:
@@ -101,7 +103,7 @@ def move_in_turn(
     wants = (target != cell) & ~look(closed, target) & (look(turn_of, holder) < turn)
     claim = torch.where(wants, turn, last)
     first = torch.full((n_envs, board.n_cells), last, device=cell.device)
-    first = first.scatter_reduce(1, target, claim, "amin")
+    first.scatter_reduce_(1, target, claim, "amin")
     moves = wants & (look(first, target) == turn)
     moves = torch.cat([moves, torch.ones_like(moves[:, :1])], 1)
     holder = torch.cat([holder, torch.full_like(holder[:, :1], n)], 1)

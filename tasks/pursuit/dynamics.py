@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ def catch(board: Board, agent: Tensor, prey: Tensor, catching: Tensor, turn: Ten
     captured = torch.zeros_like(on_board)
     for _ in range(n_prey):
         leaves = _widened(torch.where(captured, turn, never), never)
-        until = torch.minimum(ready, look(leaves, beside_agent).amin(-1))
+        until = functools.reduce(torch.minimum, look(leaves, beside_agent).unbind(-1), ready)
         count = (look(_widened(until, -1), beside_prey) >= turn.unsqueeze(-1)).sum(-1)
         captured = on_board & (count >= CATCHERS)
     lone = on_board & (count > 0) & ~captured
