@@ -157,10 +157,12 @@ def summary(rows: list[dict[str, Any]], quantity: str) -> list[dict[str, Any]]:
                 for row in rows
                 if row["algorithm"] == name and float(row["penalty"]) == penalty
             ]
-            text = (
-                f"{statistics.mean(same):.2f} ({min(same):.2f} to {max(same):.2f})" if same else "-"
+            shown = (
+                [f"{round(f(same), 2) + 0.0:.2f}" for f in (statistics.mean, min, max)]
+                if same
+                else []
             )
-            line[f"penalty {penalty:g}"] = text
+            line[f"penalty {penalty:g}"] = "{} ({} to {})".format(*shown) if shown else "-"
         out.append(line)
     return out
 
@@ -201,7 +203,8 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
                 axes.plot([place] * len(same), same, "o", color="black", markersize=3)
     axes.set_xticks(range(len(names)), names, rotation=20)
     axes.set(ylabel="prey caught per episode", title="pursuit: catching alone costs the penalty")
-    axes.legend()
+    axes.margins(y=0.2)
+    axes.legend(loc="upper right", ncols=len(penalties))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
