@@ -88,9 +88,10 @@ class Networks:
 def loss_of(name: str, team: Team) -> QLearningLoss:
     """The loss of the algorithm ``name`` with its default settings."""
     config, networks = algorithm_config(name)(), Networks(team)
-    values = networks.agents("action_value", team.n_actions)
     if not hasattr(config, "build_loss"):
+        values = networks.agents("action_value", team.n_actions)
         return IndependentQLoss(values, **config.loss_options())
+    values = config.value_network(networks, "action_value", team.n_actions)
     loss: QLearningLoss = config.build_loss(values, networks, **config.loss_options())
     return loss
 

@@ -57,7 +57,9 @@ def _expand_rows(joint: Tensor, n_agents: int) -> Tensor:
 
 def gumbel_noise(like: Tensor) -> Tensor:
     """Standard Gumbel noise ``-log(-log u)``, shaped like ``like``."""
-    uniform = torch.rand_like(like).clamp(min=torch.finfo(like.dtype).tiny)
+    # The same numbers whatever the order in memory of `like`, which is another one in a graph.
+    uniform = torch.rand_like(like, memory_format=torch.contiguous_format)
+    uniform = uniform.clamp(min=torch.finfo(like.dtype).tiny)
     return -torch.log(-torch.log(uniform))
 
 

@@ -72,7 +72,7 @@ class GaussianExploration(TensorDictModuleBase):
             return tensordict
         action = tensordict.get(self.in_keys[0])
         scale = self.sigma * 0.5 * (self.high - self.low)
-        noisy = action + scale * torch.randn_like(action)
+        noisy = action + scale * torch.randn_like(action, memory_format=torch.contiguous_format)
         return tensordict.set(self.in_keys[0], noisy.clamp(self.low, self.high))
 
 

@@ -96,7 +96,7 @@ class RoleEncoder(TensorDictModuleBase):
         mean, std = self.distribution(tensordict.get(self.in_keys[0]))
         noise = tensordict.get(self.in_keys[1], None)
         if noise is None and exploration_type() in (ExplorationType.RANDOM, None):
-            noise = torch.randn_like(mean)
+            noise = torch.randn_like(mean, memory_format=torch.contiguous_format)
         role = mean if noise is None else mean + std * noise
         for key, value in zip(self.out_keys, (mean, std, role), strict=True):
             tensordict.set(key, value)

@@ -115,7 +115,7 @@ def test_the_loss_reads_it_now_and_next(small_experiment):
     data = experiment.algorithm.process_batch("red", data)
     assert ("red", CONTEXT) not in data.keys(True, True)
     loss = experiment.losses["red"]
-    now, _, evaluated = loss._action_values(data)
+    now, _, evaluated, _ = loss._action_values(data)
     torch.testing.assert_close(now, seen)
     goes_on = ~data["next", "done"][:, :-1, 0]
     target = loss.target_network(data.copy())["red", "action_value"]

@@ -130,7 +130,7 @@ def test_our_experiment_trains_and_goes_on(tmp_path):
     experiment = short_experiment(tmp_path / "run", *settings)
     experiment.run()
     explore = experiment.group_policies["agents"][-1]
-    assert explore.eps.item() == pytest.approx(experiment.config.exploration_eps_end)
+    assert explore.eps.item() == pytest.approx(experiment.config.exploration_eps_end, abs=1e-6)
     assert (tmp_path / "run" / "policy").is_dir()
 
 

@@ -42,7 +42,10 @@ class Watch(Callback):
         else:
             expected = error.reshape(*batch.shape, -1).mean(-1)
         mass = (expected.double() + sampler._eps) ** sampler.alpha
-        torch.testing.assert_close(sampler.priorities()[index], mass)
+        # One of an item's own, where it was drawn twice (ROMA draws other roles each time).
+        same = index.unsqueeze(-1) == index
+        close = torch.isclose(sampler.priorities()[index].unsqueeze(-1), mass)
+        assert (same & close).any(-1).all()
         self.weights.append(batch["priority_weight"])
         self.n_steps += 1
 

@@ -89,7 +89,7 @@ def test_replayed_episodes_give_the_values_that_chose_the_actions(model, small_e
     for group, replay in experiment.replay_buffers.items():
         batch = replay[:]
         assert batch["is_init"][:, 0].all()
-        values, _, _ = experiment.losses[group]._action_values(batch)
+        values = experiment.losses[group]._action_values(batch).now
         greedy = masked_argmax(values, batch[group, "action_mask"])
         real = batch["step_mask"].expand_as(greedy)
         assert torch.equal(greedy[real], batch[group, "action"][real])
@@ -221,7 +221,7 @@ def test_settings_reach_loss_and_mixer(small_experiment):
         state_norm="layer",
     )
     loss = small_experiment(config, teams_task(), gamma=0.7).losses["red"]
-    assert (loss.gamma, loss.lmbda, loss.sequences) == (0.7, 0.3, True)
+    assert (loss.gamma, loss.returns.lmbda, loss.sequences) == (0.7, 0.3, True)
     assert (loss.double_q, loss.loss_function, loss.huber_delta) == (False, "huber", 2.0)
     mixer = loss.mixer[1]
     assert (mixer.d_embed, mixer.weight_1[0].out_features) == (7, 9)

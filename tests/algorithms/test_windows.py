@@ -6,7 +6,6 @@ from benchmarl.models.common import SequenceModelConfig
 from benchmarl.models.mlp import MlpConfig
 from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU
 from discrete_teams import teams_task
-from torchrl.envs.utils import ExplorationType, set_exploration_type
 from toy_games import RECALL_RUN, recall_task
 
 from marl_td.collect.collector import CompiledCollector
@@ -85,13 +84,35 @@ def test_feed_forward_networks_take_windows_without_burn_in(small_experiment):
 
 
 def test_a_stored_state_is_worth_what_it_remembers(small_experiment):
-    """Recall, in windows of one step: the cue is in the stored state only; 1 with it, 0.5 without."""
+    """Recall in windows of one step: when the answer is due, the cue is in the stored state only.
+
+    The last layer alone, trained by the loss on the windows of random play, answers rightly; on the same
+    windows without their states it cannot know better than by chance.
+    """
     config = algorithm_config("iql")(sequence="window", window_length=1, burn_in=0)
-    experiment = small_experiment(config, recall_task(), model=STATEFUL, **RECALL_RUN)
+    settings = {**RECALL_RUN, "lr": 0.0, "exploration_eps_end": 1.0}
+    experiment = small_experiment(config, recall_task(), model=STATEFUL, **settings)
     experiment.run()
-    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
-        rollout = experiment.test_env.rollout(4, experiment.policy)
-    assert rollout["next", "agents", "reward"].sum(1).mean() > 0.9
+    loss, batch = experiment.losses["agents"], experiment.replay_buffers["agents"][:]
+    forgotten = batch.clone()
+    (state,) = loss.states
+    forgotten[state].zero_()
+    answers = batch["next", "done"].squeeze(-1).squeeze(-1)
+    cue = batch["state"][answers][:, 0, :4].unflatten(-1, (2, 2)).argmax(-1)  # one-hot, per agent
+    initial = {name: value.clone() for name, value in loss.network.state_dict().items()}
+    shares = []
+    for data in (batch[answers], forgotten[answers]):
+        loss.network.load_state_dict(initial)
+        head = [p for name, p in loss.network.named_parameters() if "head" in name]
+        optimiser = torch.optim.Adam(head, lr=0.1)
+        for _ in range(400):
+            optimiser.zero_grad()
+            loss(data.clone())["loss_value"].backward()
+            optimiser.step()
+        greedy = loss._action_values(data).now[:, 0].argmax(-1)
+        shares.append((greedy == cue).float().mean().item())
+    assert shares[0] > 0.95
+    assert 0.4 < shares[1] < 0.6
 
 
 # --------------------------------------------------------------------- messages

@@ -35,9 +35,10 @@ def loss_of(name: str, networks: SmallNetworks, **options):
     """The loss of any value-based algorithm, whose target networks differ from the live ones."""
     config = algorithm_config(name)()
     options = {**config.loss_options(), **options}
-    values = networks.agents("action_value", N_ACTIONS)
     if not hasattr(config, "build_loss"):
+        values = networks.agents("action_value", N_ACTIONS)
         return perturb_targets(IndependentQLoss(values, **options))
+    values = config.value_network(networks, "action_value", N_ACTIONS)
     return perturb_targets(config.build_loss(values, networks, **options))
 
 

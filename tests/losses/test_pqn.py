@@ -283,7 +283,8 @@ def test_there_is_nothing_but_the_live_network():
     assert not any("target" in name for name in loss.state_dict())
     assert set(out.keys()) == set(loss.out_keys)
     assert [key for key in out.keys() if out[key].requires_grad] == ["loss_value"]
-    assert set(batch.keys(True, True)) - set(before.keys(True, True)) == {("agents", "td_error")}
+    written = set(batch.keys(True, True)) - set(before.keys(True, True))
+    assert written == {("agents", "td_error"), ("agents", "priority")}
     action_value = loss.network(batch.clone())[VALUES]
     chosen = chosen_action_value(action_value, batch["agents", "action"]) * batch["agents", "mask"]
     torch.testing.assert_close(out["global_value"], chosen.sum(-1).mean().detach())

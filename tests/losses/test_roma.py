@@ -226,7 +226,7 @@ def test_roles_are_drawn_anew_unless_the_noise_is_given():
     keys = set(batch.keys(True))
     first, second = loss(batch)["loss_value"], loss(batch)["loss_value"]
     assert first != second
-    assert set(batch.keys(True)) - keys == {("agents", "td_error")}
+    assert set(batch.keys(True)) - keys == {("agents", "td_error"), ("agents", "priority")}
     torch.manual_seed(5)
     again = loss(batch)["loss_value"]
     torch.manual_seed(5)

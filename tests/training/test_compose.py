@@ -80,7 +80,10 @@ def test_benchmarl_s_own_algorithms_and_models():
             "unknown algorithm 'marl_td/mapo'. Did you mean 'marl_td/mappo'",
         ),
         ("algorithm=zzz", "unknown algorithm 'zzz'. `marl-td list algorithms` shows the names."),
-        ("task=marl_td/retial", "unknown task 'marl_td/retial'. Did you mean 'marl_td/retail'?"),
+        (
+            "task=marl_td/retial",
+            "unknown task 'marl_td/retial'. Did you mean 'marl_td/retail' or 'marl_td/recall'?",
+        ),
         ("experiment.lrr=1", "there is no setting 'experiment.lrr'. Did you mean 'lr'"),
         ("algorithm.mixin=1", "there is no setting 'algorithm.mixin'."),
         ("task.repeat=2", "there is no setting 'task.repeat'. Did you mean 'repeats'?"),
