@@ -118,9 +118,9 @@ def matrix_products(script, name: str, n_agents: int, kind: str) -> int:
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "roma"])
 def test_products_grow_linearly_even_with_a_state_of_some_numbers_per_agent(name, script):
-    """a + b N exactly: twice the step in agents costs twice as much more."""
+    """a + b N exactly: twice the step in agents costs twice as much more. ROMA compares all pairs."""
     few, more, many = (matrix_products(script, name, n, "state") for n in (6, 12, 24))
     assert many - more == 2 * (more - few) > 0
 
