@@ -58,9 +58,12 @@ def _expand_rows(joint: Tensor, n_agents: int) -> Tensor:
 def gumbel_noise(like: Tensor) -> Tensor:
     """Standard Gumbel noise ``-log(-log u)``, shaped like ``like``."""
     # The same numbers whatever the order in memory of `like`, which is another one in a graph.
-    uniform = torch.rand_like(like, memory_format=torch.contiguous_format)
-    uniform = uniform.clamp(min=torch.finfo(like.dtype).tiny)
-    return -torch.log(-torch.log(uniform))
+    return gumbel_of_uniform(torch.rand_like(like, memory_format=torch.contiguous_format))
+
+
+def gumbel_of_uniform(uniform: Tensor) -> Tensor:
+    """Standard Gumbel noise from uniform noise in [0, 1)."""
+    return -torch.log(-torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)))
 
 
 def straight_through(

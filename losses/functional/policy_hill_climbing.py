@@ -89,11 +89,6 @@ def wolf_update(
     return torch.where(is_greedy, policy + given.sum(-1, keepdim=True), policy - given)
 
 
-def gumbel_noise(uniform: Tensor) -> Tensor:
-    """Standard Gumbel noise from uniform noise in [0, 1)."""
-    return -torch.log(-torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)))
-
-
 def boltzmann_action(
     action_value: Tensor, gumbel: Tensor, temperature: float, action_mask: Tensor | None = None
 ) -> Tensor:
@@ -105,7 +100,7 @@ def boltzmann_action(
 
     Args:
         action_value: ``[*B, n_actions]``, Q.
-        gumbel: ``[*B, n_actions]``, see :func:`gumbel_noise`.
+        gumbel: ``[*B, n_actions]``, see :func:`marl_td.losses.functional.deterministic.gumbel_of_uniform`.
         temperature: tau > 0, in units of the values.
         action_mask: ``[*B, n_actions]`` bool, true = available; None if all are.
 
@@ -126,7 +121,7 @@ def policy_action(policy: Tensor, gumbel: Tensor) -> Tensor:
 
     Args:
         policy: ``[*B, n_actions]``, non-negative, not all 0.
-        gumbel: ``[*B, n_actions]``, see :func:`gumbel_noise`.
+        gumbel: ``[*B, n_actions]``, see :func:`marl_td.losses.functional.deterministic.gumbel_of_uniform`.
 
     Returns:
         ``[*B]`` int64: never an action of probability 0.

@@ -9,7 +9,7 @@ from typing import Any
 from torchrl.envs import EnvBase
 
 from marl_td.collect.episodes import batched_task
-from marl_td.evaluation.scores import PolicyFunction, evaluate_policy
+from marl_td.evaluation.scores import evaluate_policy
 from marl_td.evaluation.statistics import mean_interval, normalised_score
 from marl_td.evaluation.workers import evaluations, n_workers
 from marl_td.tasks.base import Optimum, Task
@@ -68,19 +68,6 @@ class BaselineTable:
         return normalised_score(value, random, self.reference()[1])
 
 
-def score_row(
-    name: str,
-    task_or_env: Task[Any, Any] | EnvBase,
-    policy: PolicyFunction | None,
-    n_episodes: int,
-    seed: int,
-    **options: Any,
-) -> BaselineRow:
-    """Evaluate one policy; see :func:`~marl_td.evaluation.scores.evaluate_policy`."""
-    scores = evaluate_policy(task_or_env, policy, n_episodes, seed, **options)
-    return BaselineRow(name, *mean_interval(scores))
-
-
 def baseline_table(
     name: str,
     task_or_env: Task[Any, Any] | EnvBase,
@@ -103,7 +90,8 @@ def baseline_table(
     tell = notify or (lambda _: None)
     if task is None:
         tell(RANDOM)
-        rows = [score_row(RANDOM, task_or_env, None, n_episodes, seed, **options)]
+        scores = evaluate_policy(task_or_env, None, n_episodes, seed, **options)
+        rows = [BaselineRow(RANDOM, *mean_interval(scores))]
         optimum = None
     else:
         rows, optimum = _evaluate(task, n_episodes, seed, tell, options)

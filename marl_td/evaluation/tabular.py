@@ -17,7 +17,7 @@ from marl_td.evaluation.games import GameRun, payoff_table
 from marl_td.evaluation.tabular_methods import METHODS, IndependentQ, Rows, StepNoise
 from marl_td.evaluation.tabular_settings import TabularSettings
 from marl_td.losses.functional.action_values import masked_max
-from marl_td.losses.functional.policy_hill_climbing import gumbel_noise
+from marl_td.losses.functional.deterministic import gumbel_of_uniform
 from marl_td.losses.functional.returns import one_step_target
 from marl_td.tasks.registry import suggest
 
@@ -157,7 +157,7 @@ def _noise(
         size = min(CHUNK, n_steps - start)
         drawn = torch.stack([torch.rand(size, width, generator=each) for each in generators], 1)
         outcome, agents = drawn[..., 0], drawn[..., 1:].unflatten(-1, (n_agents, -1))
-        explore, (action, tie) = agents[..., 0], gumbel_noise(agents[..., 1:]).chunk(2, -1)
+        explore, (action, tie) = agents[..., 0], gumbel_of_uniform(agents[..., 1:]).chunk(2, -1)
         for step in zip(outcome, explore, action, tie, strict=True):
             yield step[0], StepNoise(*step[1:])
 

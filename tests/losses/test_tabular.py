@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marl_td.losses.functional.deterministic import gumbel_of_uniform
 from marl_td.losses.functional.policy_hill_climbing import (
     average_policy_update,
     boltzmann_action,
-    gumbel_noise,
     policy_action,
     wolf_update,
 )
@@ -164,7 +164,7 @@ def test_wolf_keeps_probabilities(seed):
 def test_boltzmann_draws_the_softmax_and_never_what_is_unavailable():
     value = torch.tensor([1.0, 2.0, 0.5]).expand(40_000, 3)
     mask = torch.tensor([True, True, False]).expand(40_000, 3)
-    gumbel = gumbel_noise(torch.rand(40_000, 3, generator=torch.Generator().manual_seed(0)))
+    gumbel = gumbel_of_uniform(torch.rand(40_000, 3, generator=torch.Generator().manual_seed(0)))
     action = boltzmann_action(value, gumbel, 2.0, mask)
     share = torch.bincount(action, minlength=3) / 40_000
     expected = torch.tensor([0.5, 1.0]).softmax(-1)
@@ -176,7 +176,7 @@ def test_boltzmann_draws_the_softmax_and_never_what_is_unavailable():
 
 
 def test_noise_is_finite_at_both_ends():
-    assert gumbel_noise(torch.tensor([0.0, 1.0 - 2**-24])).isfinite().all()
+    assert gumbel_of_uniform(torch.tensor([0.0, 1.0 - 2**-24])).isfinite().all()
 
 
 def test_ties_are_broken_by_the_noise_among_available_actions():
