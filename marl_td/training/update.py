@@ -1,7 +1,9 @@
-"""One optimiser step as one compiled graph: batch, loss, gradients, clipping, Adam, metrics.
+"""One optimiser step as one compiled graph (batch, loss, gradients, norms, metrics) and Adam's fused kernel.
 
-It does what BenchMARL's ``_optimizer_loop`` does with the same minibatch, and changes the same parameters and
-optimiser states in place, so that checkpoints, evaluation and callbacks see nothing of it.
+The kernel is called beside the graph: inside, Adam was a fifth of a step of MADDPG, and a graph that changes
+parameters which a frozen view shares copies them. Together they do what BenchMARL's ``_optimizer_loop``
+does with the same minibatch, and change the same parameters and optimiser states in place, so that
+checkpoints, evaluation and callbacks see nothing of it.
 """
 
 from __future__ import annotations
@@ -24,9 +26,7 @@ from marl_td.losses.targets import FrozenView, TargetUpdater
 from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.vector_env import Entries
-
-PLAIN_ADAM = {"weight_decay": 0, "amsgrad": False, "maximize": False, "differentiable": False}
-"""Adam's options that the compiled update knows, and the values it knows them with."""
+from marl_td.training.adam import AdamStep
 
 SAMPLERS = (RandomSampler, SamplerWithoutReplacement, ProportionalSampler)
 """What may choose the minibatches."""
@@ -47,68 +47,8 @@ class Clip:
     by_norm: bool
 
 
-class AdamStep:
-    """Adam on one loss's parameters as tensor operations, on the optimiser's own state.
-
-    Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1, written as ``torch.optim.Adam`` does it.
-
-    Args:
-        optimiser: whose parameters and state are used.
-        device: of the learning rate.
-
-    Raises:
-        NotCompilable: if it is not a plain Adam with one group of parameters.
-    """
-
-    def __init__(self, optimiser: torch.optim.Optimizer, device: Any) -> None:
-        if type(optimiser) is not torch.optim.Adam or len(optimiser.param_groups) != 1:
-            raise NotCompilable(f"the optimiser is a {type(optimiser).__name__}, not a plain Adam")
-        self.optimiser = optimiser
-        group = optimiser.param_groups[0]
-        changed = [name for name, value in PLAIN_ADAM.items() if group[name] != value]
-        if changed:
-            raise NotCompilable(f"Adam has the options {', '.join(changed)}")
-        self.params: list[Tensor] = list(group["params"])
-        self.betas, self.eps = group["betas"], group["eps"]
-        self.lr = torch.tensor(float(group["lr"]), device=device)
-        self.bind()
-
-    def bind(self) -> None:
-        """Make the optimiser's state where it has none yet, and hold on to its tensors."""
-        state = self.optimiser.state
-        for param in self.params:
-            if not state[param]:
-                state[param]["step"] = torch.tensor(0.0)
-                state[param]["exp_avg"] = torch.zeros_like(param)
-                state[param]["exp_avg_sq"] = torch.zeros_like(param)
-        self.means: list[Tensor] = [state[param]["exp_avg"] for param in self.params]
-        self.squares: list[Tensor] = [state[param]["exp_avg_sq"] for param in self.params]
-        self.steps: list[Tensor] = [state[param]["step"] for param in self.params]
-        self.count = self.steps[0].detach().clone().to(self.lr.device)
-
-    def __call__(self, gradients: list[Tensor]) -> None:
-        """Change the parameters in place."""
-        beta1, beta2 = self.betas
-        self.count.add_(1)
-        size = self.lr / (1 - beta1**self.count)
-        scale = (1 - beta2**self.count).sqrt()
-        pairs = zip(self.params, gradients, self.means, self.squares, strict=True)
-        for param, gradient, mean, square in pairs:
-            mean.lerp_(gradient, 1 - beta1)
-            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            param.sub_(size * mean / (square.sqrt() / scale + self.eps))
-
-    def begin(self) -> None:
-        """Before some updates: take over the learning rate, and the state if it was loaded anew."""
-        group = self.optimiser.param_groups[0]
-        self.lr.fill_(float(group["lr"]))
-        if self.optimiser.state[self.params[0]]["exp_avg"] is not self.means[0]:
-            self.bind()
-
-    def end(self) -> None:
-        """After some updates: write the number of steps back into the optimiser's state."""
-        for step in self.steps:
-            step.copy_(self.count)
+Step = tuple[Tensor, dict[str, list[Tensor]], dict[str, Tensor], list[Tensor]]
+"""Metrics as one vector; of each loss the gradients, and what divides them; priorities ``[k]``, if asked."""
 
 
 class CompiledUpdate:
@@ -148,7 +88,7 @@ class CompiledUpdate:
         self.names: list[str] = []
         self._shapes: Shapes = {}
         self._inner: tuple[int, ...] = ()  # of the stored rows: steps, where a row is a sequence
-        self._step = Compiled("update", self._update, backend, self._changed)
+        self._step = Compiled("update", self._gradients, backend, self._changed)
 
     def run(self, n_updates: int) -> TensorDict:
         """``n_updates`` optimiser steps; metrics ``[n_updates]`` of each."""
@@ -175,28 +115,26 @@ class CompiledUpdate:
 
     # ------------------------------------------------------------------ parts
     def _changed(self) -> Iterator[Tensor]:
-        """Every tensor that an optimiser step changes."""
+        """Every tensor that the graph may change: running statistics, and PopArt's output layer."""
         yield from self.loss.parameters()
         yield from self.loss.buffers()
-        for adam in self.adams.values():
-            yield from (adam.count, *adam.means, *adam.squares)
 
     def _sample_and_step(self, entries: Entries) -> Tensor:
         """One optimiser step on a minibatch, whose priorities go back to the sampler; its metrics."""
         sampler = self.buffer.sampler
         index, info = sampler.sample(self.buffer.storage, self.buffer._batch_size)
         index = torch.as_tensor(index)
-        if not isinstance(sampler, ProportionalSampler):
-            return self._step(entries, index)[0]
-        metrics, priority = self._step(entries, index, info["priority_weight"])
-        sampler.update_priority(index, priority)
+        prioritised = isinstance(sampler, ProportionalSampler)
+        weight = (info["priority_weight"],) if prioritised else ()
+        metrics, gradients, divisors, priority = self._step(entries, index, *weight)
+        for name, adam in self.adams.items():
+            adam(gradients[name], divisors.get(name))
+        if prioritised:
+            sampler.update_priority(index, *priority)
         return metrics
 
-    def _update(self, entries: Entries, index: Tensor, *weight: Tensor) -> tuple[Tensor, ...]:
-        """One optimiser step on the rows ``index``: its metrics as one vector.
-
-        With importance weights ``[k]`` of the rows, their new priorities ``[k]`` come second.
-        """
+    def _gradients(self, entries: Entries, index: Tensor, *weight: Tensor) -> Step:
+        """Gradients and metrics of the rows ``index``; with importance weights ``[k]``, priorities too."""
         rows = {key: value[index] for key, value in entries.items()}
         batch_size = (*index.shape, *self._inner)
         if weight:
@@ -206,18 +144,23 @@ class CompiledUpdate:
         values = self.loss.compute(batch)
         params = [param for adam in self.adams.values() for param in adam.params]
         total = torch.stack([values[name] for name in self.adams]).sum()
-        gradients = list(torch.autograd.grad(total, params))
+        found = list(torch.autograd.grad(total, params))
         metrics = {name: value.detach() for name, value in values.items() if name != "priority"}
-        with torch.no_grad():
-            for name, adam in self.adams.items():
-                own, gradients = gradients[: len(adam.params)], gradients[len(adam.params) :]
-                own, metrics[f"grad_norm_{name}"] = _clipped(own, self.clip)
-                adam(own)
+        gradients, divisors = {}, {}
+        for name, adam in self.adams.items():
+            own, found = found[: len(adam.params)], found[len(adam.params) :]
+            own = [gradient.contiguous() for gradient in own]
+            norm = torch.stack([gradient.square().sum() for gradient in own]).sum().sqrt()
+            metrics[f"grad_norm_{name}"] = norm
+            if self.clip.limit is not None and self.clip.by_norm:
+                divisors[name] = ((norm + 1e-6) / self.clip.limit).clamp(min=1.0)
+            elif self.clip.limit is not None:
+                own = [gradient.clamp(-self.clip.limit, self.clip.limit) for gradient in own]
+            gradients[name] = own
         self.names = list(metrics)
         row = torch.stack([value.float() for value in metrics.values()])
-        if not weight:
-            return (row,)
-        return row, self.loss.item_priority(batch, values["priority"].detach())
+        error = [values["priority"].detach()] if weight else []
+        return row, gradients, divisors, [self.loss.item_priority(batch, e) for e in error]
 
 
 def compiled_update(experiment: Any, group: str) -> CompiledUpdate | None:
@@ -242,17 +185,6 @@ def compiled_update(experiment: Any, group: str) -> CompiledUpdate | None:
         )
 
     return compiled_or_none("update", build)
-
-
-def _clipped(gradients: list[Tensor], clip: Clip) -> tuple[list[Tensor], Tensor]:
-    """Gradients after clipping, and their norm before it."""
-    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-    if clip.limit is None:
-        return gradients, norm
-    if clip.by_norm:
-        factor = (clip.limit / (norm + 1e-6)).clamp(max=1.0)
-        return [gradient * factor for gradient in gradients], norm
-    return [gradient.clamp(-clip.limit, clip.limit) for gradient in gradients], norm
 
 
 def _straighten(loss: MultiAgentLoss) -> None:
