@@ -10,7 +10,7 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from marl_td.losses.functional.action_values import mask_unavailable, masked_argmax
-from marl_td.models.heads import draw
+from marl_td.models.heads import draw, finite
 
 
 class GaussianExploration(TensorDictModuleBase):
@@ -191,7 +191,7 @@ class Boltzmann(TensorDictModuleBase):
             return tensordict
         value, _, *mask = (tensordict.get(key) for key in self.in_keys)
         # Values that are not numbers are left to the check of the collected batch.
-        scaled = torch.nan_to_num(value) / self.temperature
+        scaled = finite(value) / self.temperature
         probabilities = mask_unavailable(scaled, mask[0] if mask else None).softmax(-1)
         return tensordict.set(self.out_keys[0], draw(probabilities))
 

@@ -90,6 +90,13 @@ def scale_output(network: nn.Module, gain: float) -> nn.Module:
     return network
 
 
+def finite(value: Tensor) -> Tensor:
+    """``torch.nan_to_num`` in vector instructions: no number becomes 0, infinity the largest number."""
+    largest = torch.finfo(value.dtype).max
+    number = value == value  # NaN does not equal itself
+    return torch.where(number, value, 0.0).clamp(-largest, largest)
+
+
 def draw(probabilities: Tensor) -> Tensor:
     """One index ``[*B]`` drawn from each row of ``probabilities`` ``[*B, n]``.
 
@@ -111,7 +118,7 @@ class FiniteCategorical(Categorical):
     """
 
     def __init__(self, logits: Tensor) -> None:
-        super().__init__(logits=torch.nan_to_num(logits), validate_args=False)
+        super().__init__(logits=finite(logits), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probabilities of actions, both ``[*B]``."""
@@ -137,7 +144,7 @@ class FiniteMaskedCategorical(MaskedCategorical):
 
     def __init__(self, logits: Tensor, mask: Tensor) -> None:
         # TorchRL's other way to the log-probability warns at every call.
-        super().__init__(logits=torch.nan_to_num(logits), mask=mask, use_cross_entropy=False)
+        super().__init__(logits=finite(logits), mask=mask, use_cross_entropy=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probabilities of actions, both ``[*B]``; ``-inf`` for one that is not available."""
