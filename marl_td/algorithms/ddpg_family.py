@@ -15,7 +15,8 @@ from tensordict import TensorDictBase
 
 from marl_td import critics, policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, OffPolicyConfig, check_choice, check_range
-from marl_td.losses.ddpg import ACTOR_GRADIENTS, LOSS_FUNCTIONS, MADDPGLoss
+from marl_td.losses.ddpg import ACTOR_GRADIENTS, MADDPGLoss
+from marl_td.losses.deterministic_policy import LOSS_FUNCTIONS
 from marl_td.losses.group_actor import GroupActor
 from marl_td.losses.targets import target_copy
 
