@@ -10,7 +10,7 @@ from marl_td.losses.functional.checks import check_same_shape
 def ensemble_weight(index: Tensor, ensemble_size: int, mask: Tensor | None = None) -> Tensor:
     """Weights that make a sum over a mixed batch the mean over sub-policies of the means over their steps.
 
-        sum of w f = sum_i (n_i / n) (1/K) sum_k (mean of f_i over the steps that agent i's sub-policy k played)
+        sum of w f = sum_i (n_i / n) (1/K) sum_k (mean of f_i over the steps that i's sub-policy k played)
 
     (Lowe et al. 2017, https://arxiv.org/abs/1706.02275, eq. 10, which keeps one replay memory per sub-policy:
     steps of one memory that were played by k are a uniform sample of k's memory.) n_i is the number of steps

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,9 +25,7 @@ from marl_td.losses.targets import FrozenView, TargetUpdater
 from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.vector_env import Entries
-
-PLAIN_ADAM = {"weight_decay": 0, "amsgrad": False, "maximize": False, "differentiable": False}
-"""Adam's options that the compiled update knows, and the values it knows them with."""
+from marl_td.training.adam import AdamStep
 
 SAMPLERS = (RandomSampler, SamplerWithoutReplacement, ProportionalSampler)
 """What may choose the minibatches."""
@@ -47,72 +46,11 @@ class Clip:
     by_norm: bool
 
 
-class AdamStep:
-    """Adam on one loss's parameters as tensor operations, on the optimiser's own state.
-
-    Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1, written as ``torch.optim.Adam`` does it.
-
-    Args:
-        optimiser: whose parameters and state are used.
-        device: of the learning rate.
-
-    Raises:
-        NotCompilable: if it is not a plain Adam with one group of parameters.
-    """
-
-    def __init__(self, optimiser: torch.optim.Optimizer, device: Any) -> None:
-        if type(optimiser) is not torch.optim.Adam or len(optimiser.param_groups) != 1:
-            raise NotCompilable(f"the optimiser is a {type(optimiser).__name__}, not a plain Adam")
-        self.optimiser = optimiser
-        group = optimiser.param_groups[0]
-        changed = [name for name, value in PLAIN_ADAM.items() if group[name] != value]
-        if changed:
-            raise NotCompilable(f"Adam has the options {', '.join(changed)}")
-        self.params: list[Tensor] = list(group["params"])
-        self.betas, self.eps = group["betas"], group["eps"]
-        self.lr = torch.tensor(float(group["lr"]), device=device)
-        self.bind()
-
-    def bind(self) -> None:
-        """Make the optimiser's state where it has none yet, and hold on to its tensors."""
-        state = self.optimiser.state
-        for param in self.params:
-            if not state[param]:
-                state[param]["step"] = torch.tensor(0.0)
-                state[param]["exp_avg"] = torch.zeros_like(param)
-                state[param]["exp_avg_sq"] = torch.zeros_like(param)
-        self.means: list[Tensor] = [state[param]["exp_avg"] for param in self.params]
-        self.squares: list[Tensor] = [state[param]["exp_avg_sq"] for param in self.params]
-        self.steps: list[Tensor] = [state[param]["step"] for param in self.params]
-        self.count = self.steps[0].detach().clone().to(self.lr.device)
-
-    def __call__(self, gradients: list[Tensor]) -> None:
-        """Change the parameters in place."""
-        beta1, beta2 = self.betas
-        self.count.add_(1)
-        size = self.lr / (1 - beta1**self.count)
-        scale = (1 - beta2**self.count).sqrt()
-        pairs = zip(self.params, gradients, self.means, self.squares, strict=True)
-        for param, gradient, mean, square in pairs:
-            mean.lerp_(gradient, 1 - beta1)
-            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            param.sub_(size * mean / (square.sqrt() / scale + self.eps))
-
-    def begin(self) -> None:
-        """Before some updates: take over the learning rate, and the state if it was loaded anew."""
-        group = self.optimiser.param_groups[0]
-        self.lr.fill_(float(group["lr"]))
-        if self.optimiser.state[self.params[0]]["exp_avg"] is not self.means[0]:
-            self.bind()
-
-    def end(self) -> None:
-        """After some updates: write the number of steps back into the optimiser's state."""
-        for step in self.steps:
-            step.copy_(self.count)
-
-
 class CompiledUpdate:
     """Optimiser steps of one group of agents.
+
+    A loss that is stepped less often than others (``loss.delays``) has a graph of the steps without it: its
+    optimiser is not touched there, its gradient is not computed, and its last norm is reported.
 
     Args:
         loss: its loss module; ``compute`` is traced.
@@ -148,7 +86,10 @@ class CompiledUpdate:
         self.names: list[str] = []
         self._shapes: Shapes = {}
         self._inner: tuple[int, ...] = ()  # of the stored rows: steps, where a row is a sequence
-        self._step = Compiled("update", self._update, backend, self._changed)
+        self.backend = backend
+        self.n_steps = 0
+        self._graphs: dict[tuple[str, ...], Compiled[tuple[Tensor, ...]]] = {}
+        self._norms = {name: torch.zeros((), device=device) for name in loss.delays}
 
     def run(self, n_updates: int) -> TensorDict:
         """``n_updates`` optimiser steps; metrics ``[n_updates]`` of each."""
@@ -171,7 +112,7 @@ class CompiledUpdate:
     @property
     def compile_seconds(self) -> float:
         """What compiling took so far."""
-        return self._step.seconds
+        return sum(graph.seconds for graph in self._graphs.values())
 
     # ------------------------------------------------------------------ parts
     def _changed(self) -> Iterator[Tensor]:
@@ -180,20 +121,34 @@ class CompiledUpdate:
         yield from self.loss.buffers()
         for adam in self.adams.values():
             yield from (adam.count, *adam.means, *adam.squares)
+        yield from self._norms.values()
+
+    def _graph(self) -> Compiled[tuple[Tensor, ...]]:
+        """The graph of this step: that of the losses whose optimisers are due."""
+        self.n_steps += 1
+        delays = self.loss.delays
+        due = tuple(name for name in self.adams if self.n_steps % delays.get(name, 1) == 0)
+        if due not in self._graphs:
+            update = partial(self._update, due)
+            self._graphs[due] = Compiled("update", update, self.backend, self._changed)
+        return self._graphs[due]
 
     def _sample_and_step(self, entries: Entries) -> Tensor:
         """One optimiser step on a minibatch, whose priorities go back to the sampler; its metrics."""
         sampler = self.buffer.sampler
         index, info = sampler.sample(self.buffer.storage, self.buffer._batch_size)
         index = torch.as_tensor(index)
+        step = self._graph()
         if not isinstance(sampler, ProportionalSampler):
-            return self._step(entries, index)[0]
-        metrics, priority = self._step(entries, index, info["priority_weight"])
+            return step(entries, index)[0]
+        metrics, priority = step(entries, index, info["priority_weight"])
         sampler.update_priority(index, priority)
         return metrics
 
-    def _update(self, entries: Entries, index: Tensor, *weight: Tensor) -> tuple[Tensor, ...]:
-        """One optimiser step on the rows ``index``: its metrics as one vector.
+    def _update(
+        self, due: tuple[str, ...], entries: Entries, index: Tensor, *weight: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One optimiser step of the losses ``due`` on the rows ``index``: its metrics as one vector.
 
         With importance weights ``[k]`` of the rows, their new priorities ``[k]`` come second.
         """
@@ -204,14 +159,20 @@ class CompiledUpdate:
             rows["priority_weight",] = weight[0].reshape(-1, *ones).expand(batch_size)
         batch = nest(rows, self._shapes, batch_size, index.device)
         values = self.loss.compute(batch)
-        params = [param for adam in self.adams.values() for param in adam.params]
-        total = torch.stack([values[name] for name in self.adams]).sum()
+        params = [param for name in due for param in self.adams[name].params]
+        total = torch.stack([values[name] for name in due]).sum()
         gradients = list(torch.autograd.grad(total, params))
         metrics = {name: value.detach() for name, value in values.items() if name != "priority"}
         with torch.no_grad():
             for name, adam in self.adams.items():
+                if name not in due:
+                    metrics[f"grad_norm_{name}"] = self._norms[name].clone()
+                    continue
                 own, gradients = gradients[: len(adam.params)], gradients[len(adam.params) :]
-                own, metrics[f"grad_norm_{name}"] = _clipped(own, self.clip)
+                own, norm = _clipped(own, self.clip)
+                metrics[f"grad_norm_{name}"] = norm
+                if name in self._norms:
+                    self._norms[name].copy_(norm)
                 adam(own)
         self.names = list(metrics)
         row = torch.stack([value.float() for value in metrics.values()])
