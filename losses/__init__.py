@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marl_td.losses.ddpg import MADDPGLoss
+    from marl_td.losses.facmac import FACMACLoss
     from marl_td.losses.independent_q import IndependentQLoss
+    from marl_td.losses.matd3 import MATD3Loss
     from marl_td.losses.ppo import MAPPOLoss
     from marl_td.losses.pqn import PqnLoss
     from marl_td.losses.q_mixing import QMixingLoss
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
     from marl_td.losses.weighted_q_mixing import WeightedQMixingLoss
 
 _MODULES = {
+    "FACMACLoss": "facmac",
     "IndependentQLoss": "independent_q",
     "MADDPGLoss": "ddpg",
     "MAPPOLoss": "ppo",
+    "MATD3Loss": "matd3",
     "PopArt": "value_norm",
     "PqnLoss": "pqn",
     "QMixingLoss": "q_mixing",
@@ -37,9 +41,11 @@ _MODULES = {
 }
 
 __all__ = [
+    "FACMACLoss",
     "IndependentQLoss",
     "MADDPGLoss",
     "MAPPOLoss",
+    "MATD3Loss",
     "PopArt",
     "PqnLoss",
     "QMixingLoss",

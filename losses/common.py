@@ -29,9 +29,12 @@ class MultiAgentLoss(LossModule):
         """Keys of the batch; nested keys are allowed."""
 
     out_keys: ClassVar[list[str]]
+    delays: dict[str, int]
+    """Named losses whose optimisers step at every so-manieth optimiser step only; the others at each."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.delays = {}
         self._in_keys: list[NestedKey] | None = None
 
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:

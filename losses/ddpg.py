@@ -1,29 +1,22 @@
-"""Multi-agent DDPG: the loss of MADDPG, and of IDDPG with independent critics."""
+"""Multi-agent DDPG: the loss of MADDPG with or without policy ensembles, and of IDDPG."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from tensordict.utils import NestedKey
-from torch import Tensor, nn
-from torchrl.objectives.utils import distance_loss
+from torch import Tensor
 
-from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, require, run
-from marl_td.losses.functional.checks import check_fraction
-from marl_td.losses.functional.deterministic import joint_action_rows
-from marl_td.losses.functional.priorities import item_priority, mean_over_agents
-from marl_td.losses.functional.returns import one_step_target
+from marl_td.losses.common import require
+from marl_td.losses.deterministic_policy import DeterministicPolicyLoss
+from marl_td.losses.functional.checks import check_choice
+from marl_td.losses.functional.ensembles import ensemble_weight
 from marl_td.losses.group_actor import GroupActor
-from marl_td.losses.targets import FrozenView, target_copy
 
-LOSS_FUNCTIONS = ("l2", "l1", "smooth_l1")
 ACTOR_GRADIENTS = ("own", "all")
 
 
-class MADDPGLoss(MultiAgentLoss):
+class MADDPGLoss(DeterministicPolicyLoss):
     """DDPG for a group of agents with central critics (Lowe et al. 2017, https://arxiv.org/abs/1706.02275).
 
         y_i        = r_i + gamma (1 - terminated_i) Q_i^-(x', mu_1^-(o_1'), .., mu_N^-(o_N'))
@@ -31,261 +24,54 @@ class MADDPGLoss(MultiAgentLoss):
         loss_actor = -mean_i Q_i(x, u_1, .., mu_i(o_i), .., u_N) + c mean(parameter^2)
 
     x is what the critic reads of the batch, u the actions in the batch; the N agents are those of *all*
-    groups in the critic's scope. Dead agents teach no actor.
+    groups in the critic's scope. Dead agents teach no actor. ``central=False`` is IDDPG: Q_i(o_i, u_i).
+
+    With an ensemble (section 4.3 of the paper) every agent has ``ensemble_size`` sub-policies and plays an
+    episode with one of them, whose index is in the batch; the actor must read it. A sub-policy learns from
+    what it played, and all count the same: the mean of Q over steps becomes the mean over sub-policies of the
+    means over their steps (eq. 10), see :func:`marl_td.losses.functional.ensembles.ensemble_weight`.
 
     Args:
         actor: actor of this loss's group.
-        critic: reads x and the ``joint_action`` key ``[*B, n_agents, D]`` (row i for agent i, made by this
-            loss) and writes the ``action_value`` key ``[*B, n_agents, 1]``.
-        gamma: discount in [0, 1].
-        loss_function: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+        critic: as for :class:`DeterministicPolicyLoss`.
         actor_gradient: ``"own"`` takes all others' actions from the batch (the paper); ``"all"`` takes the
             new actions of the whole group, so that each critic teaches every actor of the group (the central
             policy gradient of FACMAC, and what BenchMARL does).
-        central: whether critics take the joint action, or their own agent's action only (IDDPG).
-        regularisation_coef: c, >= 0; the reference code takes 1e-3.
-        mask_dead_values: an agent's death ends its return: critics learn nothing from its later steps and
-            bootstrap nothing from them. By default they learn what death is worth.
-        target_actors: target actors of every group in the critic's order, this group's own included; losses
-            of competing groups are given the *same* mapping. Each loss owns, saves and moves only its own
-            group's target actor, and sees what the others have done. None: this group is alone.
-        recurrent: whether batches are sequences ``[*B, T]`` for recurrent networks.
-        priority_eta: share of the largest error in a sequence's priority, in [0, 1]; the rest is their mean.
+        ensemble_size: sub-policies of each agent, >= 1: K.
+        options: as for :class:`DeterministicPolicyLoss`.
 
-    Reads (defaults): ``("next", "agents", "reward" | "terminated")`` ``[*B, n_agents, 1]``, the actions, what
-    the networks read; with several groups, everything of group g is under ``("joint", g)``. If present: alive
-    mask ``mask`` ``[*B, n_agents]``, padding mask ``step_mask`` ``[*B, 1]`` (both true = counts), importance
-    weight ``priority_weight`` ``[*B]`` of the critic's error (the actor's loss is not weighted, as in D4PG,
-    Barth-Maron et al. 2018, https://arxiv.org/abs/1804.08617, algorithm 1).
-
-    Writes ``loss_actor``, ``loss_value`` and metrics ``td_error`` (mean absolute), ``pred_value``,
-    ``target_value``, ``pred_value_max``, ``target_value_max``, ``parameter_square``, ``entropy`` (discrete
-    only); :meth:`forward` also writes the absolute error per agent to the batch's ``priority`` key, and the
-    priority of each replayed item to its ``item_priority`` key, ``[*B, n_agents, 1]`` both.
+    Reads and writes what :class:`DeterministicPolicyLoss` lists, and with an ensemble reads
+    ``(group, "sub_policy")``, int64 ``[*B, n_agents]``.
 
     Raises:
         ValueError: for an unknown option, a number out of range, or ``target_actors`` without this group.
     """
-
-    @dataclass
-    class _AcceptedKeys:
-        action_value: NestedKey = ("agents", "chosen_action_value")
-        joint_action: NestedKey = ("agents", "joint_action")
-        reward: NestedKey = ("agents", "reward")
-        terminated: NestedKey = ("agents", "terminated")
-        mask: NestedKey = ("agents", "mask")
-        step_mask: NestedKey = "step_mask"
-        priority: NestedKey = ("agents", "td_error")
-        item_priority: NestedKey = ("agents", "priority")
-        priority_weight: NestedKey = "priority_weight"
-        joint: NestedKey = "joint"
-
-    out_keys: ClassVar[list[str]] = [
-        "loss_actor",
-        "loss_value",
-        "td_error",
-        "pred_value",
-        "target_value",
-        "pred_value_max",
-        "target_value_max",
-        "parameter_square",
-    ]
 
     def __init__(
         self,
         actor: GroupActor,
         critic: TensorDictModuleBase,
         *,
-        gamma: float = 0.95,
-        loss_function: Literal["l2", "l1", "smooth_l1"] = "l2",
         actor_gradient: Literal["own", "all"] = "own",
-        central: bool = True,
-        regularisation_coef: float = 0.0,
-        mask_dead_values: bool = False,
+        ensemble_size: int = 1,
         target_actors: Mapping[str, GroupActor] | None = None,
-        recurrent: bool = False,
-        priority_eta: float = 0.9,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        check_fraction("priority_eta", priority_eta)
-        _check_options(loss_function, actor_gradient, gamma, regularisation_coef)
-        if target_actors is None:
-            target_actors = {actor.group: target_copy(actor)}
-        if actor.group not in target_actors:
-            raise ValueError(
-                f"`target_actors` must hold this loss's own group '{actor.group}'; "
-                f"got {sorted(target_actors)}."
-            )
-        self.gamma = gamma
-        self.loss_function = loss_function
+        super().__init__(actor, critic, target_actors=target_actors, **options)
+        check_choice("actor_gradient", actor_gradient, ACTOR_GRADIENTS)
+        if ensemble_size < 1:
+            raise ValueError(f"`ensemble_size` must be at least 1; got {ensemble_size}.")
         self.actor_gradient = actor_gradient
-        self.central = central
-        self.regularisation_coef = regularisation_coef
-        self.mask_dead_values = mask_dead_values
-        self.recurrent = recurrent
-        self.priority_eta = priority_eta
-        self.actor = actor
-        self.critic = critic
-        self.target_actor = target_actors[actor.group]
-        self.target_critic = target_copy(critic)
-        # A plain dict: the other groups' target actors are read, not owned.
-        self._target_actors = dict(target_actors) if central else {actor.group: self.target_actor}
-        self._position = list(self._target_actors).index(actor.group)
-        self._frozen_critic = FrozenView(critic)
+        self.ensemble_size = ensemble_size
 
-    def target_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Actor and critic with their targets; other groups' target actors are theirs to move."""
-        return [(self.actor, self.target_actor), (self.critic, self.target_critic)]
+    def _actor_rows(self, taken: list[Tensor], action: Tensor) -> Tensor:
+        if self.actor_gradient == "own":
+            return self._rows(taken, action)
+        position = self._position
+        return self._rows([*taken[:position], action, *taken[position + 1 :]])
 
-    def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
-        """Losses, metrics and priority from a batch ``[*B]`` (``[*B, T]`` if recurrent)."""
-        taken = self._taken(tensordict)
-        value = self._value(tensordict, taken)
-        # The actor's loss first: its gradient goes through the critic, and trainers that step one loss after
-        # the other must not have moved the critic by then.
-        return {**self._policy(tensordict, taken), **value}
-
-    # ------------------------------------------------------------------ value
-    def _value(self, tensordict: TensorDictBase, taken: list[Tensor]) -> dict[str, Tensor]:
-        predicted = self._action_value(self.critic, tensordict, self._rows(taken))
-        target = self._target(tensordict)
-        mask = self._mask(tensordict, predicted, alive=self.mask_dead_values)
-        error = distance_loss(predicted, target, loss_function=self.loss_function)
-        weight = tensordict.get(self.tensor_keys.priority_weight, None)
-        if weight is not None:
-            error = error * weight.reshape(*error.shape[:-1], 1)
-        predicted = predicted.detach()
-        td_error = (predicted - target).abs()
-        return {
-            "loss_value": masked_mean(error, mask),
-            "td_error": masked_mean(td_error, mask),
-            "pred_value": masked_mean(predicted, mask),
-            "target_value": masked_mean(target, mask),
-            "pred_value_max": predicted.max(),
-            "target_value_max": target.max(),
-            "priority": td_error,
-        }
-
-    def item_priority(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
-        """Priorities of the replayed items (steps, or rows if recurrent): the critics' mean errors."""
-        steps = mean_over_agents(error, self._mask(tensordict, error, alive=self.mask_dead_values))
-        return item_priority(*steps, sequences=self.recurrent, eta=self.priority_eta)
-
-    @torch.no_grad()
-    def _target(self, tensordict: TensorDictBase) -> Tensor:
-        """Regression target y, ``[*B, n_agents]``."""
-        keys = self.tensor_keys
-        following = self._following(tensordict)
-        joint = self._joint(following)
-        actions = [actor(joint)[0] for actor in self._target_actors.values()]
-        next_value = self._action_value(self.target_critic, following, self._rows(actions))
-        if self.recurrent:
-            next_value = next_value[..., 1:, :]
-        ended = read(tensordict, next_key(keys.terminated))
-        alive = tensordict.get(next_key(keys.mask), None)
-        if self.mask_dead_values and alive is not None:
-            ended = ended | ~alive
-        reward = read(tensordict, next_key(keys.reward))
-        return one_step_target(reward, next_value, ended, gamma=self.gamma)
-
-    def _following(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """What the target networks read: the next step, behind the first step if recurrent.
-
-        A recurrent network must have seen o_0 before o_1. The row is ``[o_0, o_0', o_1', ..]`` with the
-        hidden state reset wherever an episode began inside it; such an episode misses its own first step.
-        """
-        following = tensordict.get("next")
-        if not self.recurrent:
-            return following
-        time_dim = tensordict.batch_dims - 1
-        shared = set(tensordict.keys(True, True)) & set(following.keys(True, True))
-        first = tensordict.narrow(time_dim, 0, 1).select(*shared)
-        out: TensorDictBase = TensorDict.cat([first, following.select(*shared)], dim=time_dim)
-        is_init = tensordict.get("is_init", None)
-        if is_init is not None:
-            n_steps = is_init.shape[time_dim]
-            head = is_init.narrow(time_dim, 0, 1)
-            tail = is_init.narrow(time_dim, 1, n_steps - 1)
-            out.set("is_init", torch.cat([head, torch.zeros_like(head), tail], dim=time_dim))
-        return out
-
-    # ----------------------------------------------------------------- policy
-    def _policy(self, tensordict: TensorDictBase, taken: list[Tensor]) -> dict[str, Tensor]:
-        action, parameter = self.actor(tensordict)
-        if self.actor_gradient == "all":
-            rows = self._rows(_replaced(taken, self._position, action))
-        else:
-            rows = self._rows(taken, action)
-        value = self._action_value(self._frozen_critic.module, tensordict, rows)
-        mask = self._mask(tensordict, value, alive=True)
-        out = {"loss_actor": -masked_mean(value, mask)}
-        if parameter is not None:
-            square = masked_mean(parameter.square().mean(-1), mask)
-            out["loss_actor"] = out["loss_actor"] + self.regularisation_coef * square
-            out["parameter_square"] = square
-            if self.actor.discrete:
-                entropy = self.actor.entropy(tensordict, parameter.detach())
-                out["entropy"] = masked_mean(entropy, mask)
-        return out
-
-    # ---------------------------------------------------------------- helpers
-    def _taken(self, tensordict: TensorDictBase) -> list[Tensor]:
-        """Actions in the batch of every group in scope, in the critic's order."""
-        joint = self._joint(tensordict)
-        return [actor.taken(joint) for actor in self._target_actors.values()]
-
-    def _rows(self, actions: list[Tensor], own_action: Tensor | None = None) -> Tensor:
-        """What each agent's critic takes as action, ``[*B, n_agents, D]``."""
-        if self.central:
-            return joint_action_rows(actions, self._position, own_action)
-        return actions[0] if own_action is None else own_action
-
-    def _joint(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Where every group in scope is found by its name."""
-        if len(self._target_actors) == 1:
-            return tensordict
-        entry: Any = require(tensordict, self.tensor_keys.joint)
-        joint = entry.copy()
-        is_init = tensordict.get("is_init", None)
-        return joint if is_init is None else joint.set("is_init", is_init)
-
-    def _action_value(
-        self, critic: TensorDictModuleBase, tensordict: TensorDictBase, rows: Tensor
-    ) -> Tensor:
-        """Q of each agent, ``[*B, n_agents]``."""
-        source = tensordict.copy().set(self.tensor_keys.joint_action, rows)
-        return run(critic, source, self.tensor_keys.action_value).squeeze(-1)
-
-    def _mask(self, tensordict: TensorDictBase, like: Tensor, *, alive: bool) -> Tensor | None:
-        """Entries ``[*B, n_agents]`` that are real steps (of living agents), or None if all are."""
-        living = tensordict.get(self.tensor_keys.mask, None) if alive else None
-        steps = tensordict.get(self.tensor_keys.step_mask, None)
-        if steps is None:
-            return living
-        steps = steps.expand_as(like)
-        return steps if living is None else living & steps
-
-    def _apply(self, fn: Callable[[Tensor], Tensor]) -> nn.Module:
-        out = super()._apply(fn)
-        self._frozen_critic.tie()
-        return out
-
-
-def _replaced(actions: list[Tensor], position: int, action: Tensor) -> list[Tensor]:
-    return [*actions[:position], action, *actions[position + 1 :]]
-
-
-def _check_options(
-    loss_function: str, actor_gradient: str, gamma: float, regularisation_coef: float
-) -> None:
-    if loss_function not in LOSS_FUNCTIONS:
-        raise ValueError(
-            f"`loss_function` must be one of {', '.join(LOSS_FUNCTIONS)}; got '{loss_function}'."
-        )
-    if actor_gradient not in ACTOR_GRADIENTS:
-        raise ValueError(
-            f"`actor_gradient` must be one of {', '.join(ACTOR_GRADIENTS)}; got '{actor_gradient}'."
-        )
-    check_fraction("gamma", gamma)
-    if regularisation_coef < 0.0:
-        raise ValueError(f"`regularisation_coef` must be at least 0; got {regularisation_coef}.")
+    def _actor_mean(self, tensordict: TensorDictBase, value: Tensor, mask: Tensor | None) -> Tensor:
+        if self.ensemble_size == 1:
+            return super()._actor_mean(tensordict, value, mask)
+        index = require(tensordict, (self.actor.group, "sub_policy"))
+        return (value * ensemble_weight(index, self.ensemble_size, mask)).sum()

@@ -9,6 +9,7 @@ from marl_td.losses.functional.action_values import one_hot_action
 from marl_td.losses.functional.deterministic import (
     categorical_entropy,
     gumbel_noise,
+    smoothing_noise,
     straight_through,
 )
 
@@ -62,6 +63,7 @@ class GroupActor(nn.Module):
         self.group = group
         self.n_actions = n_actions
         self.temperature = temperature
+        self.action_scale = action_scale
 
     @property
     def discrete(self) -> bool:
@@ -96,6 +98,28 @@ class GroupActor(nn.Module):
             logits, self._mask(tensordict), gumbel_noise(logits), temperature=self.temperature
         )
         return action, logits
+
+    def smoothed(self, tensordict: TensorDictBase, *, sigma: float, clip: float) -> Tensor:
+        """Fresh continuous actions with clipped Gaussian noise, clamped to their bounds.
+
+        Discrete actions are samples already and get no more noise.
+
+        Args:
+            tensordict: as for :meth:`forward`.
+            sigma: standard deviation of the noise, as a share of half the range (of 1 without bounds).
+            clip: largest noise, likewise.
+        """
+        action, _ = self(tensordict)
+        if self.discrete:
+            return action
+        scale = self.action_scale if self.is_bounded else 1.0
+        noisy = action + smoothing_noise(action, sigma=sigma * scale, clip=clip * scale)
+        return noisy.clamp(-scale, scale) if self.is_bounded else noisy
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the bounds of the continuous actions are known."""
+        return self.middle is not None
 
     def entropy(self, tensordict: TensorDictBase, logits: Tensor) -> Tensor:
         """Entropy ``[*B, n_agents]`` in nats of the discrete policy."""

@@ -52,12 +52,12 @@ class FrozenView:
 
 
 class TargetUpdater:
-    """Moves target networks towards their sources, softly at each step or by a copy every few steps.
+    """Moves target networks towards their sources, softly or by a copy, at each step or every few steps.
 
     Args:
         pairs: ``(source, target)`` modules of the same structure.
         tau: soft rate in (0, 1]: ``target <- (1 - tau) target + tau source``; None for hard copies.
-        interval: number of steps between hard copies (used when ``tau`` is None).
+        interval: they move at every ``interval``-th step.
 
     Raises:
         ValueError: if ``tau`` is outside (0, 1], ``interval`` is below 1, or a pair's structures differ.
@@ -98,9 +98,11 @@ class TargetUpdater:
     def step(self) -> None:
         """Call once after every optimiser step."""
         self.n_steps += 1
+        if self.n_steps % self.interval:
+            return
         if self.tau is not None:
             torch._foreach_lerp_(self._targets, self._sources, self.tau)
-        elif self.n_steps % self.interval == 0:
+        else:
             torch._foreach_copy_(self._targets, self._sources)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
@@ -182,3 +182,23 @@ def before_padding(step_mask: Tensor | None, like: Tensor, time_dim: int) -> Ten
     n_later = steps.shape[time_dim] - 1
     later, last = steps.narrow(time_dim, 1, n_later), steps.narrow(time_dim, n_later, 1)
     return steps & ~torch.cat([later, last], dim=time_dim)
+
+
+def row_of_next_steps(batch: TensorDictBase) -> TensorDictBase:
+    """The reached entries of sequences ``[*B, T]`` behind the first step's own, ``[*B, T + 1]``.
+
+    A recurrent network must have seen o_0 before o_1. The row is ``[o_0, o_0', o_1', ..]`` with the
+    hidden state reset wherever an episode began inside it; such an episode misses its own first step.
+    """
+    time_dim = batch.batch_dims - 1
+    following = batch.get("next")
+    shared = set(batch.keys(True, True)) & set(following.keys(True, True))
+    first = batch.narrow(time_dim, 0, 1).select(*shared)
+    out: TensorDictBase = TensorDict.cat([first, following.select(*shared)], dim=time_dim)
+    is_init = batch.get("is_init", None)
+    if is_init is not None:
+        n_steps = is_init.shape[time_dim]
+        head = is_init.narrow(time_dim, 0, 1)
+        tail = is_init.narrow(time_dim, 1, n_steps - 1)
+        out.set("is_init", torch.cat([head, torch.zeros_like(head), tail], dim=time_dim))
+    return out

@@ -241,15 +241,14 @@ def _continuous_actor(
     )
 
 
-def deterministic(algorithm: Any, group: str) -> TensorDictSequential:
-    """Actor that gives one bounded continuous action, ``(group, "action")``."""
+def deterministic(algorithm: Any, group: str, net: nn.Module) -> TensorDictSequential:
+    """Actor that gives one bounded continuous action; ``net`` writes ``(group, "parameter")``."""
     spec = algorithm.action_spec[group, "action"]
     head = TensorDictModule(
         BoundedAction(spec.space.low, spec.space.high),
         in_keys=[(group, "parameter")],
         out_keys=[(group, "action")],
     )
-    net = network(algorithm, group, "parameter", d_action(algorithm, group))
     return TensorDictSequential(net, head.to(algorithm.device))
 
 
@@ -274,13 +273,12 @@ def gaussian_noise(
     return TensorDictSequential(*policy, explore.to(algorithm.device))
 
 
-def logits_policy(algorithm: Any, group: str) -> TensorDictSequential:
+def logits_policy(algorithm: Any, group: str, net: nn.Module) -> TensorDictSequential:
     """Discrete actor for deterministic policy gradients: logits, and an action sampled from them.
 
     Sampling from the softmax is what Gumbel-softmax does in the hard limit; the loss relaxes the same logits
-    (straight-through). Writes ``(group, "logits")`` ``[*B, n_agents, n_actions]`` and ``(group, "action")``.
+    (straight-through). ``net`` writes ``(group, "logits")`` ``[*B, n_agents, n_actions]``.
     """
-    net = network(algorithm, group, "logits", n_actions(algorithm, group))
     in_keys: dict[str, Any] = {"logits": (group, "logits")}
     masked = algorithm.is_masked(group)
     if masked:

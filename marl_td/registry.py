@@ -17,7 +17,10 @@ from marl_td.tasks.registry import suggest
 
 ALGORITHMS: dict[str, str] = {
     "mappo": "marl_td.algorithms.mappo:MappoConfig",
+    "iddpg": "marl_td.algorithms.iddpg:IddpgConfig",
     "maddpg": "marl_td.algorithms.maddpg:MaddpgConfig",
+    "matd3": "marl_td.algorithms.matd3:Matd3Config",
+    "facmac": "marl_td.algorithms.facmac:FacmacConfig",
     "iql": "marl_td.algorithms.iql:IqlConfig",
     "vdn": "marl_td.algorithms.vdn:VdnConfig",
     "pqn_vdn": "marl_td.algorithms.pqn_vdn:PqnVdnConfig",

@@ -168,4 +168,6 @@ def test_unbounded_actions_cannot_be_squashed(built):
     ):
         policies.stochastic(algorithm, "agents")
     with pytest.raises(ValueError, match=r"a deterministic policy needs finite action bounds"):
-        policies.deterministic(algorithm, "agents")
+        policies.deterministic(
+            algorithm, "agents", policies.network(algorithm, "agents", "parameter", 1)
+        )

@@ -84,6 +84,17 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}; got '{value}'.")
 
 
+def check_not_negative(**numbers: float) -> None:
+    """Raise unless every named number is at least 0.
+
+    Raises:
+        ValueError: naming the first that is not, and its value.
+    """
+    for name, number in numbers.items():
+        if number < 0.0:
+            raise ValueError(f"`{name}` must be at least 0; got {number}.")
+
+
 def _trailing_one_hint(
     name: str, shape: Sequence[int], first_name: str, first_shape: Sequence[int]
 ) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import softmax
 
 from marl_td.losses.functional.action_values import mask_unavailable, one_hot_action
-from marl_td.losses.functional.checks import check_same_shape
+from marl_td.losses.functional.checks import check_not_negative, check_same_shape
 
 
 def joint_action_rows(
@@ -64,6 +64,25 @@ def gumbel_noise(like: Tensor) -> Tensor:
 def gumbel_of_uniform(uniform: Tensor) -> Tensor:
     """Standard Gumbel noise from uniform noise in [0, 1)."""
     return -torch.log(-torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)))
+
+
+def smoothing_noise(like: Tensor, *, sigma: float, clip: float) -> Tensor:
+    """Clipped Gaussian noise ``clip(N(0, sigma), -clip, clip)``, shaped like ``like``.
+
+    Target policy smoothing of TD3 (Fujimoto et al. 2018, https://arxiv.org/abs/1802.09477, eq. 14): critics
+    give similar actions similar values, so that an actor cannot climb a narrow false peak.
+
+    Args:
+        like: ``[*B]``; only its shape, type and device matter.
+        sigma: standard deviation before clipping, >= 0, in units of the action.
+        clip: largest noise, >= 0, in units of the action.
+
+    Raises:
+        ValueError: if a number is negative.
+    """
+    check_not_negative(sigma=sigma, clip=clip)
+    noise = torch.randn_like(like, memory_format=torch.contiguous_format)
+    return (sigma * noise).clamp(-clip, clip)
 
 
 def straight_through(

@@ -6,7 +6,7 @@ A family base (PPO, DDPG, Q-mixing) stands beside this file; an algorithm is one
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,9 +15,10 @@ from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
 from benchmarl.experiment import Experiment
 from tensordict import TensorDictBase
 from torchrl.data import ReplayBuffer
+from torchrl.envs import Transform, TransformedEnv
 from torchrl.objectives import LossModule
 
-from marl_td.algorithms.callbacks import JointKeys, add_callback
+from marl_td.algorithms.callbacks import DelayedSteps, JointKeys, add_callback
 from marl_td.algorithms.replay import replay_buffer
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.losses.targets import TargetUpdater
@@ -88,6 +89,8 @@ class MarlTdAlgorithm(Algorithm):
                 continuous=self.is_continuous(group),
             )
             loss = loss.to(self.device)
+            if loss.delays:
+                add_callback(self.experiment, DelayedSteps())
             self._losses_and_updaters[group] = (loss, self._target_updater(loss))
         return self._losses_and_updaters[group]
 
@@ -97,7 +100,8 @@ class MarlTdAlgorithm(Algorithm):
             return None
         settings = self.experiment_config
         if settings.soft_target_update:
-            return TargetUpdater(pairs, tau=settings.polyak_tau)
+            interval = max(loss.delays.values(), default=1)
+            return TargetUpdater(pairs, tau=settings.polyak_tau, interval=interval)
         return TargetUpdater(pairs, interval=settings.hard_target_update_frequency)
 
     def get_replay_buffer(self, group: str, transforms: Any = None) -> ReplayBuffer:
@@ -253,3 +257,10 @@ def check_finite(batch: TensorDictBase) -> None:
         "of the collected batch. Look at the environment's outputs for this entry, or lower "
         "the learning rate if it is an action or log-probability."
     )
+
+
+def with_transform(
+    env_fun: Callable[[], TransformedEnv], make: Callable[[], Transform]
+) -> Callable[[], TransformedEnv]:
+    """What makes the environment, with a transform of its own behind the others."""
+    return lambda: env_fun().append_transform(make())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from benchmarl.experiment.callback import Callback
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
@@ -15,6 +16,34 @@ def add_callback(experiment: Any, callback: Callback) -> None:
         return
     callback.experiment = experiment
     experiment.callbacks = [*experiment.callbacks, callback]
+
+
+class DelayedSteps(Callback):
+    """Makes the optimisers of delayed losses (``loss.delays``) step at every so-manieth step only.
+
+    BenchMARL calls all of them each time. One that finds no gradients changes nothing: no parameters, no
+    momentum, not its count of steps.
+    """
+
+    def on_setup(self) -> None:
+        """Put the hooks on the optimisers."""
+        for group, loss in self.experiment.losses.items():
+            for name, period in getattr(loss, "delays", {}).items():
+                hook = _EveryNth(period)
+                self.experiment.optimizers[group][name].register_step_pre_hook(hook)
+
+
+class _EveryNth:
+    """Drops an optimiser's gradients in all but every ``period``-th step."""
+
+    def __init__(self, period: int) -> None:
+        self.period = period
+        self.n_steps = 0
+
+    def __call__(self, optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self.n_steps += 1
+        if self.n_steps % self.period:
+            optimiser.zero_grad(set_to_none=True)
 
 
 class JointKeys(Callback):

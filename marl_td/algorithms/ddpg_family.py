@@ -8,14 +8,15 @@ after the other: within an iteration a later group's targets see the earlier gro
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tensordict import TensorDictBase
 
 from marl_td import critics, policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, OffPolicyConfig, check_choice, check_range
-from marl_td.losses.ddpg import ACTOR_GRADIENTS, LOSS_FUNCTIONS, MADDPGLoss
+from marl_td.losses.ddpg import ACTOR_GRADIENTS, MADDPGLoss
+from marl_td.losses.deterministic_policy import LOSS_FUNCTIONS, DeterministicPolicyLoss
 from marl_td.losses.group_actor import GroupActor
 from marl_td.losses.targets import target_copy
 
@@ -26,8 +27,6 @@ class DdpgConfig(OffPolicyConfig):
 
     share_param_critic: bool = False
     """One critic per agent (the paper), or one for all agents of a group that is told the agent's index."""
-    actor_gradient: str = "own"
-    """Others' actions in the actor loss: own = as in replay (the paper), all = the whole group's new ones."""
     loss_function: str = "l2"
     """Error of the critic: l2, l1 or smooth_l1."""
     gumbel_temperature: float = 1.0
@@ -36,20 +35,56 @@ class DdpgConfig(OffPolicyConfig):
     """Weight of the mean square of logits or pre-tanh actions, >= 0; 1e-3 in the reference code."""
     action_scale: float = 1.0
     """Critics take continuous actions scaled from their bounds to [-this, this], > 0."""
-    mask_dead_values: bool = False
-    """Let an agent's death end its return; by default the critic learns what death is worth."""
     exploration_sigma: float = 1.0
     """Scale of continuous exploration, >= 0: noise = this * experiment's epsilon * half the action range."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        check_choice("actor_gradient", self.actor_gradient, ACTOR_GRADIENTS)
         check_choice("loss_function", self.loss_function, LOSS_FUNCTIONS)
         check_range("gumbel_temperature", self.gumbel_temperature, 1e-3)
         check_range("action_scale", self.action_scale, 1e-3)
         check_range("regularisation_coef", self.regularisation_coef, 0.0)
         check_range("exploration_sigma", self.exploration_sigma, 0.0)
+
+    def loss_options(self) -> dict[str, Any]:
+        """The fields that the loss takes, by its argument names."""
+        names = ("loss_function", "regularisation_coef", "priority_eta")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class AgentValueConfig(DdpgConfig):
+    """Hyperparameters of those with a value of every agent."""
+
+    mask_dead_values: bool = False
+    """Let an agent's death end its return; by default the critic learns what death is worth."""
+
+    def loss_options(self) -> dict[str, Any]:
+        """The fields that the loss takes, by its argument names."""
+        return {**super().loss_options(), "mask_dead_values": self.mask_dead_values}
+
+
+@dataclass
+class CentralCriticConfig(AgentValueConfig):
+    """Hyperparameters of those whose critics see what everybody does."""
+
+    actor_gradient: str = "own"
+    """Others' actions in the actor loss: own = as in replay (the paper), all = the whole group's new ones."""
+    critic_scope: str = "environment"
+    """Whose observations and actions a critic sees: environment (all groups), group, or agent."""
+    state_and_observations: bool = False
+    """Where the task has a global state: critics see it and all observations, instead of the state alone."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        check_choice("actor_gradient", self.actor_gradient, ACTOR_GRADIENTS)
+        check_choice("critic_scope", self.critic_scope, critics.SCOPES)
+
+    def loss_options(self) -> dict[str, Any]:
+        """The fields that the loss takes, by its argument names."""
+        return {**super().loss_options(), "actor_gradient": self.actor_gradient}
 
 
 class DdpgFamily(MarlTdAlgorithm):
@@ -67,8 +102,18 @@ class DdpgFamily(MarlTdAlgorithm):
         raise NotImplementedError
 
     def action_value(self, group: str) -> Any:
-        """The critic of ``group``; what it sees is what tells the members of the family apart."""
-        raise NotImplementedError
+        """A critic of ``group``."""
+        share = self.config.share_param_critic
+        return critics.action_value(self, group, scope=self.scope, share_params=share)
+
+    def loss(self, group: str, **options: Any) -> DeterministicPolicyLoss:
+        """The loss of ``group``; what tells the members of the family apart."""
+        options["central"] = self.scope != "agent"
+        return MADDPGLoss(self.group_actor(group), self.action_value(group), **options)
+
+    def network(self, group: str, name: str, width: int) -> Any:
+        """The agents' network: observations to ``(group, name)`` ``[*B, n_agents, width]``."""
+        return policies.network(self, group, name, width)
 
     def group_actor(self, group: str) -> GroupActor:
         """The actor of ``group`` as critics see it; its parameters are the policy's."""
@@ -95,11 +140,11 @@ class DdpgFamily(MarlTdAlgorithm):
 
     # ------------------------------------------------------------- BenchMARL
     def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
-        return (
-            policies.deterministic(self, group)
-            if continuous
-            else policies.logits_policy(self, group)
-        )
+        if continuous:
+            net = self.network(group, "parameter", policies.d_action(self, group))
+            return policies.deterministic(self, group, net)
+        net = self.network(group, "logits", policies.n_actions(self, group))
+        return policies.logits_policy(self, group, net)
 
     def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
         if not continuous:
@@ -110,37 +155,47 @@ class DdpgFamily(MarlTdAlgorithm):
 
     def _get_loss(
         self, group: str, policy_for_loss: Any, continuous: bool
-    ) -> tuple[MADDPGLoss, bool]:
-        config = self.config
-        loss = MADDPGLoss(
-            self.group_actor(group),
-            self.action_value(group),
+    ) -> tuple[DeterministicPolicyLoss, bool]:
+        loss = self.loss(
+            group,
             gamma=self.experiment_config.gamma,
-            loss_function=config.loss_function,
-            actor_gradient=config.actor_gradient,
-            central=self.scope != "agent",
-            regularisation_coef=config.regularisation_coef,
-            mask_dead_values=config.mask_dead_values,
             target_actors=self.target_actors(group),
             recurrent=self.has_rnn,
-            priority_eta=config.priority_eta,
+            **self.config.loss_options(),
         )
-        names = ("joint_action", "reward", "terminated", "mask")
-        loss.set_keys(
-            action_value=(group, "chosen_action_value"),
-            priority=(group, "td_error"),
-            item_priority=(group, "priority"),
-            **{name: (group, name) for name in names},
-        )
+        entries = {field.name: field.default for field in fields(loss._AcceptedKeys)}
+        own = {name: (group, key[1]) for name, key in entries.items() if isinstance(key, tuple)}
+        loss.set_keys(**own)
         return loss, True
 
-    def _get_parameters(self, group: str, loss: MADDPGLoss) -> dict[str, Iterable[Any]]:
+    def _get_parameters(
+        self, group: str, loss: DeterministicPolicyLoss
+    ) -> dict[str, Iterable[Any]]:
         return {
-            "loss_actor": list(loss.actor.parameters()),
-            "loss_value": list(loss.critic.parameters()),
+            name: [parameter for network in networks for parameter in network.parameters()]
+            for name, networks in loss.networks().items()
         }
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals per agent, without what the loss computes anew (it would only fill the replay)."""
         signals.agent_signals(batch, group)
         return batch.exclude((group, "logits"), (group, "parameter"))
+
+
+class CentralCritics(DdpgFamily):
+    """Base of those whose critics see what everybody does."""
+
+    @property
+    def scope(self) -> str:
+        """As configured."""
+        return str(self.config.critic_scope)
+
+    def action_value(self, group: str) -> Any:
+        """Critic over the actions in scope, and the global state or the observations (or both)."""
+        return critics.action_value(
+            self,
+            group,
+            scope=self.scope,
+            share_params=self.config.share_param_critic,
+            with_observations=self.config.state_and_observations,
+        )

@@ -6,45 +6,71 @@ https://arxiv.org/abs/1706.02275. The page ``docs/algorithms/maddpg.md`` says wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from marl_td import critics
-from marl_td.algorithms.base import MarlTdAlgorithm, check_choice
-from marl_td.algorithms.ddpg_family import DdpgConfig, DdpgFamily
+from tensordict.nn import TensorDictSequential
+from torchrl.envs import TransformedEnv
+
+from marl_td import policies
+from marl_td.algorithms.base import MarlTdAlgorithm, check_range, with_transform
+from marl_td.algorithms.ddpg_family import CentralCriticConfig, CentralCritics
+from marl_td.collect.sub_policy import DrawSubPolicy
+from marl_td.models.sub_policies import FixedSubPolicy, SubPolicies
 
 
-class Maddpg(DdpgFamily):
+class Maddpg(CentralCritics):
     """MADDPG on every group of agents, competing ones included; see :class:`MaddpgConfig`."""
 
-    @property
-    def scope(self) -> str:
-        """As configured."""
-        return self.config.critic_scope
+    def network(self, group: str, name: str, width: int) -> Any:
+        """The agents' network, or an ensemble of them."""
+        size = self.config.ensemble_size
+        if size == 1:
+            return super().network(group, name, width)
+        members = [policies.network(self, group, name, width) for _ in range(size)]
+        # What a network reads of its group beside observations is its own state.
+        seen = {(group, *((key,) if isinstance(key, str) else key)) for key in self._seen(group)}
+        own = [key for key in members[0].in_keys if isinstance(key, tuple) and key not in seen]
+        return SubPolicies(members, group, states=own)
 
-    def action_value(self, group: str) -> Any:
-        """Critic over the actions in scope, and the global state or the observations (or both)."""
-        return critics.action_value(
-            self,
-            group,
-            scope=self.scope,
-            share_params=self.config.share_param_critic,
-            with_observations=self.config.state_and_observations,
-        )
+    def _seen(self, group: str) -> list[Any]:
+        return list(self.observation_spec[group].keys(True, True))
+
+    def process_env_fun(
+        self, env_fun: Callable[[], TransformedEnv]
+    ) -> Callable[[], TransformedEnv]:
+        """Let the environment draw who plays which sub-policy, where there are several."""
+        size = self.config.ensemble_size
+        if size == 1:
+            return env_fun
+        return with_transform(env_fun, lambda: DrawSubPolicy(dict.fromkeys(self.group_map, size)))
+
+    def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
+        policy = super()._get_policy_for_collection(policy_for_loss, group, continuous)
+        if self.config.ensemble_size == 1 or self.config.evaluation_sub_policy < 0:
+            return policy
+        fixed = FixedSubPolicy(group, self.config.evaluation_sub_policy)
+        return TensorDictSequential(fixed, *policy)
 
 
 @dataclass
-class MaddpgConfig(DdpgConfig):
+class MaddpgConfig(CentralCriticConfig):
     """Hyperparameters of MADDPG."""
 
     ALGORITHM: ClassVar[type[MarlTdAlgorithm]] = Maddpg
 
-    critic_scope: str = "environment"
-    """Whose observations and actions a critic sees: environment (all groups), group, or agent (IDDPG)."""
-    state_and_observations: bool = False
-    """Where the task has a global state: critics see it and all observations, instead of the state alone."""
+    ensemble_size: int = 1
+    """Policy ensembles: sub-policies of each agent, >= 1 (K); each episode is played with a random one."""
+    evaluation_sub_policy: int = -1
+    """Sub-policy that evaluation plays, in [-1, ensemble_size); -1 for a random one per episode."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        check_choice("critic_scope", self.critic_scope, critics.SCOPES)
+        check_range("ensemble_size", self.ensemble_size, 1)
+        check_range("evaluation_sub_policy", self.evaluation_sub_policy, -1, self.ensemble_size - 1)
+
+    def loss_options(self) -> dict[str, Any]:
+        """The fields that the loss takes, by its argument names."""
+        return {**super().loss_options(), "ensemble_size": self.ensemble_size}

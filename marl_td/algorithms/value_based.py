@@ -8,10 +8,16 @@ from functools import partial
 from typing import Any, ClassVar
 
 from tensordict.nn import TensorDictModuleBase
-from torchrl.envs import Transform, TransformedEnv
+from torchrl.envs import TransformedEnv
 
 from marl_td import policies
-from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
+from marl_td.algorithms.base import (
+    MarlTdAlgorithm,
+    MarlTdConfig,
+    check_choice,
+    check_range,
+    with_transform,
+)
 from marl_td.collect.last_action import LastAction
 from marl_td.losses.q_learning import LOSS_FUNCTIONS, QLearningLoss
 from marl_td.losses.q_mixing import MixedQLoss
@@ -131,10 +137,3 @@ class ValueBased(MarlTdAlgorithm):
         own = {name: (group, key[1]) for name, key in entries.items() if isinstance(key, tuple)}
         loss.set_keys(**own)
         return loss
-
-
-def with_transform(
-    env_fun: Callable[[], TransformedEnv], make: Callable[[], Transform]
-) -> Callable[[], TransformedEnv]:
-    """What makes the environment, with a transform of its own behind the others."""
-    return lambda: env_fun().append_transform(make())

@@ -1,7 +1,7 @@
 """What an environment's transforms add to a step, as pure functions.
 
-Reward sums, first steps, hidden states and last actions: the compiled rollout cannot run transforms, it
-knows what these four do.
+Reward sums, first steps, hidden states, last actions and members of ensembles: the compiled rollout cannot
+run transforms, it knows what these five do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPri
 
 from marl_td.collect.last_action import NO_ACTION, LastAction, last_action
 from marl_td.collect.nested import Path, as_path
+from marl_td.collect.sub_policy import DrawSubPolicy, draw_sub_policy
 from marl_td.models.compiling import NotCompilable
+from marl_td.models.sub_policies import SUB_POLICY
 from marl_td.tasks.adapters.tracing import Untraceable
 from marl_td.tasks.vector_env import Entries, VectorEnv
 
@@ -35,6 +37,7 @@ class Bookkeeping:
         self.init_key: Path | None = None
         self.primers: dict[Path, tuple[tuple[int, ...], float]] = {}
         self.last_actions: dict[str, bool] = {}
+        self.ensembles: dict[str, int] = {}
         transforms: list[Any] = []
         self.observation_spec = env.observation_spec
         while isinstance(env, TransformedEnv):
@@ -54,6 +57,8 @@ class Bookkeeping:
             self._add_primers(transform)
         elif type(transform) is LastAction:
             self.last_actions.update(transform.groups)
+        elif type(transform) is DrawSubPolicy:
+            self.ensembles.update(transform.sizes)
         else:
             raise NotCompilable(f"the environment has the transform {type(transform).__name__}")
 
@@ -84,6 +89,9 @@ class Bookkeeping:
         for group in self.last_actions:
             shape = (n_envs, groups[group].n_agents)
             out[group, "last_action"] = torch.full(shape, NO_ACTION, device=device)
+        for group, size in self.ensembles.items():
+            shape = (n_envs, groups[group].n_agents)
+            out[group, SUB_POLICY] = draw_sub_policy(size, shape, device)
         return out
 
     def after_step(self, before: Entries, following: Entries, action: dict[str, Tensor]) -> Entries:
@@ -101,6 +109,8 @@ class Bookkeeping:
         for group, mortal in self.last_actions.items():
             alive = following[group, "mask"] if mortal else None
             out[group, "last_action"] = last_action(action[group], alive)
+        for group in self.ensembles:
+            out[group, SUB_POLICY] = before[group, SUB_POLICY]
         return out
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,6 +55,9 @@ Step = tuple[Tensor, dict[str, list[Tensor]], dict[str, Tensor], list[Tensor]]
 class CompiledUpdate:
     """Optimiser steps of one group of agents.
 
+    A loss that is stepped less often than others (``loss.delays``) has a graph of the steps without it: its
+    optimiser is not touched there, its gradient is not computed, and its last norm is reported.
+
     Args:
         loss: its loss module; ``compute`` is traced.
         optimisers: one Adam per loss name; every loss name of theirs is minimised.
@@ -88,7 +92,10 @@ class CompiledUpdate:
         self.names: list[str] = []
         self._shapes: Shapes = {}
         self._inner: tuple[int, ...] = ()  # of the stored rows: steps, where a row is a sequence
-        self._step = Compiled("update", self._gradients, backend, self._changed)
+        self.backend = backend
+        self.n_steps = 0
+        self._graphs: dict[tuple[str, ...], Compiled[Step]] = {}
+        self._norms = {name: torch.zeros((), device=device) for name in loss.delays}
 
     def run(self, n_updates: int) -> TensorDict:
         """``n_updates`` optimiser steps; metrics ``[n_updates]`` of each."""
@@ -111,13 +118,27 @@ class CompiledUpdate:
     @property
     def compile_seconds(self) -> float:
         """What compiling took so far."""
-        return self._step.seconds
+        return sum(graph.seconds for graph in self._graphs.values())
 
     # ------------------------------------------------------------------ parts
     def _changed(self) -> Iterator[Tensor]:
         """Every tensor that the graph may change: running statistics, and PopArt's output layer."""
         yield from self.loss.parameters()
         yield from self.loss.buffers()
+        yield from self._norms.values()
+
+    def _due(self) -> tuple[str, ...]:
+        """The losses whose optimisers are due at the coming step."""
+        self.n_steps += 1
+        delays = self.loss.delays
+        return tuple(name for name in self.adams if self.n_steps % delays.get(name, 1) == 0)
+
+    def _graph(self, due: tuple[str, ...]) -> Compiled[Step]:
+        """The graph of the gradients of the losses ``due``."""
+        if due not in self._graphs:
+            gradients = partial(self._gradients, due)
+            self._graphs[due] = Compiled("update", gradients, self.backend, self._changed)
+        return self._graphs[due]
 
     def _sample_and_step(self, entries: Entries) -> Tensor:
         """One optimiser step on a minibatch, whose priorities go back to the sampler; its metrics."""
@@ -126,15 +147,18 @@ class CompiledUpdate:
         index = torch.as_tensor(index)
         prioritised = isinstance(sampler, ProportionalSampler)
         weight = (info["priority_weight"],) if prioritised else ()
-        metrics, gradients, divisors, priority = self._step(entries, index, *weight)
-        for name, adam in self.adams.items():
-            adam(gradients[name], divisors.get(name))
+        due = self._due()
+        metrics, gradients, divisors, priority = self._graph(due)(entries, index, *weight)
+        for name in due:
+            self.adams[name](gradients[name], divisors.get(name))
         if prioritised:
             sampler.update_priority(index, *priority)
         return metrics
 
-    def _gradients(self, entries: Entries, index: Tensor, *weight: Tensor) -> Step:
-        """Gradients and metrics of the rows ``index``; with importance weights ``[k]``, priorities too."""
+    def _gradients(
+        self, due: tuple[str, ...], entries: Entries, index: Tensor, *weight: Tensor
+    ) -> Step:
+        """Gradients of the losses ``due`` on the rows ``index``; with weights ``[k]``, priorities too."""
         rows = {key: value[index] for key, value in entries.items()}
         batch_size = (*index.shape, *self._inner)
         if weight:
@@ -142,14 +166,14 @@ class CompiledUpdate:
             rows["priority_weight",] = weight[0].reshape(-1, *ones).expand(batch_size)
         batch = nest(rows, self._shapes, batch_size, index.device)
         values = self.loss.compute(batch)
-        params = [param for adam in self.adams.values() for param in adam.params]
-        total = torch.stack([values[name] for name in self.adams]).sum()
+        params = [param for name in due for param in self.adams[name].params]
+        total = torch.stack([values[name] for name in due]).sum()
         found = list(torch.autograd.grad(total, params))
         metrics = {name: value.detach() for name, value in values.items() if name != "priority"}
         gradients, divisors = {}, {}
-        for name, adam in self.adams.items():
-            own, found = found[: len(adam.params)], found[len(adam.params) :]
-            own = [gradient.contiguous() for gradient in own]
+        for name in due:
+            n_params = len(self.adams[name].params)
+            own, found = [gradient.contiguous() for gradient in found[:n_params]], found[n_params:]
             norm = torch.stack([gradient.square().sum() for gradient in own]).sum().sqrt()
             metrics[f"grad_norm_{name}"] = norm
             if self.clip.limit is not None and self.clip.by_norm:
@@ -157,8 +181,13 @@ class CompiledUpdate:
             elif self.clip.limit is not None:
                 own = [gradient.clamp(-self.clip.limit, self.clip.limit) for gradient in own]
             gradients[name] = own
-        self.names = list(metrics)
-        row = torch.stack([value.float() for value in metrics.values()])
+        for name, norm in self._norms.items():
+            if name in due:
+                norm.copy_(metrics[f"grad_norm_{name}"])
+            else:
+                metrics[f"grad_norm_{name}"] = norm.clone()
+        self.names = sorted(metrics)
+        row = torch.stack([metrics[name].float() for name in self.names])
         error = [values["priority"].detach()] if weight else []
         return row, gradients, divisors, [self.loss.item_priority(batch, e) for e in error]
 
