@@ -5,27 +5,24 @@ A family base (PPO, DDPG, Q-mixing) stands beside this file; an algorithm is one
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
-import torch
 from benchmarl.algorithms.common import Algorithm, AlgorithmConfig
-from benchmarl.experiment import Experiment
 from tensordict import TensorDictBase
 from torchrl.data import ReplayBuffer
 from torchrl.envs import Transform, TransformedEnv
 from torchrl.objectives import LossModule
 
 from marl_td.algorithms.callbacks import DelayedSteps, JointKeys, add_callback
+from marl_td.algorithms.checks import check_ensemble, check_finite, warn_of_unused
 from marl_td.algorithms.replay import replay_buffer
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.losses.targets import TargetUpdater
 
 Scope = Literal["group", "environment"]
-
-NETWORK_OUTPUTS = ("action", "log_prob", "logits", "loc", "scale", "parameter")
+AlgorithmT = TypeVar("AlgorithmT", bound="MarlTdAlgorithm")
 
 
 class MarlTdAlgorithm(Algorithm):
@@ -40,11 +37,27 @@ class MarlTdAlgorithm(Algorithm):
 
     def __init__(self, experiment: Any, config: MarlTdConfig) -> None:
         self.config = config
+        self.trainers: Mapping[str, Any] = {}
         super().__init__(experiment)
+        check_ensemble(experiment.algorithm_config)
         self._check_actions()
-        _warn_of_unused(experiment)
+        warn_of_unused(experiment)
         if self.needs_joint_keys:
             add_callback(experiment, JointKeys())
+
+    def trained_by(self, group: str, kind: type[AlgorithmT]) -> AlgorithmT:
+        """The algorithm that trains ``group``: this one, or another of an ensemble.
+
+        Raises:
+            ValueError: if it is not of ``kind``, so that its actors are of no use here.
+        """
+        trainer = self.trainers.get(group, self)
+        if not isinstance(trainer, kind):
+            raise ValueError(
+                f"a critic of {type(self).__name__} sees group '{group}', whose actors "
+                f"{type(trainer).__name__} trains: they are of another kind. Set critic_scope=group."
+            )
+        return trainer
 
     # ------------------------------------------------------------------ specs
     @property
@@ -205,18 +218,6 @@ class OffPolicyConfig(MarlTdConfig):
         check_range("priority_eta", self.priority_eta, 0.0, 1.0)
 
 
-def _warn_of_unused(experiment: Any) -> None:
-    """Say which settings of ours BenchMARL's own experiment does not know."""
-    names: list[str] = getattr(experiment.config, "unused", list)()
-    if names and type(experiment) is Experiment:
-        listed = ", ".join(f"experiment.{name}" for name in names)
-        warnings.warn(
-            f"{listed} has no effect in BenchMARL's own experiment; run `marl-td train` (or "
-            "marl_td.training.experiment.Experiment), or leave it out.",
-            stacklevel=2,
-        )
-
-
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
     choices = list(choices)
@@ -231,36 +232,16 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
         raise ValueError(f"{name} must be {limit}; got {value:g}.")
 
 
-def check_finite(batch: TensorDictBase) -> None:
-    """Raise if any floating entry of a collected batch is NaN or infinite, naming key and index.
-
-    One host synchronisation per collected batch.
-    """
-    floats = {
-        key: value
-        for key, value in batch.items(include_nested=True, leaves_only=True)
-        if value.is_floating_point()
-    }
-    # A sum is finite only if all its terms are, and is the quickest look at them; it may overflow, too.
-    if bool(torch.stack([value.sum() for value in floats.values()]).isfinite().all()):
-        return
-    bad = [key for key, value in floats.items() if not bool(value.isfinite().all())]
-    if not bad:
-        return
-    # What the environment gave is the cause, what a network made of it the consequence.
-    key = min(bad, key=lambda key: (key if isinstance(key, str) else key[-1]) in NETWORK_OUTPUTS)
-    value = floats[key]
-    where = (~value.isfinite()).nonzero()[0].tolist()
-    name = key if isinstance(key, str) else ".".join(key)
-    raise ValueError(
-        f"'{name}' is {value[tuple(where)].item()} at index {where} (environment, step, ...) "
-        "of the collected batch. Look at the environment's outputs for this entry, or lower "
-        "the learning rate if it is an action or log-probability."
-    )
-
-
 def with_transform(
     env_fun: Callable[[], TransformedEnv], make: Callable[[], Transform]
 ) -> Callable[[], TransformedEnv]:
-    """What makes the environment, with a transform of its own behind the others."""
-    return lambda: env_fun().append_transform(make())
+    """What makes the environment, with a transform added unless there is one that writes the same."""
+
+    def build() -> TransformedEnv:
+        env, transform = env_fun(), make()
+        same = [t for t in env.transform if type(t) is type(transform)]
+        if any(t.out_keys == transform.out_keys for t in same):
+            return env
+        return env.append_transform(transform)
+
+    return build

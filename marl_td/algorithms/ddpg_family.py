@@ -133,10 +133,13 @@ class DdpgFamily(MarlTdAlgorithm):
     def target_actors(self, group: str) -> dict[str, GroupActor]:
         """Target actors of the groups that the critic of ``group`` sees, in its order; built once each."""
         names = [name for name, _ in critics.scope_groups(self, group, self.scope)]
-        for name in names:
-            if name not in self._target_actors:
-                self._target_actors[name] = target_copy(self.group_actor(name))
-        return {name: self._target_actors[name] for name in names}
+        return {name: self.trained_by(name, DdpgFamily).target_actor(name) for name in names}
+
+    def target_actor(self, group: str) -> GroupActor:
+        """Target actor of ``group``, which this algorithm trains; built once."""
+        if group not in self._target_actors:
+            self._target_actors[group] = target_copy(self.group_actor(group))
+        return self._target_actors[group]
 
     # ------------------------------------------------------------- BenchMARL
     def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:

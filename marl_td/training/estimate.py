@@ -8,6 +8,7 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from marl_td.algorithms.ensemble import algorithm_of
 from marl_td.algorithms.ppo_family import PpoFamily
 from marl_td.collect.nested import Shapes, entries_of, nest, shapes_of
 from marl_td.losses.ppo import MAPPOLoss
@@ -68,6 +69,7 @@ def compile_estimate(algorithm: Any, group: str) -> None:
     Warns:
         CompileWarning: if it cannot be compiled; it is computed as before then.
     """
+    algorithm = algorithm_of(algorithm, group)
     if not isinstance(algorithm, PpoFamily):
         return
     loss, _ = algorithm.get_loss_and_updater(group)

@@ -21,11 +21,14 @@ from benchmarl.models import model_config_registry
 from benchmarl.models.common import ModelConfig, SequenceModelConfig
 
 import marl_td
+from marl_td.algorithms.ensemble import EnsembleConfig
 from marl_td.tasks.registry import suggest
 from marl_td.training.config import RunConfig
 from marl_td.training.files import write_atomic
 
 CONFIG_FILE = "config.yaml"
+ENSEMBLE = "marl_td.ensemble"
+"""Name of a run with an algorithm for each group; not one of the registry, which holds single ones."""
 MACHINE_FIELDS = ("save_folder", "restore_file")
 """Experiment settings that say where a run lies; a copied run folder must not point back."""
 
@@ -69,7 +72,7 @@ class RunSettings:
             "algorithm": self.algorithm,
             "task": self.task,
             "seed": self.seed,
-            "algorithm_config": _plain(vars(self.algorithm_config)),
+            "algorithm_config": _describe_algorithm(self.algorithm_config),
             "task_config": _plain(self.task_config.config),
             "experiment_config": _plain(experiment),
             "model_config": _describe_model(self.model_config),
@@ -86,14 +89,13 @@ class RunSettings:
         """
         marl_td.register()
         data = _read(path)
-        algorithm = _registered(algorithm_config_registry, data["algorithm"], "algorithm", path)
         task = _registered(task_config_registry, data["task"], "task", path)
         experiment = {**data["experiment_config"], **dict.fromkeys(MACHINE_FIELDS)}
         return RunSettings(
             algorithm=data["algorithm"],
             task=data["task"],
             seed=data["seed"],
-            algorithm_config=_build(algorithm, data["algorithm_config"], path),
+            algorithm_config=_algorithm(data["algorithm"], data["algorithm_config"], path),
             task_config=task.get_task(data["task_config"]),
             experiment_config=_build(RunConfig, experiment, path),
             model_config=_model(data["model_config"], path),
@@ -104,7 +106,7 @@ class RunSettings:
 def describe(experiment: Any) -> RunSettings:
     """The settings of an experiment object, with the registry names of its parts."""
     return RunSettings(
-        algorithm=_name_of(type(experiment.algorithm_config), algorithm_config_registry),
+        algorithm=_algorithm_name(experiment.algorithm_config),
         task=f"{experiment.task.env_name().lower()}/{experiment.task.name.lower()}",
         seed=experiment.seed,
         algorithm_config=experiment.algorithm_config,
@@ -171,6 +173,36 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
+
+
+def _algorithm_name(config: AlgorithmConfig) -> str:
+    if isinstance(config, EnsembleConfig):
+        return ENSEMBLE
+    return _name_of(type(config), algorithm_config_registry)
+
+
+def _describe_algorithm(config: AlgorithmConfig) -> dict[str, Any]:
+    """Its fields; of an ensemble the name and the fields of each group's algorithm."""
+    if not isinstance(config, EnsembleConfig):
+        return dict(_plain(vars(config)))
+    return {
+        group: {"algorithm": _algorithm_name(own), "algorithm_config": _describe_algorithm(own)}
+        for group, own in config.algorithm_configs_map.items()
+    }
+
+
+def _algorithm(name: str, values: dict[str, Any], path: Path) -> AlgorithmConfig:
+    if name == ENSEMBLE:
+        return EnsembleConfig(
+            {
+                group: _algorithm(own["algorithm"], own["algorithm_config"], path)
+                for group, own in values.items()
+            }
+        )
+    config: AlgorithmConfig = _build(
+        _registered(algorithm_config_registry, name, "algorithm", path), values, path
+    )
+    return config
 
 
 def _describe_model(model: ModelConfig) -> dict[str, Any]:

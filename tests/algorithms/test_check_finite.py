@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from marl_td.algorithms.base import check_finite
+from marl_td.algorithms.checks import check_finite
 
 
 def batch(**entries):

@@ -1,0 +1,62 @@
+"""Checks of the experiment around an algorithm, and of the batches that it is given."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from benchmarl.algorithms.ensemble import EnsembleAlgorithmConfig
+from benchmarl.experiment import Experiment
+from tensordict import TensorDictBase
+
+NETWORK_OUTPUTS = ("action", "log_prob", "logits", "loc", "scale", "parameter")
+
+
+def check_ensemble(config: Any) -> None:
+    """Refuse BenchMARL's own ensemble, which would train copies of our networks that nobody plays."""
+    if type(config) is EnsembleAlgorithmConfig:
+        raise ValueError(
+            "BenchMARL's EnsembleAlgorithmConfig cannot hold algorithms of marl_td; take "
+            "marl_td.algorithms.ensemble.EnsembleConfig, which has the same arguments."
+        )
+
+
+def warn_of_unused(experiment: Any) -> None:
+    """Say which settings of ours BenchMARL's own experiment does not know."""
+    names: list[str] = getattr(experiment.config, "unused", list)()
+    if names and type(experiment) is Experiment:
+        listed = ", ".join(f"experiment.{name}" for name in names)
+        warnings.warn(
+            f"{listed} has no effect in BenchMARL's own experiment; run `marl-td train` (or "
+            "marl_td.training.experiment.Experiment), or leave it out.",
+            stacklevel=2,
+        )
+
+
+def check_finite(batch: TensorDictBase) -> None:
+    """Raise if any floating entry of a collected batch is NaN or infinite, naming key and index.
+
+    One host synchronisation per collected batch.
+    """
+    floats = {
+        key: value
+        for key, value in batch.items(include_nested=True, leaves_only=True)
+        if value.is_floating_point()
+    }
+    # A sum is finite only if all its terms are, and is the quickest look at them; it may overflow, too.
+    if bool(torch.stack([value.sum() for value in floats.values()]).isfinite().all()):
+        return
+    bad = [key for key, value in floats.items() if not bool(value.isfinite().all())]
+    if not bad:
+        return
+    # What the environment gave is the cause, what a network made of it the consequence.
+    key = min(bad, key=lambda key: (key if isinstance(key, str) else key[-1]) in NETWORK_OUTPUTS)
+    value = floats[key]
+    where = (~value.isfinite()).nonzero()[0].tolist()
+    name = key if isinstance(key, str) else ".".join(key)
+    raise ValueError(
+        f"'{name}' is {value[tuple(where)].item()} at index {where} (environment, step, ...) "
+        "of the collected batch. Look at the environment's outputs for this entry, or lower "
+        "the learning rate if it is an action or log-probability."
+    )

@@ -1,0 +1,107 @@
+"""A different algorithm for each group."""
+
+import pytest
+import torch
+from benchmarl.algorithms.ensemble import EnsembleAlgorithmConfig
+from benchmarl.models.mlp import MlpConfig
+from benchmarl_runs import IGNORED, STATEFUL, Metrics
+from discrete_teams import teams_task
+
+from marl_td.algorithms.ensemble import EnsembleConfig
+from marl_td.registry import algorithm_config
+from marl_td.training.compose import compose
+from marl_td.training.settings import RunSettings
+
+pytestmark = IGNORED
+
+PAIRS = {
+    "on-policy": ("mappo", "mappo"),
+    "deterministic": ("maddpg", "matd3"),
+    "value-based": ("qmix", "vdn"),
+    "mixed": ("maddpg", "iql"),
+}
+
+
+def ensemble(red, blue, **options):
+    """Both teams' algorithms, with fields of the second one's that only it has."""
+    return EnsembleConfig(
+        {"red": algorithm_config(red)(), "blue": algorithm_config(blue)(**options)}
+    )
+
+
+@pytest.mark.parametrize("model", [None, STATEFUL], ids=["mlp", "gru"])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_every_group_is_trained_by_its_own(pair, model, small_experiment):
+    red, blue = PAIRS[pair]
+    if pair == "mixed":  # a central critic over both teams would need both teams' actors
+        config = EnsembleConfig(
+            {"red": algorithm_config(red)(critic_scope="group"), "blue": algorithm_config(blue)()}
+        )
+    else:
+        config = ensemble(red, blue)
+    metrics = Metrics()
+    experiment = small_experiment(
+        config,
+        teams_task(mortal=True),
+        callbacks=[metrics],
+        model=model,
+        off_policy_n_optimizer_steps=4,
+    )
+    members = experiment.algorithm.algorithms_map
+    for group, name in (("red", red), ("blue", blue)):
+        assert type(members[group]) is algorithm_config(name).ALGORITHM
+        assert experiment.losses[group] is members[group].get_loss_and_updater(group)[0]
+    before = {name: value.clone() for name, value in experiment.policy.named_parameters()}
+    experiment.run()
+    still = [
+        name
+        for name, value in experiment.policy.named_parameters()
+        if torch.equal(value, before[name])
+    ]
+    assert still == []
+    # The networks that collect are those that are trained.
+    for group in ("red", "blue"):
+        collected = {p.data_ptr() for p in experiment.group_policies[group].parameters()}
+        trained = {p.data_ptr() for p in experiment.losses[group].parameters()}
+        assert collected and collected <= trained
+    assert all(value.isfinite().all() for _, values in metrics.seen for value in values.values())
+
+
+def test_a_central_critic_sees_the_policies_that_are_trained(small_experiment):
+    experiment = small_experiment(ensemble("maddpg", "matd3"), teams_task())
+    red, blue = (experiment.losses[group] for group in ("red", "blue"))
+    # Target actors are in both losses the ones that their own group's loss moves.
+    assert red._target_actors["blue"] is blue.target_actor
+    assert blue._target_actors["red"] is red.target_actor
+    assert red.target_actor is not blue.target_actor
+
+
+def test_actors_of_another_kind_are_refused(small_experiment):
+    with pytest.raises(
+        ValueError, match=r"sees group 'blue', whose actors Iql trains.*critic_scope=group"
+    ):
+        small_experiment(ensemble("maddpg", "iql"), teams_task())
+
+
+def test_benchmarls_own_ensemble_is_refused(small_experiment):
+    config = EnsembleAlgorithmConfig(
+        {"red": algorithm_config("mappo")(), "blue": algorithm_config("mappo")()}
+    )
+    with pytest.raises(ValueError, match=r"take marl_td\.algorithms\.ensemble\.EnsembleConfig"):
+        small_experiment(config, teams_task())
+
+
+def test_groups_must_be_the_environments(small_experiment):
+    config = EnsembleConfig({"red": algorithm_config("mappo")()})
+    with pytest.raises(ValueError, match="do not match"):
+        small_experiment(config, teams_task())
+
+
+def test_settings_are_saved_and_read_back(tmp_path):
+    settings = compose(["algorithm=marl_td/mappo", "task=marl_td/matrix_game"])
+    settings.algorithm = "marl_td.ensemble"
+    settings.algorithm_config = ensemble("mappo", "mappo", clip_epsilon=0.1)
+    settings.save(tmp_path / "config.yaml")
+    again = RunSettings.load(tmp_path / "config.yaml")
+    assert again.algorithm_config == settings.algorithm_config
+    assert isinstance(again.model_config, MlpConfig)
