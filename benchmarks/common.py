@@ -30,6 +30,11 @@ def settings(**overrides: Any) -> ExperimentConfig:
     return config
 
 
+def everything_on(device: str) -> dict[str, str]:
+    """Settings that put environments, networks and replay on one device."""
+    return {f"{what}_device": device for what in ("sampling", "train", "buffer")}
+
+
 def mlp(*num_cells: int, activation: type[torch.nn.Module] = torch.nn.Tanh) -> MlpConfig:
     """Networks with the given hidden sizes."""
     return MlpConfig(

@@ -54,21 +54,25 @@ class Line(NamedTuple):
 def commands(args: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
     """Command of each library, and the steps it trains for: those that are slow train for less."""
     torch_side = [sys.executable, "-W", "ignore", str(HERE / "end_to_end_run.py")]
+    device = ["--device", args.device]
     if args.case == "agilerl":
         peer = [str(peer_python(PEERS, "agilerl")), str(HERE / "end_to_end_agilerl.py")]
         found = {
-            "marl_td": ([*torch_side, "marl_td", "agilerl"], args.frames),
-            "marl_td, own schedule": ([*torch_side, "marl_td", "agilerl_own"], args.own_frames),
+            "marl_td": ([*torch_side, "marl_td", "agilerl", *device], args.frames),
+            "marl_td, own schedule": (
+                [*torch_side, "marl_td", "agilerl_own", *device],
+                args.own_frames,
+            ),
             "AgileRL": (peer, args.peer_frames),
         }
         return {name: run for name, run in found.items() if not args.only or name in args.only}
     found = {
-        "marl_td": ([*torch_side, "marl_td", args.case], args.frames),
+        "marl_td": ([*torch_side, "marl_td", args.case, *device], args.frames),
         "BenchMARL, VMAS": (
-            [*torch_side, "benchmarl", args.case, "--task", "vmas"],
+            [*torch_side, "benchmarl", args.case, "--task", "vmas", *device],
             args.peer_frames,
         ),
-        "BenchMARL, our task": ([*torch_side, "benchmarl", args.case], args.peer_frames),
+        "BenchMARL, our task": ([*torch_side, "benchmarl", args.case, *device], args.peer_frames),
     }
     if args.case == "ppo" and args.jaxmarl:
         script = [
@@ -148,6 +152,7 @@ def main() -> None:
     parser.add_argument("--own-frames", type=int, default=60_000, help="steps of our own schedule")
     parser.add_argument("--peer-frames", type=int, default=60_000, help="of BenchMARL, AgileRL")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="of ours and BenchMARL")
     parser.add_argument("--threads", type=int, default=1, help="of ours and BenchMARL")
     parser.add_argument("--name", help="of the result files; default: the case")
     parser.add_argument("--goal", type=float, help="return, summed over agents and steps")

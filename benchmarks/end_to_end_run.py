@@ -22,7 +22,7 @@ from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Callback
 from benchmarl.experiment import Experiment as BenchmarlExperiment
-from common import episode_returns, mlp, settings
+from common import episode_returns, everything_on, mlp, settings
 from tensordict import TensorDictBase
 
 from marl_td import register
@@ -113,7 +113,9 @@ class Judged(Callback):
     def on_setup(self) -> None:
         """Environments of its own."""
         experiment = self.experiment
-        make = experiment.task.get_env_fun(self.n_episodes, True, 1_000_000, "cpu")
+        make = experiment.task.get_env_fun(
+            self.n_episodes, True, 1_000_000, experiment.config.sampling_device
+        )
         self.env, self.next, self.paused, self.paused_cpu = make(), self.interval, 0.0, 0.0
 
     def on_train_end(self, training_td: TensorDictBase, group: str) -> None:
@@ -136,6 +138,7 @@ def build(args: argparse.Namespace) -> BenchmarlExperiment:
         max_n_frames=args.frames,
         prefer_continuous_actions=args.case != "ppo",
         checkpoint_at_end=False,
+        **everything_on(args.device),
         **case["settings"],
     )
     algorithm = algorithm_config_registry[case["algorithm"][0 if ours else 1]].get_from_yaml()
@@ -160,6 +163,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=500_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--task", choices=["marl_td", "vmas"], default="marl_td")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", choices=["auto", "on", "off"], default="on")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

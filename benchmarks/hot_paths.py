@@ -6,8 +6,9 @@
 `collect`: milliseconds per step of all environments, policy included, on our tasks and on VMAS scenarios
 (in our adapter). Both collectors run the same environment and the same policy. `update`: milliseconds per
 optimiser step; BenchMARL's own algorithm and ours, same task, networks, batch size and optimiser settings,
-and ours with BenchMARL's uncompiled loop. CPU time of one thread; the peers take turns, and a ratio is the
-median over the turns. Writes `results/hot_paths_<what>.csv` and `.md`.
+and ours with BenchMARL's uncompiled loop. CPU time of one thread (`--device cuda`: by the clock, once the
+device is done); the peers take turns, and a ratio is the median over the turns. Writes
+`results/hot_paths_<what>.csv` and `.md`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.experiment import Experiment
-from common import RESULTS, markdown, mlp, settings, write_csv
+from common import RESULTS, everything_on, markdown, mlp, settings, write_csv
 
 from marl_td import register
 from marl_td.benchmarl_tasks import MarlTdTask
@@ -53,12 +54,14 @@ UPDATE = [
 ]
 
 
-def experiment(name: str, task: str, model: Any, n_envs: int, **options: Any) -> Experiment:
+def experiment(
+    name: str, task: str, model: Any, n_envs: int, device: str, **options: Any
+) -> Experiment:
     """A BenchMARL experiment that is ready to collect; ``options`` count for its kind of policy."""
     kind = "on" if name.endswith("mappo") else "off"
     sizes = {f"{kind}_policy_{key}": value for key, value in options.items()}
     sizes[f"{kind}_policy_n_envs_per_worker"] = n_envs
-    config = settings(prefer_continuous_actions=True, **sizes)
+    config = settings(prefer_continuous_actions=True, **everything_on(device), **sizes)
     algorithm = algorithm_config_registry[name].get_from_yaml()
     if name == "marl_td/qmix":
         algorithm = replace(algorithm, hypernet_layers=1)  # BenchMARL's mixer
@@ -73,21 +76,27 @@ def experiment(name: str, task: str, model: Any, n_envs: int, **options: Any) ->
         return Experiment(task_config, algorithm, model, 0, config)
 
 
-def turns(
-    peers: dict[str, Callable[[], None]], n_turns: int, seconds: float
-) -> dict[str, list[float]]:
-    """Milliseconds of CPU time per call of each peer, turn by turn; the first call is not counted."""
+def clock(device: str) -> float:
+    """Seconds on the processor, or of the clock when a GPU has done what it was given."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def turns(peers: dict[str, Callable[[], None]], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Milliseconds per call of each peer, turn by turn; the first call is not counted."""
     for call in peers.values():
         call()
         call()
     times: dict[str, list[float]] = {name: [] for name in peers}
-    for _ in range(n_turns):
+    for _ in range(args.turns):
         for name, call in peers.items():
-            n_calls, start = 0, time.process_time()
-            while time.process_time() - start < seconds:
+            n_calls, start, passed = 0, clock(args.device), 0.0
+            while passed < args.seconds:
                 call()
-                n_calls += 1
-            times[name].append(1e3 * (time.process_time() - start) / n_calls)
+                n_calls, passed = n_calls + 1, clock(args.device) - start
+            times[name].append(1e3 * passed / n_calls)
     return times
 
 
@@ -114,6 +123,7 @@ def collect(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             task,
             mlp(64, 64),
             n_envs,
+            args.device,
             collected_frames_per_batch=n_envs * n_steps,
         )
         start = time.perf_counter()
@@ -127,7 +137,7 @@ def collect(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         seconds = time.perf_counter() - start
         theirs = iter(run.collector)
         peers = {"compiled": lambda it=ours: next(it), "TorchRL": lambda it=theirs: next(it)}
-        times = turns(peers, args.turns, args.seconds)
+        times = turns(peers, args)
         case = {"task": task, "policy": algorithm, "envs": n_envs}
         yield {**row(case, times, n_steps), "compile s": f"{seconds:.0f}"}
 
@@ -152,7 +162,7 @@ def update(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for name in (f"marl_td/{algorithm}", algorithm):
             if model_name == "gru" and name == algorithm:
                 continue
-            runs[name] = filled(experiment(name, "simple_spread", own, 24, **options))
+            runs[name] = filled(experiment(name, "simple_spread", own, 24, args.device, **options))
         ours = runs[f"marl_td/{algorithm}"]
         start = time.perf_counter()
         compiled = compiled_update(ours, "agents")
@@ -163,7 +173,7 @@ def update(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for run in runs.values():
             label = "uncompiled" if run is ours else "BenchMARL"
             peers[label] = lambda r=run: r._optimizer_loop("agents")
-        times = turns(peers, args.turns, args.seconds)
+        times = turns(peers, args)
         case = {"algorithm": algorithm, "model": f"{model_name} {cells}", "rows": n_rows}
         yield {**row(case, times, 1), "compile s": f"{seconds:.0f}"}
 
@@ -173,17 +183,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["collect", "update"])
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.5, help="CPU time of one turn")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time of one turn")
+    parser.add_argument("--device", default="cpu", help="of environments, networks and replay")
     args = parser.parse_args()
     torch.set_num_threads(1)
     register()
     rows = []
+    stem = f"hot_paths_{args.what}" + ("" if args.device == "cpu" else f"_{args.device}")
     for found in {"collect": collect, "update": update}[args.what](args):
         print(found, flush=True)
         rows.append(found)
-        path = write_csv(f"hot_paths_{args.what}", rows)
+        path = write_csv(stem, rows)
         path.with_suffix(".md").write_text(markdown(rows) + "\n")
-    print(f"written: {RESULTS / f'hot_paths_{args.what}.md'}")
+    print(f"written: {RESULTS / stem}.md")
 
 
 if __name__ == "__main__":
