@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from benchmarl.utils import seed_everything
 
 from marl_td.collect.collector import make_collector
 from marl_td.models.compiling import is_worthwhile
+from marl_td.training.buffer_place import buffer_device
 from marl_td.training.check import check_experiment
 from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.periodic_evaluation import compiled_episodes
@@ -40,6 +42,7 @@ class RunSetup(BenchmarlExperiment):
         self._setup_name()
         self._setup_task()
         self._open_folder()
+        self._place_buffers()
         self._setup_algorithm()
         self._setup_collector()
         self.compiled_episodes = compiled_episodes(self, ROLLOUT_STEPS_TO_PAY)
@@ -90,6 +93,14 @@ class RunSetup(BenchmarlExperiment):
             make: Callable[[], Any] = self.env_func
             seed = self.seed
             self.env_func = lambda: _seeded(make(), seed)
+
+    def _place_buffers(self) -> None:
+        """Settle ``buffer_device=auto``; the settings that were given, and their file, still say auto."""
+        device = buffer_device(
+            self.config, self.test_env, len(self.group_map), on_policy=self.on_policy
+        )
+        if device != self.config.buffer_device:
+            self.config = replace(self.config, buffer_device=device)
 
     def _setup_collector(self) -> None:
         config = self.config
