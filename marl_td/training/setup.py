@@ -31,6 +31,7 @@ ROLLOUT_STEPS_TO_PAY = 8_000
 class RunSetup(BenchmarlExperiment):
     """The set-up of :class:`marl_td.training.experiment.Experiment`, step by step as in BenchMARL."""
 
+    config: Any
     env_func: Callable[[], Any]
     test_env: Any
 
