@@ -17,6 +17,8 @@ from marl_td.tasks.registry import suggest
 
 ALGORITHMS: dict[str, str] = {
     "mappo": "marl_td.algorithms.mappo:MappoConfig",
+    "ippo": "marl_td.algorithms.ippo:IppoConfig",
+    "happo": "marl_td.algorithms.happo:HappoConfig",
     "maddpg": "marl_td.algorithms.maddpg:MaddpgConfig",
     "iql": "marl_td.algorithms.iql:IqlConfig",
     "vdn": "marl_td.algorithms.vdn:VdnConfig",

@@ -20,7 +20,8 @@ from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.collector import CompiledCollector
 from marl_td.models.compiling import CompileWarning, NotCompilable
 from marl_td.registry import algorithm_config
-from marl_td.training.update import AdamStep, Clip, CompiledUpdate, compiled_update
+from marl_td.training.adam import AdamStep
+from marl_td.training.update import Clip, CompiledUpdate, compiled_update
 
 pytestmark = IGNORED
 
