@@ -111,8 +111,8 @@ class SequentialLoss(AdvantageLoss):
         everyone = log_prob.new_ones(log_prob.shape[-1]).bool()
         return sequential_factor(log_prob, old_log_prob, everyone, joint.get("mask", None)).detach()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SequentialLoss":
-        super()._apply(fn, recurse)
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> "SequentialLoss":  # type: ignore[override]
+        super()._apply(fn)
         if self.rows is not None:
             self.rows.tie()
         return self
