@@ -30,6 +30,8 @@ class MultiAgentLoss(LossModule):
         """Keys of the batch; nested keys are allowed."""
 
     out_keys: ClassVar[list[str]]
+    not_compilable: ClassVar[str | None] = None
+    """Why a whole update cannot be one graph, as the end of a sentence; None if it can."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ class HAPPOLoss(SequentialLoss, MAPPOLoss):
         distribution = self.distribution(tensordict)
         log_prob = distribution.log_prob(require(tensordict, self.tensor_keys.action))
         old_log_prob = require(tensordict, self.tensor_keys.sample_log_prob)
-        agent, earlier = self.turns.next()
+        agent, earlier, _ = self.turns.next()
         factor = self.factor(tensordict, log_prob, old_log_prob, earlier, mask).unsqueeze(-1)
         entropy = of_agent(entropy_of(distribution), agent)
         own, old, gained = (of_agent(x, agent) for x in (log_prob, old_log_prob, advantage))

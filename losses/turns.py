@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,17 @@ from marl_td.losses.functional.sequential import turn_position
 
 SEEDS_APART = 1_000_003
 """So many batches have orders of their own before those of the next seed begin."""
+
+
+class Turn(NamedTuple):
+    """One update of one agent."""
+
+    agent: Tensor
+    """Its index, int64 ``[]``."""
+    earlier: Tensor
+    """Who had a turn before it, bool ``[n_agents]``."""
+    n_before: Tensor
+    """Updates in this turn so far, int64 ``[]``."""
 
 
 class AgentTurns(nn.Module):
@@ -66,14 +77,16 @@ class AgentTurns(nn.Module):
         generator = torch.Generator().manual_seed(self.seed * SEEDS_APART + n_batches)
         return torch.randperm(self.n_agents, generator=generator)
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The agent of the next update, int64 ``[]``, and who had a turn before it, bool ``[n_agents]``."""
+    def next(self) -> Turn:
+        """Whose turn the next update is; counted while training."""
         position = turn_position(self.n_done, self.n_updates, self.n_agents)
+        first = -(-position * self.n_updates // self.n_agents)
         self.agent.copy_(self.order[position])
+        # The inverse of the order says where in it each agent stands.
+        turn = Turn(self.agent.clone(), self.order.argsort() < position, self.n_done - first)
         if self.training:
             self.n_done.add_(1)
-        # Where in the order each agent stands.
-        return self.agent.clone(), self.order.argsort() < position
+        return turn
 
 
 class AgentRows:

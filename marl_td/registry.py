@@ -19,6 +19,7 @@ ALGORITHMS: dict[str, str] = {
     "mappo": "marl_td.algorithms.mappo:MappoConfig",
     "ippo": "marl_td.algorithms.ippo:IppoConfig",
     "happo": "marl_td.algorithms.happo:HappoConfig",
+    "hatrpo": "marl_td.algorithms.hatrpo:HatrpoConfig",
     "maddpg": "marl_td.algorithms.maddpg:MaddpgConfig",
     "iql": "marl_td.algorithms.iql:IqlConfig",
     "vdn": "marl_td.algorithms.vdn:VdnConfig",

@@ -42,6 +42,12 @@ class SequentialFamily(PpoFamily):
         """Also where the factor counts other groups."""
         return super().needs_joint_keys or any(map(self.earlier_groups, self.group_map))
 
+    @property
+    def n_minibatches(self) -> int:
+        """Minibatches of one batch."""
+        settings = self.experiment_config
+        return -(-int(settings.train_batch_size(True)) // int(settings.train_minibatch_size(True)))
+
     def earlier_groups(self, group: str) -> list[str]:
         """Groups whose updates on a batch come before those of ``group``, and count in its factor."""
         if self.config.turn_scope == "group":
@@ -51,12 +57,10 @@ class SequentialFamily(PpoFamily):
 
     def loss_options(self, group: str) -> dict[str, Any]:
         """The turns of the group's agents."""
-        settings = self.experiment_config
-        n_minibatches = -(-settings.train_batch_size(True) // settings.train_minibatch_size(True))
         return {
             **super().loss_options(group),
             "n_agents": self.n_agents(group),
-            "n_updates": settings.n_optimizer_steps(True) * n_minibatches,
+            "n_updates": self.experiment_config.n_optimizer_steps(True) * self.n_minibatches,
             # Every group has orders of its own.
             "seed": self.experiment.seed * len(self.group_map) + list(self.group_map).index(group),
             "fixed_order": self.config.fixed_order,

@@ -207,6 +207,8 @@ def _straighten(loss: MultiAgentLoss) -> None:
 def _check(loss: Any, buffer: Any, device: Any) -> None:
     if not isinstance(loss, MultiAgentLoss):
         raise NotCompilable(f"the loss is {type(loss).__name__}, not one of marl_td")
+    if loss.not_compilable is not None:
+        raise NotCompilable(f"{type(loss).__name__} {loss.not_compilable}")
     sampler = type(buffer.sampler)
     if sampler not in SAMPLERS:
         raise NotCompilable(f"the replay buffer has a {sampler.__name__}")

@@ -9,7 +9,13 @@ from torch import nn
 from torch.distributions import Categorical
 from torchrl.data import Bounded
 from torchrl.data import Categorical as CategoricalSpec
-from torchrl.modules import MaskedCategorical, NormalParamExtractor, ProbabilisticActor, TanhNormal
+from torchrl.modules import (
+    MaskedCategorical,
+    MultiAgentMLP,
+    NormalParamExtractor,
+    ProbabilisticActor,
+    TanhNormal,
+)
 
 from marl_td.losses.ppo import MAPPOLoss
 
@@ -19,12 +25,19 @@ N_ACTIONS = 3
 D_ACTION = 2
 
 
-def actor(kind: str) -> ProbabilisticActor:
-    """Shared actor over the agents' rows: ``"discrete"``, ``"masked"`` or ``"continuous"``."""
+def actor(kind: str, own: int = 0) -> ProbabilisticActor:
+    """Actor over the agents' rows: ``"discrete"``, ``"masked"`` or ``"continuous"``.
+
+    One network for all of them, or one for each of ``own`` agents.
+    """
     keys = {"out_keys": [(GROUP, "action")], "return_log_prob": True}
     keys["log_prob_key"] = (GROUP, "log_prob")
     d_out = 2 * D_ACTION if kind == "continuous" else N_ACTIONS
-    net = nn.Sequential(nn.Linear(D_OBS, 8), nn.Tanh(), nn.Linear(8, d_out))
+    net: nn.Module = nn.Sequential(nn.Linear(D_OBS, 8), nn.Tanh(), nn.Linear(8, d_out))
+    if own:
+        net = MultiAgentMLP(
+            D_OBS, d_out, own, centralized=False, share_params=False, depth=1, num_cells=8
+        )
     module = TensorDictModule(net, [(GROUP, "observation")], [(GROUP, "logits")])
     if kind != "continuous":
         in_keys = {"logits": (GROUP, "logits")}
