@@ -81,7 +81,7 @@ class AgentTurns(nn.Module):
         """Whose turn the next update is; counted while training."""
         position = turn_position(self.n_done, self.n_updates, self.n_agents)
         first = -(-position * self.n_updates // self.n_agents)
-        self.agent.copy_(self.order[position])
+        self.agent.copy_(self.order.gather(0, position.reshape(1)).squeeze(0))
         # The inverse of the order says where in it each agent stands.
         turn = Turn(self.agent.clone(), self.order.argsort() < position, self.n_done - first)
         if self.training:

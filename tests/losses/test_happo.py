@@ -189,12 +189,7 @@ def test_dead_and_padded_entries_change_nothing():
 # ----------------------------------------------------------- other groups
 def test_another_group_that_was_updated_before_counts():
     """M of the first agent is what the other group's policy has changed, and carries no gradient to it."""
-    others = actor("discrete", own=2)
-    for part in others.modules():
-        for name in ("in_keys", "out_keys"):
-            keys = getattr(part, name, None)
-            if isinstance(keys, list):
-                setattr(part, name, [("others", *k[1:]) if k[0] == GROUP else k for k in keys])
+    others = actor("discrete", own=2, group="others")
     loss = small_happo(n_updates=N, earlier_groups={"others": others}, entropy_coeff=0.0)
     batch = batch_of(loss)
     joint = {
@@ -216,7 +211,7 @@ def test_another_group_that_was_updated_before_counts():
     out["loss_objective"].backward()
     assert all(p.grad is None for p in others.parameters())
     assert not any("others" in name for name in loss.state_dict())
-    with pytest.raises(KeyError, match=r"the batch has no entry \('joint', 'others'\)"):
+    with pytest.raises(KeyError, match=r"the batch has no entry .*joint.*others"):
         loss(batch.exclude("joint"))
 
 
@@ -252,6 +247,7 @@ def test_one_graph_for_all_agents_equals_eager(kind, backend):
     from marl_td.models.straight import require_straight
 
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     loss = small_happo(kind, n_updates=N, value_norm=ValueNorm())
     batch = batch_of(loss)
     require_straight(loss)
@@ -270,7 +266,7 @@ def test_one_graph_for_all_agents_equals_eager(kind, backend):
         for key, value in outs[0].items():
             torch.testing.assert_close(outs[1][key], value, rtol=1e-4, atol=1e-5, msg=key)
         assert int(other.turns.agent) == int(loss.turns.order[step])
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 1 or backend
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     for ours, theirs in zip(loss.actor.parameters(), other.actor.parameters(), strict=True):
         torch.testing.assert_close(theirs.grad, ours.grad, rtol=1e-3, atol=1e-5)
 
