@@ -1,74 +1,32 @@
-"""Multi-agent PPO with a central critic: the loss of MAPPO, and of IPPO with an independent critic."""
+"""Clipped multi-agent PPO: the losses of MAPPO and IPPO."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from tensordict import TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
-from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, require, run
-from marl_td.losses.functional.normalisation import normalise_advantage
-from marl_td.losses.functional.policy_gradient import (
-    clipped_objective,
-    clipped_value_error,
-    explained_variance,
-)
-from marl_td.losses.functional.returns import gae
-from marl_td.losses.trajectory import before_padding, real_steps, trajectory_values
-from marl_td.losses.value_norm import ValueNorm
+from marl_td.losses.advantage import AdvantageLoss, entropy_of
+from marl_td.losses.common import masked_mean, require
+from marl_td.losses.functional.policy_gradient import clipped_objective
 
 
-class MAPPOLoss(MultiAgentLoss):
+class MAPPOLoss(AdvantageLoss):
     """Clipped PPO for a group of agents (Yu et al. 2022, https://arxiv.org/abs/2103.01955).
-
-    First :meth:`estimate` adds advantages and value targets to a batch ``[n_envs, T]`` of consecutive steps;
-    then the loss is called on minibatches ``[*B]`` of it.
 
     Args:
         actor: reads observations; its distribution scores ``action`` ``[*B, n_agents, ...]``.
         critic: writes the ``value`` key ``[*B, n_agents, 1]``, in normalised units with a ``value_norm``.
         clip_epsilon: range of the probability ratio, in (0, 1).
         entropy_coeff: weight of the entropy bonus, >= 0.
-        critic_coeff: weight of the value loss, >= 0.
-        clip_value: range of the value's change, in the critic's units; None for no clipping.
-        huber_delta: where the value error becomes linear, in the critic's units; None for squared.
-        value_norm: running normalisation of value targets (or PopArt); None for none.
-        normalize_advantage: normalise advantages over the batch, counting alive entries only.
-        normalize_advantage_exclude_dims: dimensions of ``[n_envs, T, n_agents]`` with statistics of their
-            own; ``(-1,)`` normalises per agent.
-        mask_dead_values: leave dead agents out of the value loss too. By default the critic is trained on
-            them: while the team's return goes on, the values of the living bootstrap from theirs.
-        critic_states: keys of a recurrent critic's hidden state ``[*B, ...]``, which it reads before each
-            step and writes under ``"next"`` after it; empty for other critics.
-
-    Reads (defaults): ``action``, ``log_prob``, ``advantage``, ``value_target``, the critic's ``value`` and
-    its denormalised copy ``old_value``; if present the alive mask ``mask`` ``[*B, n_agents]`` and the padding
-    mask ``step_mask`` ``[*B, 1]`` (both true = counts).
+        options: of :class:`~marl_td.losses.advantage.AdvantageLoss`, which also says what is read.
 
     Writes ``loss_objective``, ``loss_critic`` and metrics ``entropy``, ``kl_approx``, ``clip_fraction``,
     ``explained_variance``.
 
     Raises:
-        ValueError: if ``clip_epsilon``, ``entropy_coeff`` or ``critic_coeff`` is out of range.
+        ValueError: if ``clip_epsilon`` or ``entropy_coeff`` is out of range.
     """
-
-    @dataclass
-    class _AcceptedKeys:
-        action: NestedKey = ("agents", "action")
-        sample_log_prob: NestedKey = ("agents", "log_prob")
-        value: NestedKey = ("agents", "state_value")
-        old_value: NestedKey = ("agents", "old_value")
-        advantage: NestedKey = ("agents", "advantage")
-        value_target: NestedKey = ("agents", "value_target")
-        reward: NestedKey = ("agents", "reward")
-        done: NestedKey = ("agents", "done")
-        terminated: NestedKey = ("agents", "terminated")
-        mask: NestedKey = ("agents", "mask")
-        step_mask: NestedKey = "step_mask"
 
     out_keys: ClassVar[list[str]] = [
         "loss_objective",
@@ -86,183 +44,51 @@ class MAPPOLoss(MultiAgentLoss):
         *,
         clip_epsilon: float = 0.2,
         entropy_coeff: float = 0.01,
-        critic_coeff: float = 1.0,
-        clip_value: float | None = 0.2,
-        huber_delta: float | None = 10.0,
-        value_norm: ValueNorm | None = None,
-        normalize_advantage: bool = True,
-        normalize_advantage_exclude_dims: tuple[int, ...] = (),
-        mask_dead_values: bool = False,
-        critic_states: Sequence[NestedKey] = (),
+        **options: Any,
     ) -> None:
-        super().__init__()
-        if not 0.0 < clip_epsilon < 1.0 or entropy_coeff < 0.0 or critic_coeff < 0.0:
+        super().__init__(actor, critic, **options)
+        if not 0.0 < clip_epsilon < 1.0 or entropy_coeff < 0.0:
             raise ValueError(
-                "`clip_epsilon` must lie in (0, 1), `entropy_coeff` and `critic_coeff` must not be "
-                f"negative; got {clip_epsilon}, {entropy_coeff} and {critic_coeff}."
+                "`clip_epsilon` must lie in (0, 1) and `entropy_coeff` must not be negative; got "
+                f"{clip_epsilon} and {entropy_coeff}."
             )
-        self.actor = actor
-        self.critic = critic
-        # Views of the actor's parts; the actor itself owns the parameters.
-        *layers, head = actor
-        self.__dict__["_actor_layers"] = layers
-        self.__dict__["_actor_head"] = head
         self.clip_epsilon = clip_epsilon
         self.entropy_coeff = entropy_coeff
-        self.critic_coeff = critic_coeff
-        self.clip_value = clip_value
-        self.huber_delta = huber_delta
-        self.value_norm = value_norm
-        self.normalize_advantage = normalize_advantage
-        self.normalize_advantage_exclude_dims = normalize_advantage_exclude_dims
-        self.mask_dead_values = mask_dead_values
-        self.critic_states = list(critic_states)
 
-    # --------------------------------------------------------------- estimate
-    def estimate(self, batch: TensorDictBase, *, gamma: float, lmbda: float) -> TensorDictBase:
-        """Add values, advantages and value targets to consecutive steps ``[n_envs, T]``, in place.
-
-        Values are denormalised before any return is computed. A step that terminated does not bootstrap;
-        a time limit, the end of the batch and the last real step before padding do.
-
-        Args:
-            batch: consecutive steps ``[T]`` or ``[n_envs, T]`` with agent-shaped signals under ``"next"``.
-                Of a recurrent critic's state the first entry of each row is read, if there is one.
-            gamma: discount in [0, 1].
-            lmbda: GAE's mixing in [0, 1].
-
-        Returns:
-            The same batch.
-
-        Raises:
-            KeyError: naming an entry that is missing.
-        """
-        for key, value in self.estimates(batch, gamma=gamma, lmbda=lmbda).items():
-            batch.set(key, value)
-        return batch
-
-    @torch.no_grad()
-    def estimates(
-        self, batch: TensorDictBase, *, gamma: float, lmbda: float
-    ) -> dict[NestedKey, Tensor]:
-        """What :meth:`estimate` adds, by key; only a recurrent critic's states are put into the batch.
-
-        This is what gets compiled.
-        """
-        keys = self.tensor_keys
-        raw, raw_next = trajectory_values(
-            self.critic, batch, value=keys.value, done=keys.done, states=self.critic_states
-        )
-        value = self.denormalise(raw.squeeze(-1))
-        reward = read(batch, next_key(keys.reward))
-        time = batch.batch_dims - 1
-        cut = before_padding(batch.get(keys.step_mask, None), reward, time)
-        advantage, value_target = gae(
-            reward,
-            value,
-            self.denormalise(raw_next.squeeze(-1)),
-            read(batch, next_key(keys.done)) | cut,
-            read(batch, next_key(keys.terminated)),
-            gamma=gamma,
-            lmbda=lmbda,
-            time_dim=time,
-        )
-        if self.normalize_advantage:
-            advantage = normalise_advantage(
-                advantage,
-                self._mask(batch, advantage, alive=True),
-                exclude_dims=self.normalize_advantage_exclude_dims,
-            )
-        return {
-            keys.value: raw,
-            keys.old_value: value.unsqueeze(-1),
-            keys.advantage: advantage.unsqueeze(-1),
-            keys.value_target: value_target.unsqueeze(-1),
-        }
-
-    def denormalise(self, value: Tensor) -> Tensor:
-        """Critic outputs ``[*B, n_agents]`` in units of the return."""
-        return value if self.value_norm is None else self.value_norm.denormalise(value)
-
-    # ---------------------------------------------------------------- compute
-    def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
-        """Losses and metrics from a minibatch ``[*B]``."""
-        advantage = read(tensordict, self.tensor_keys.advantage)
-        mask = self._mask(tensordict, advantage, alive=True)
-        value_mask = self._mask(tensordict, advantage, alive=self.mask_dead_values)
-        # The statistics move before the critic is run: PopArt changes its output layer in place.
-        value_target = self._normalised_target(tensordict, value_mask)
-        return {
-            **self._policy(tensordict, advantage, mask),
-            **self._value(tensordict, value_target, value_mask),
-        }
-
-    def _policy(
+    def policy(
         self, tensordict: TensorDictBase, advantage: Tensor, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        keys = self.tensor_keys
-        old_log_prob = require(tensordict, keys.sample_log_prob)
+        """Minus the mean clipped gain of all agents, minus the entropy bonus."""
         distribution = self.distribution(tensordict)
-        log_prob = distribution.log_prob(require(tensordict, keys.action))
+        log_prob = distribution.log_prob(require(tensordict, self.tensor_keys.action))
+        old_log_prob = require(tensordict, self.tensor_keys.sample_log_prob)
         gain = clipped_objective(log_prob, old_log_prob, advantage, clip_epsilon=self.clip_epsilon)
-        entropy = masked_mean(_entropy(distribution), mask)
+        return self._summary(gain, log_prob, old_log_prob, entropy_of(distribution), mask)
+
+    def _summary(
+        self,
+        gain: Tensor,
+        log_prob: Tensor,
+        old_log_prob: Tensor,
+        entropy: Tensor,
+        mask: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """The loss of unreduced gains, and how far the policy has moved; all ``[*B, n_agents]``."""
+        mean_entropy = masked_mean(entropy, mask)
         log_ratio = (log_prob - old_log_prob).detach()
         outside = ((log_ratio.exp() - 1.0).abs() > self.clip_epsilon).to(log_ratio.dtype)
         return {
-            "loss_objective": -masked_mean(gain, mask) - self.entropy_coeff * entropy,
-            "entropy": entropy,
+            "loss_objective": -masked_mean(gain, mask) - self.entropy_coeff * mean_entropy,
+            "entropy": mean_entropy,
             "kl_approx": masked_mean(log_ratio.exp() - 1.0 - log_ratio, mask),
             "clip_fraction": masked_mean(outside, mask),
         }
 
-    def distribution(self, tensordict: TensorDictBase) -> Any:
-        """The actor's action distribution over a batch ``[*B]``, which is left unchanged."""
-        inputs = tensordict.copy()
-        for layer in self._actor_layers:
-            inputs = layer(inputs)
-        return self._actor_head.get_dist(inputs)
 
-    def _value(
-        self, tensordict: TensorDictBase, value_target: Tensor, mask: Tensor | None
-    ) -> dict[str, Tensor]:
-        keys = self.tensor_keys
-        old_value = read(tensordict, keys.value)
-        if self.value_norm is not None and self.value_norm.rescales:
-            old_value = self.value_norm.normalise(read(tensordict, keys.old_value))
-        value = run(self.critic, tensordict, keys.value).squeeze(-1)
-        error = clipped_value_error(
-            value,
-            old_value,
-            value_target,
-            clip_epsilon=self.clip_value,
-            huber_delta=self.huber_delta,
-        )
-        return {
-            "loss_critic": self.critic_coeff * masked_mean(error, mask),
-            "explained_variance": explained_variance(value.detach(), value_target, mask),
-        }
+class IPPOLoss(MAPPOLoss):
+    """Independent PPO (de Witt et al. 2020, https://arxiv.org/abs/2011.09533).
 
-    def _normalised_target(self, tensordict: TensorDictBase, mask: Tensor | None) -> Tensor:
-        value_target = read(tensordict, self.tensor_keys.value_target)
-        if self.value_norm is None:
-            return value_target
-        if self.training:
-            self.value_norm.update(value_target, mask)
-        return self.value_norm.normalise(value_target)
-
-    def _mask(self, tensordict: TensorDictBase, like: Tensor, *, alive: bool) -> Tensor | None:
-        """Entries ``[*B, n_agents]`` that are real steps (of living agents), or None if all are."""
-        living = tensordict.get(self.tensor_keys.mask, None) if alive else None
-        steps = tensordict.get(self.tensor_keys.step_mask, None)
-        if steps is None:
-            return living
-        steps = real_steps(steps, like)
-        return steps if living is None else living & steps
-
-
-def _entropy(distribution: Any) -> Tensor:
-    """Entropy ``[*B, n_agents]``, by one reparametrised sample where there is no closed form."""
-    try:
-        return distribution.entropy()
-    except NotImplementedError:
-        return -distribution.log_prob(distribution.rsample())
+    Arguments and entries are those of :class:`MAPPOLoss`; its critic must see each agent's own observation
+    only. Every agent then learns from its own reward and its own values, and the others are a part of its
+    environment.
+    """

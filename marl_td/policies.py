@@ -58,7 +58,7 @@ def network(algorithm: Any, group: str, out_key: str, d_out: int) -> nn.Module:
         input_has_agent_dim=True,
         n_agents=n_agents,
         centralised=False,
-        share_params=algorithm.experiment_config.share_policy_params,
+        share_params=algorithm.share_policy_params,
         device=algorithm.device,
         action_spec=algorithm.action_spec,
     )

@@ -66,6 +66,14 @@ class MarlTdAlgorithm(Algorithm):
         scope = getattr(self.config, "critic_scope", "group")
         return scope == "environment" and len(self.group_map) > 1
 
+    @property
+    def share_policy_params(self) -> bool:
+        """Whether the agents of a group have one policy network, or one each."""
+        return bool(self.experiment_config.share_policy_params)
+
+    joint_entries: ClassVar[tuple[str, ...]] = ()
+    """What this algorithm reads of other groups beside their observations and actions."""
+
     def n_agents(self, group: str) -> int:
         """Number of agents in ``group``."""
         return len(self.group_map[group])

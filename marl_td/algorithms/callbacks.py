@@ -51,8 +51,8 @@ class JointKeys(Callback):
 
     BenchMARL hands each group a batch without the other groups. Central critics over all groups of the
     environment read ``("joint", group, ...)`` and the same under ``"next"``: each group's observation,
-    action, action mask and (recurrent policies) hidden state, ``[n_envs, T, n_agents, ...]``. These root
-    keys survive into every group's replay.
+    action, action mask, (recurrent policies) hidden state and what else the algorithm names,
+    ``[n_envs, T, n_agents, ...]``. These root keys survive into every group's replay.
     """
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
@@ -65,6 +65,8 @@ class JointKeys(Callback):
 
     def _kept(self, group: str) -> list[NestedKey]:
         """What the group's policy and the critics read of it."""
-        read = self.experiment.algorithm.get_policy_for_loss(group).in_keys
+        algorithm = self.experiment.algorithm
+        read = algorithm.get_policy_for_loss(group).in_keys
         own = [key[1:] for key in read if isinstance(key, tuple) and key[0] == group]
-        return [*self.experiment.observation_spec[group].keys(), *own, "action", "action_mask"]
+        seen = self.experiment.observation_spec[group].keys()
+        return [*seen, *own, "action", "action_mask", *algorithm.joint_entries]

@@ -1,4 +1,4 @@
-"""What MAPPO and its relatives share: stochastic actor, state-value critic, advantages, recurrent chunks."""
+"""What MAPPO and its relatives share: stochastic actor, critics V, advantages, recurrent chunks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
 
-from marl_td import policies, signals
+from marl_td import critics, policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
 from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
+from marl_td.losses.advantage import AdvantageLoss
 from marl_td.losses.common import next_key
 from marl_td.losses.ppo import MAPPOLoss
 from marl_td.losses.value_norm import PopArt, ValueNorm
@@ -21,15 +22,11 @@ ADVANTAGE_NORMS = ("none", "team", "agent")
 
 
 @dataclass
-class PpoConfig(MarlTdConfig):
-    """Hyperparameters of the PPO family."""
+class AdvantageConfig(MarlTdConfig):
+    """Hyperparameters of the algorithms with a stochastic actor and a critic V."""
 
     ON_POLICY: ClassVar[bool] = True
 
-    clip_epsilon: float = 0.2
-    """Range of the probability ratio, in (0, 1): epsilon. The paper advises at most 0.2."""
-    entropy_coef: float = 0.01
-    """Weight of the entropy bonus, >= 0."""
     critic_coef: float = 1.0
     """Weight of the value loss, >= 0."""
     lmbda: float = 0.95
@@ -59,20 +56,65 @@ class PpoConfig(MarlTdConfig):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_range("clip_epsilon", self.clip_epsilon, 1e-6, 0.999)
+        super().__post_init__()
         check_range("lmbda", self.lmbda, 0.0, 1.0)
         check_range("actor_gain", self.actor_gain, 1e-6)
         check_range("value_norm_beta", self.value_norm_beta, 0.0, 0.9999999)
-        for name in ("entropy_coef", "critic_coef", "clip_value", "huber_delta", "chunk_length"):
+        for name in ("critic_coef", "clip_value", "huber_delta", "chunk_length"):
             check_range(name, getattr(self, name), 0.0)
         check_choice("value_norm", self.value_norm, VALUE_NORMS)
         check_choice("advantage_norm", self.advantage_norm, ADVANTAGE_NORMS)
 
+    def loss_options(self) -> dict[str, Any]:
+        """What the loss is told of these, beside what every member of the family tells it."""
+        return {}
+
+
+@dataclass
+class PpoConfig(AdvantageConfig):
+    """Hyperparameters of PPO's clipped objective."""
+
+    clip_epsilon: float = 0.2
+    """Range of the probability ratio, in (0, 1): epsilon. The paper advises at most 0.2."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus, >= 0."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        check_range("clip_epsilon", self.clip_epsilon, 1e-6, 0.999)
+        check_range("entropy_coef", self.entropy_coef, 0.0)
+
+    def loss_options(self) -> dict[str, Any]:
+        """The clipped objective's."""
+        return {"clip_epsilon": self.clip_epsilon, "entropy_coeff": self.entropy_coef}
+
+
+@dataclass
+class CentralCriticConfig(AdvantageConfig):
+    """Settings of a central critic."""
+
+    critic_scope: str = "environment"
+    """What the critic sees: the global state or all groups (environment), its group, or its own agent."""
+    agent_specific_state: bool = False
+    """Append own observation and index to the critic's input (the paper's agent-specific state)."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        check_choice("critic_scope", self.critic_scope, critics.SCOPES)
+        if self.critic_scope == "agent" and self.agent_specific_state:
+            raise ValueError(
+                "agent_specific_state appends the agent's own observation to a central critic's input; "
+                "with critic_scope=agent there is nothing else. Leave one of them out."
+            )
+
 
 class PpoFamily(Chunks, MarlTdAlgorithm):
-    """Base of the algorithms that train a stochastic actor with PPO's clipped objective."""
+    """Base of the algorithms that train a stochastic actor on advantages from a critic V."""
 
     config: Any
+    LOSS: ClassVar[type[AdvantageLoss]] = MAPPOLoss
 
     def __init__(self, experiment: Any, config: MarlTdConfig) -> None:
         self.memories: dict[str, Memory] = {}
@@ -80,8 +122,19 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
         super().__init__(experiment, config)
 
     def state_value(self, group: str) -> Any:
-        """The critic of ``group``; what it sees is what tells the members of the family apart."""
-        raise NotImplementedError
+        """Central critic over the group, or over all groups of the environment."""
+        return critics.state_value(
+            self,
+            group,
+            scope=self.config.critic_scope,
+            share_params=self.config.share_param_critic,
+            agent_specific=self.config.agent_specific_state,
+        )
+
+    def loss_options(self, group: str) -> dict[str, Any]:
+        """Options of :attr:`LOSS` beside those that the whole family has."""
+        options: dict[str, Any] = self.config.loss_options()
+        return options
 
     def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
         return policies.stochastic(
@@ -97,14 +150,12 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
 
     def _get_loss(
         self, group: str, policy_for_loss: Any, continuous: bool
-    ) -> tuple[MAPPOLoss, bool]:
+    ) -> tuple[AdvantageLoss, bool]:
         config = self.config
         critic = self.state_value(group)
-        loss = MAPPOLoss(
+        loss = self.LOSS(
             policy_for_loss,
             critic,
-            clip_epsilon=config.clip_epsilon,
-            entropy_coeff=config.entropy_coef,
             critic_coeff=config.critic_coef,
             clip_value=config.clip_value or None,
             huber_delta=config.huber_delta or None,
@@ -113,6 +164,7 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
             normalize_advantage_exclude_dims=(-1,) if config.advantage_norm == "agent" else (),
             mask_dead_values=config.mask_dead_values,
             critic_states=state_keys(critic),
+            **self.loss_options(group),
         )
         self.memories[group] = Memory(loss.critic_states)
         names = ("action", "value_target", "advantage", "reward", "done", "terminated", "mask")
@@ -132,7 +184,7 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
             return PopArt(critic, n_agents, beta=beta)
         return ValueNorm(n_agents, beta=beta) if self.config.value_norm == "running" else None
 
-    def _get_parameters(self, group: str, loss: MAPPOLoss) -> dict[str, Iterable[Any]]:
+    def _get_parameters(self, group: str, loss: Any) -> dict[str, Iterable[Any]]:
         return {
             "loss_objective": list(loss.actor.parameters()),
             "loss_critic": list(loss.critic.parameters()),

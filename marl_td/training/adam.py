@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marl_td.losses.turns import AgentRows
 from marl_td.models.compiling import NotCompilable
 
 PLAIN_ADAM = {"weight_decay": 0, "amsgrad": False, "maximize": False, "differentiable": False}
@@ -60,15 +61,27 @@ class AdamStep:
     @torch.no_grad()
     def __call__(self, gradients: list[Tensor], divisor: Tensor | None = None) -> None:
         """Change the parameters in place; ``gradients``, in memory order, are divided by ``divisor``."""
-        self.count.add_(1)
+        self._move(self.params, gradients, self.means, self.squares, self.count, divisor)
+
+    def _move(
+        self,
+        params: list[Tensor],
+        gradients: list[Tensor],
+        means: list[Tensor],
+        squares: list[Tensor],
+        count: Tensor,
+        divisor: Tensor | None,
+    ) -> None:
+        """Count the step in ``count`` ``[]``, and move ``params``."""
+        count.add_(1)
         beta1, beta2 = self.betas
         torch._fused_adam_(
-            self.params,
+            params,
             gradients,
-            self.means,
-            self.squares,
+            means,
+            squares,
             [],
-            [self.count] * len(self.params),
+            [count] * len(params),
             lr=self.lr,
             beta1=beta1,
             beta2=beta2,
@@ -88,3 +101,69 @@ class AdamStep:
     def end(self) -> None:
         """After some updates: write the number of steps back into the optimiser's state."""
         torch._foreach_copy_(self.steps, [self.count] * len(self.steps))
+
+
+class AgentAdamStep(AdamStep):
+    """Adam on the rows of stacked parameters ``[n_agents, ...]``: that of the agent whose turn it is moves.
+
+    Gradients are taken of the stacks. The state of each row is a part of one tensor per stack.
+
+    Args:
+        optimiser: of the rows, agent by agent.
+        device: of the parameters.
+        rows: whose rows they are.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, device: Any, rows: AgentRows) -> None:
+        self.rows = rows
+        super().__init__(optimiser, device)
+        self.params = list(rows.stacked)
+
+    def bind(self) -> None:
+        """Put the states of the rows, where they have one yet, into one tensor per stack."""
+        state = self.optimiser.state
+        self.means = [torch.zeros_like(stack) for stack in self.rows.stacked]
+        self.squares = [torch.zeros_like(stack) for stack in self.rows.stacked]
+        self.counts = self.count.new_zeros(self.rows.turns.n_agents)
+        for agent, rows in enumerate(self.rows.rows):
+            for row, mean, square in zip(rows, self.means, self.squares, strict=True):
+                mine = state[row]
+                for name, whole in (("exp_avg", mean), ("exp_avg_sq", square)):
+                    if name in mine:
+                        whole[agent].copy_(mine[name])
+                    mine[name] = whole[agent]
+                mine.setdefault("step", torch.tensor(0.0))
+                self.counts[agent] = mine["step"]
+
+    @torch.no_grad()
+    def __call__(self, gradients: list[Tensor], divisor: Tensor | None = None) -> None:
+        """Change the agent's parameters in place."""
+        agent = int(self.rows.turns.agent)
+        parts = ([value[agent] for value in x] for x in (gradients, self.means, self.squares))
+        params: list[Tensor] = [row.data for row in self.rows.rows[agent]]
+        self._move(params, *parts, self.counts[agent], divisor)
+
+    def begin(self) -> None:
+        """Before some updates: take over the learning rate, and the state if it was loaded anew."""
+        self.lr = float(self.optimiser.param_groups[0]["lr"])
+        kept = self.optimiser.state[self.rows.rows[0][0]]["exp_avg"]
+        if kept.data_ptr() != self.means[0].data_ptr():
+            self.bind()
+
+    def end(self) -> None:
+        """After some updates: write the numbers of steps back into the optimiser's state."""
+        for rows, count in zip(self.rows.rows, self.counts.cpu(), strict=True):
+            for row in rows:
+                self.optimiser.state[row]["step"].copy_(count)
+
+
+def adam_step(optimiser: torch.optim.Optimizer, device: Any, loss: Any) -> AdamStep:
+    """Adam on the parameters of ``optimiser``, which may be the agents' rows of the loss's stacks.
+
+    Raises:
+        NotCompilable: if it is not a plain Adam with one group of parameters.
+    """
+    rows = getattr(loss, "rows", None)
+    if rows is not None and optimiser.param_groups[0]["params"][0] is rows.rows[0][0]:
+        return AgentAdamStep(optimiser, device, rows)
+    return AdamStep(optimiser, device)

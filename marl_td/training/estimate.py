@@ -1,4 +1,4 @@
-"""MAPPO's values, advantages and value targets of a collected batch as one compiled graph."""
+"""Values, advantages and value targets of a collected batch as one compiled graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from marl_td.algorithms.ensemble import algorithm_of
 from marl_td.algorithms.ppo_family import PpoFamily
 from marl_td.collect.nested import Shapes, entries_of, nest, shapes_of
-from marl_td.losses.ppo import MAPPOLoss
+from marl_td.losses.advantage import AdvantageLoss
 from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.vector_env import Entries
@@ -21,7 +21,7 @@ ESTIMATES_TO_PAY = 1_000
 
 
 class CompiledEstimate:
-    """:meth:`~marl_td.losses.ppo.MAPPOLoss.estimate`, compiled.
+    """:meth:`~marl_td.losses.advantage.AdvantageLoss.estimate`, compiled.
 
     Args:
         loss: whose ``estimates`` is traced.
@@ -34,7 +34,7 @@ class CompiledEstimate:
     """
 
     def __init__(
-        self, loss: MAPPOLoss, *, gamma: float, lmbda: float, backend: str = "inductor"
+        self, loss: AdvantageLoss, *, gamma: float, lmbda: float, backend: str = "inductor"
     ) -> None:
         if loss.critic_states or "is_init" in loss.critic.in_keys:
             raise NotCompilable("the critic is recurrent")
@@ -50,6 +50,7 @@ class CompiledEstimate:
         self._shapes, self._batch_size = shapes_of(batch), tuple(batch.batch_size)
         for key, value in self._compiled(entries_of(batch)).items():
             batch.set(key, value)
+        self.loss.begin_batch()
         return batch
 
     @property

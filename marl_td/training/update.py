@@ -27,7 +27,7 @@ from marl_td.losses.targets import FrozenView, TargetUpdater
 from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.vector_env import Entries
-from marl_td.training.adam import AdamStep
+from marl_td.training.adam import adam_step
 
 SAMPLERS = (RandomSampler, SamplerWithoutReplacement, ProportionalSampler)
 """What may choose the minibatches."""
@@ -86,7 +86,9 @@ class CompiledUpdate:
         _straighten(loss)
         self.loss = loss
         self.buffer = buffer
-        self.adams = {name: AdamStep(optimiser, device) for name, optimiser in optimisers.items()}
+        self.adams = {
+            name: adam_step(optimiser, device, loss) for name, optimiser in optimisers.items()
+        }
         self.target_updater = target_updater
         self.clip = clip
         self.names: list[str] = []
@@ -232,6 +234,8 @@ def _straighten(loss: MultiAgentLoss) -> None:
 def _check(loss: Any, buffer: Any, device: Any) -> None:
     if not isinstance(loss, MultiAgentLoss):
         raise NotCompilable(f"the loss is {type(loss).__name__}, not one of marl_td")
+    if loss.not_compilable is not None:
+        raise NotCompilable(f"{type(loss).__name__} {loss.not_compilable}")
     sampler = type(buffer.sampler)
     if sampler not in SAMPLERS:
         raise NotCompilable(f"the replay buffer has a {sampler.__name__}")

@@ -9,7 +9,13 @@ from torch import nn
 from torch.distributions import Categorical
 from torchrl.data import Bounded
 from torchrl.data import Categorical as CategoricalSpec
-from torchrl.modules import MaskedCategorical, NormalParamExtractor, ProbabilisticActor, TanhNormal
+from torchrl.modules import (
+    MaskedCategorical,
+    MultiAgentMLP,
+    NormalParamExtractor,
+    ProbabilisticActor,
+    TanhNormal,
+)
 
 from marl_td.losses.ppo import MAPPOLoss
 
@@ -19,17 +25,24 @@ N_ACTIONS = 3
 D_ACTION = 2
 
 
-def actor(kind: str) -> ProbabilisticActor:
-    """Shared actor over the agents' rows: ``"discrete"``, ``"masked"`` or ``"continuous"``."""
-    keys = {"out_keys": [(GROUP, "action")], "return_log_prob": True}
-    keys["log_prob_key"] = (GROUP, "log_prob")
+def actor(kind: str, own: int = 0, group: str = GROUP) -> ProbabilisticActor:
+    """Actor over the agents' rows: ``"discrete"``, ``"masked"`` or ``"continuous"``.
+
+    One network for all of them, or one for each of ``own`` agents.
+    """
+    keys = {"out_keys": [(group, "action")], "return_log_prob": True}
+    keys["log_prob_key"] = (group, "log_prob")
     d_out = 2 * D_ACTION if kind == "continuous" else N_ACTIONS
-    net = nn.Sequential(nn.Linear(D_OBS, 8), nn.Tanh(), nn.Linear(8, d_out))
-    module = TensorDictModule(net, [(GROUP, "observation")], [(GROUP, "logits")])
+    net: nn.Module = nn.Sequential(nn.Linear(D_OBS, 8), nn.Tanh(), nn.Linear(8, d_out))
+    if own:
+        net = MultiAgentMLP(
+            D_OBS, d_out, own, centralized=False, share_params=False, depth=1, num_cells=8
+        )
+    module = TensorDictModule(net, [(group, "observation")], [(group, "logits")])
     if kind != "continuous":
-        in_keys = {"logits": (GROUP, "logits")}
+        in_keys = {"logits": (group, "logits")}
         if kind == "masked":
-            in_keys["mask"] = (GROUP, "action_mask")
+            in_keys["mask"] = (group, "action_mask")
         return ProbabilisticActor(
             module,
             in_keys=in_keys,
@@ -39,11 +52,11 @@ def actor(kind: str) -> ProbabilisticActor:
             **keys,
         )
     split = TensorDictModule(
-        NormalParamExtractor(), [(GROUP, "logits")], [(GROUP, "loc"), (GROUP, "scale")]
+        NormalParamExtractor(), [(group, "logits")], [(group, "loc"), (group, "scale")]
     )
     return ProbabilisticActor(
         TensorDictSequential(module, split),
-        in_keys=[(GROUP, "loc"), (GROUP, "scale")],
+        in_keys=[(group, "loc"), (group, "scale")],
         spec=Bounded(-1.0, 1.0, (D_ACTION,)),
         distribution_class=TanhNormal,
         distribution_kwargs={"low": -1.0, "high": 1.0},

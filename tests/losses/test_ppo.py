@@ -387,11 +387,13 @@ def test_compiled_equals_eager(kind, norm, backend):
 
 # --------------------------------------------------------------- messages
 def test_messages():
-    for bad in ({"clip_epsilon": 1.0}, {"entropy_coeff": -0.1}, {"critic_coeff": -1.0}):
+    for bad in ({"clip_epsilon": 1.0}, {"entropy_coeff": -0.1}):
         with pytest.raises(
-            ValueError, match=r"`clip_epsilon` must lie in \(0, 1\), `entropy_coeff`"
+            ValueError, match=r"`clip_epsilon` must lie in \(0, 1\) and `entropy_coeff`"
         ):
             small_loss(**bad)
+    with pytest.raises(ValueError, match=r"`critic_coeff` must not be negative; got -1.0"):
+        small_loss(critic_coeff=-1.0)
     loss = small_loss()
     batch = estimated(loss)
     for key in ("advantage", "log_prob", "action", "value_target"):

@@ -12,6 +12,8 @@ from discrete_teams import teams_task
 from short_runs import short_experiment
 from toy_games import recall_task
 
+from marl_td.algorithms.happo import HappoConfig
+from marl_td.algorithms.hatrpo import HatrpoConfig
 from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.mappo import MappoConfig
 from marl_td.algorithms.pqn_vdn import PqnVdnConfig
@@ -117,6 +119,13 @@ ALGORITHMS = [
         lambda: QmixConfig(lmbda=0.5, **WINDOWS),
         {"model": STATEFUL, "task": recall_task()},
         id="qmix, GRU, windows",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(HappoConfig, {"on_policy_n_minibatch_iters": 4}, id="happo"),
+    pytest.param(
+        lambda: HappoConfig(chunk_length=4),
+        {"model": STATEFUL, "on_policy_n_minibatch_iters": 4},
+        id="happo, GRU",
         marks=pytest.mark.slow,
     ),
     pytest.param(PqnVdnConfig, {}, id="pqn_vdn"),
@@ -267,6 +276,31 @@ def test_what_cannot_be_compiled_is_named(tmp_path):
     experiment.losses["agents"] = torch.nn.Identity()
     with pytest.warns(CompileWarning, match="the loss is Identity, not one of marl_td"):
         assert compiled_update(experiment, "agents") is None
+
+
+def test_an_update_with_a_line_search_is_not_a_graph(tmp_path):
+    experiment = filled(tmp_path, HatrpoConfig())
+    with pytest.warns(CompileWarning, match="HATRPOLoss changes the policy by itself, with a line"):
+        assert compiled_update(experiment, "agents") is None
+
+
+def test_waiting_agents_keep_their_adam_in_a_graph(tmp_path):
+    """One agent after the other, from a state that was loaded: each has made its own number of steps."""
+    experiment = filled(tmp_path, HappoConfig(), on_policy_n_minibatch_iters=4)
+    optimiser = experiment.optimizers["agents"]["loss_objective"]
+    loss = experiment.losses["agents"]
+    for _ in range(3):
+        experiment._optimizer_loop("agents")
+    optimiser.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+    first, second = loss.turns.order.tolist()
+    update = update_of(experiment)
+    update.run(4)
+    states = [optimiser.state[rows[0]] for rows in loss.rows.rows]
+    assert [int(states[agent]["step"]) for agent in (first, second)] == [4, 3]
+    kept = states[first]["exp_avg"].clone()
+    update.run(1)
+    assert torch.equal(states[first]["exp_avg"], kept)
+    assert int(states[second]["step"]) == 4
 
 
 def test_long_sequences_are_not_written_out_in_a_graph(tmp_path):

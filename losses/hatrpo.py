@@ -1,0 +1,240 @@
+"""HATRPO: a trust-region step of one agent after the other."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from torch import Tensor
+
+from marl_td.losses.advantage import entropy_of
+from marl_td.losses.common import masked_mean, require
+from marl_td.losses.functional.trust_region import (
+    categorical_divergence,
+    conjugate_gradient,
+    hessian_product,
+    normal_divergence,
+    trust_region_step,
+)
+from marl_td.losses.sequential import SequentialLoss, of_agent
+from marl_td.losses.turns import Turn, stacked_parameters
+
+STEP_METRICS = (
+    "entropy",
+    "kl",
+    "accepted",
+    "step_fraction",
+    "improvement",
+    "expected_improvement",
+    "factor_deviation",
+)
+"""What is said of a trust-region step."""
+
+
+class Surroundings(NamedTuple):
+    """What does not change while an agent steps; all but ``old`` are ``[*B, 1]``."""
+
+    turn: Turn
+    action: Tensor
+    old_log_prob: Tensor
+    factor: Tensor
+    """M."""
+    advantage: Tensor
+    mask: Tensor | None
+    old: tuple[Tensor, ...]
+    """The distribution's parameters before the step."""
+
+
+class HATRPOLoss(SequentialLoss):
+    """Heterogeneous-agent TRPO (Kuba et al. 2022, https://arxiv.org/abs/2109.11251, section 4.1).
+
+    The first ``steps_per_turn`` calls in an agent's turn change its policy, in place: no optimiser is given
+    the policies. The step goes along the natural gradient of the mean of ``M rho A``, as far as the
+    divergence allows, and is cut back until the objective has really grown and the divergence from the policy
+    before the step is really below the threshold; if it never is, the policy stays. Other calls train the
+    critic only.
+    With one agent it is TRPO (Schulman et al. 2015, https://arxiv.org/abs/1502.05477).
+
+    Args:
+        actor: as in :class:`~marl_td.losses.sequential.SequentialLoss`.
+        critic: likewise.
+        kl_threshold: largest mean divergence of a step, > 0, in nats: delta.
+        cg_iterations: iterations of conjugate gradients, >= 1.
+        cg_damping: added to the diagonal of Fisher's matrix, >= 0.
+        line_search_steps: lengths that are tried, >= 1.
+        backtrack: factor from one length to the next, in (0, 1).
+        accept_ratio: least share of the improvement that the gradient promises, in [0, 1].
+        steps_per_turn: steps of an agent on one batch, >= 1: the number of minibatches, for one pass.
+        options: of :class:`~marl_td.losses.sequential.SequentialLoss`.
+
+    Writes ``loss_critic``, ``explained_variance``, and of the last trust-region step ``entropy`` (before it),
+    ``kl`` (0 if it was rejected), ``accepted`` (1 or 0), ``step_fraction`` (of the full length),
+    ``improvement`` and ``expected_improvement`` of the objective, ``factor_deviation``.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    out_keys: ClassVar[list[str]] = ["loss_critic", "explained_variance", *STEP_METRICS]
+    not_compilable: ClassVar[str | None] = (
+        "changes the policy by itself, with a line search of unknown length"
+    )
+
+    def __init__(
+        self,
+        actor: ProbabilisticTensorDictSequential,
+        critic: TensorDictModuleBase,
+        *,
+        kl_threshold: float = 0.01,
+        cg_iterations: int = 10,
+        cg_damping: float = 0.1,
+        line_search_steps: int = 10,
+        backtrack: float = 0.8,
+        accept_ratio: float = 0.5,
+        steps_per_turn: int = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(actor, critic, **options)
+        if kl_threshold <= 0.0 or not 0.0 < backtrack < 1.0 or not 0.0 <= accept_ratio <= 1.0:
+            raise ValueError(
+                "`kl_threshold` must be above 0, `backtrack` in (0, 1) and `accept_ratio` in [0, 1]; got "
+                f"{kl_threshold}, {backtrack} and {accept_ratio}."
+            )
+        counts = (cg_iterations, line_search_steps, steps_per_turn)
+        if min(counts) < 1 or cg_damping < 0.0:
+            raise ValueError(
+                "`cg_iterations`, `line_search_steps` and `steps_per_turn` must be at least 1, `cg_damping` "
+                f"at least 0; got {', '.join(map(str, counts))} and {cg_damping}."
+            )
+        self.kl_threshold = kl_threshold
+        self.cg_iterations = cg_iterations
+        self.cg_damping = cg_damping
+        self.line_search_steps = line_search_steps
+        self.backtrack = backtrack
+        self.accept_ratio = accept_ratio
+        self.steps_per_turn = steps_per_turn
+        self.last_step: dict[str, Tensor] = {}
+
+    def policy(
+        self, tensordict: TensorDictBase, advantage: Tensor, mask: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Step, if it is time to; what is said of the last step."""
+        turn = self.turns.next()
+        if self.training and int(turn.n_before) < self.steps_per_turn:
+            with torch.enable_grad():
+                self.last_step = self._step(tensordict, advantage, mask, turn)
+        zero = advantage.new_zeros(())
+        return {name: self.last_step.get(name, zero) for name in STEP_METRICS}
+
+    def _step(
+        self, tensordict: TensorDictBase, advantage: Tensor, mask: Tensor | None, turn: Turn
+    ) -> dict[str, Tensor]:
+        """One trust-region step of the agent whose turn it is."""
+        stacks = stacked_parameters(self.actor, self.turns.n_agents)
+        agent = int(turn.agent)
+
+        def flatten(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.cat([tensor[agent].reshape(-1) for tensor in tensors])
+
+        distribution = self.distribution(tensordict)
+        known = self._surroundings(tensordict, distribution, advantage, mask, turn)
+        objective, divergence = self._measure(distribution, known)
+        gradient = flatten(torch.autograd.grad(objective, stacks, retain_graph=True)).detach()
+        curvature = hessian_product(divergence, stacks, flatten)
+
+        def damped(vector: Tensor) -> Tensor:
+            return curvature(vector) + self.cg_damping * vector
+
+        direction = conjugate_gradient(damped, gradient, n_iters=self.cg_iterations)
+        step = trust_region_step(direction, damped(direction), self.kl_threshold)
+        found = self._search(
+            [stack.detach()[agent] for stack in stacks],
+            step,
+            objective.detach(),
+            torch.dot(gradient, step),
+            lambda: self._measure(self.distribution(tensordict), known),
+        )
+        deviation = (known.factor - 1.0).abs()
+        return {
+            **found,
+            "entropy": masked_mean(
+                of_agent(entropy_of(distribution), turn.agent), known.mask
+            ).detach(),
+            "factor_deviation": masked_mean(deviation, known.mask),
+        }
+
+    def _surroundings(
+        self,
+        tensordict: TensorDictBase,
+        distribution: Any,
+        advantage: Tensor,
+        mask: Tensor | None,
+        turn: Turn,
+    ) -> Surroundings:
+        """What a step of this agent is measured by."""
+        action = require(tensordict, self.tensor_keys.action)
+        old_log_prob = require(tensordict, self.tensor_keys.sample_log_prob)
+        log_prob = distribution.log_prob(action)
+        factor = self.factor(tensordict, log_prob, old_log_prob, turn.earlier, mask).unsqueeze(-1)
+        return Surroundings(
+            turn,
+            action,
+            of_agent(old_log_prob, turn.agent),
+            factor,
+            of_agent(advantage, turn.agent),
+            None if mask is None else of_agent(mask, turn.agent),
+            tuple(value.detach() for value in _parameters(distribution)),
+        )
+
+    def _measure(self, distribution: Any, known: Surroundings) -> tuple[Tensor, Tensor]:
+        """Objective and divergence from the policy before the step, both ``[]``."""
+        agent = known.turn.agent
+        log_prob = of_agent(distribution.log_prob(known.action), agent)
+        gain = (log_prob - known.old_log_prob).exp() * known.factor * known.advantage
+        divergence = of_agent(_divergence(known.old, _parameters(distribution)), agent)
+        return masked_mean(gain, known.mask), masked_mean(divergence, known.mask)
+
+    @torch.no_grad()
+    def _search(
+        self,
+        rows: list[Tensor],
+        step: Tensor,
+        before: Tensor,
+        promised: Tensor,
+        measure: Callable[[], tuple[Tensor, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Shorten the step until it is accepted; ``rows`` (parts of the parameters) are changed in place."""
+        start = [row.clone() for row in rows]
+        steps = step.split([row.numel() for row in rows])
+        zero = torch.zeros_like(before)
+        fraction = 1.0
+        for _ in range(self.line_search_steps):
+            for row, origin, change in zip(rows, start, steps, strict=True):
+                row.copy_(origin + fraction * change.reshape(row.shape))
+            objective, divergence = measure()
+            improvement = objective - before
+            enough = improvement > self.accept_ratio * fraction * promised
+            if bool((divergence <= self.kl_threshold) & enough & (improvement > 0.0)):
+                values = (divergence, zero + 1.0, zero + fraction, improvement, fraction * promised)
+                break
+            fraction *= self.backtrack
+        else:
+            for row, origin in zip(rows, start, strict=True):
+                row.copy_(origin)
+            values = (zero, zero, zero, zero, promised)
+        return dict(zip(STEP_METRICS[1:6], values, strict=True))
+
+
+def _parameters(distribution: Any) -> tuple[Tensor, ...]:
+    """Log-probabilities ``[*B, n_agents, n_actions]``, or location and scale ``[*B, n_agents, d_action]``."""
+    if hasattr(distribution, "logits"):
+        return (distribution.logits,)
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return distribution.loc, distribution.scale
+
+
+def _divergence(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> Tensor:
+    """Divergence ``[*B, n_agents]`` from the old to the new distribution."""
+    return categorical_divergence(*old, *new) if len(old) == 1 else normal_divergence(*old, *new)
