@@ -88,7 +88,9 @@ class AgentAdam(nn.Module):
         self.count += moves
         count = self.count.clamp(min=1.0)
         size, scale = self.lr / (1.0 - beta1**count), (1.0 - beta2**count).sqrt()
-        for index, (parameter, gradient) in enumerate(zip(self.parameters_moved(), own, strict=True)):
+        for index, (parameter, gradient) in enumerate(
+            zip(self.parameters_moved(), own, strict=True)
+        ):
             rows = _rows_of(moves, parameter)
             mean, square = self.get_buffer(f"mean_{index}"), self.get_buffer(f"square_{index}")
             new_mean = torch.where(rows, mean.lerp(gradient, 1.0 - beta1), mean)

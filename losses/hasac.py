@@ -99,9 +99,7 @@ class HASACLoss(MASACLoss):
             objective, seen = self._turn(tensordict, taken, alpha, chosen)
             if moving:
                 params = self.optimiser.parameters_moved()
-                norms.append(
-                    self.optimiser.step(torch.autograd.grad(-objective, params), chosen)
-                )
+                norms.append(self.optimiser.step(torch.autograd.grad(-objective, params), chosen))
             objectives.append(objective.detach())
             log_prob = seen if log_prob is None else torch.where(chosen, seen, log_prob)
         assert log_prob is not None

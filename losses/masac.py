@@ -253,7 +253,9 @@ class MASACLoss(CentralCriticLoss):
         source = tensordict.copy()
         if rows is not None:
             source.set(self.tensor_keys.joint_action, rows)
-        found = [run(critic, source, self.tensor_keys.action_value) for critic in critics.children()]
+        found = [
+            run(critic, source, self.tensor_keys.action_value) for critic in critics.children()
+        ]
         values = torch.stack(found)
         return values if self.actor.discrete else values.squeeze(-1)
 

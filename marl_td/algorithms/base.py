@@ -66,6 +66,11 @@ class MarlTdAlgorithm(Algorithm):
         scope = getattr(self.config, "critic_scope", "group")
         return scope == "environment" and len(self.group_map) > 1
 
+    @property
+    def shares_policy(self) -> bool:
+        """Whether the agents of a group share their network's parameters."""
+        return bool(self.experiment_config.share_policy_params)
+
     def n_agents(self, group: str) -> int:
         """Number of agents in ``group``."""
         return len(self.group_map[group])
