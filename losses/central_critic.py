@@ -22,7 +22,7 @@ class CentralCriticLoss(MultiAgentLoss):
     Args:
         actors: actors of every group that the critics read, in their order; only read here.
         group: whose loss it is.
-        mask_dead_values: an agent's death ends its return, so that critics learn nothing from its later steps.
+        mask_dead_values: an agent's death ends its return; critics learn nothing from its later steps.
         recurrent: whether batches are sequences ``[*B, T]``.
         priority_eta: share of the largest error in a sequence's priority.
     """

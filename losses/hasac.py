@@ -17,18 +17,18 @@ from marl_td.losses.temperature import Temperature
 
 
 class HASACLoss(MASACLoss):
-    """HASAC (Liu et al. 2024, https://arxiv.org/abs/2306.10715): MASAC whose actors move in a sequence.
+    """HASAC (Liu et al. 2024, https://arxiv.org/abs/2306.10715): MASAC with actors that move in sequence.
 
         y          = r + gamma (1 - terminated) [min_k Q_k^-(x', u') - sum_j alpha_j log pi_j(u_j' | o_j')]
-        agent i_m  maximises E[min_k Q_k(x, u_new_{i_1..i_{m-1}}, u_{i_m}, u_old_{i_{m+1}..i_N})
+        agent i_m  maximises E[min_k Q_k(x, u_new of i_1..i_{m-1}, u_{i_m}, u_old of i_{m+1}..i_N)
                                - alpha log pi_{i_m}(u_{i_m} | o_{i_m})]
 
-    One call takes one gradient step of *every* agent on the same batch, in a random order i_1..i_N: an agent's
-    turn sees the policies that the agents before it have already moved to, and those behind it as they were.
-    A trainer that first computes all losses and then steps could not do this, so **the actors are moved inside
-    the call**, by :class:`~marl_td.losses.agent_adam.AgentAdam`; trainers step the critics and temperatures
-    only. Nothing moves in ``eval()`` mode or under ``torch.no_grad()``. Where it is not an agent's turn,
-    nothing of it changes, its momentum included.
+    One call takes one gradient step of *every* agent on the same batch, in a random order i_1..i_N: an
+    agent's turn sees the policies that the agents before it have already moved to, and those behind it as
+    they were. A trainer that first computes all losses and then steps could not do this, so **the actors are
+    moved inside the call**, by :class:`~marl_td.losses.agent_adam.AgentAdam`; trainers step the critics and
+    temperatures only. Nothing moves in ``eval()`` mode or under ``torch.no_grad()``. Where it is not an
+    agent's turn, nothing of it changes, its momentum included.
 
     The order is a function of ``order_seed`` and the number of calls, which the state dict keeps with the
     optimiser's state: a resumed run goes on with the same orders. The last one is in the buffer ``order``.

@@ -214,7 +214,10 @@ class MASACLoss(CentralCriticLoss):
     ) -> dict[str, Tensor]:
         sample = self.actor(tensordict)
         if self.actor_gradient == "all":
-            rows = self._rows(self._replaced(taken, sample.action))
+            action, alive = sample.action, tensordict.get(self.tensor_keys.mask, None)
+            if alive is not None:  # what the dead would do is no lesson for them
+                action = torch.where(alive.unsqueeze(-1), action, action.detach())
+            rows = self._rows(self._replaced(taken, action))
         else:
             rows = self._rows(taken, sample.action)
         gain = self._gain(tensordict, rows, sample, alpha)

@@ -56,7 +56,7 @@ class Temperature(nn.Module):
 
     @torch.no_grad()
     def forward(self) -> Tensor:
-        """alpha as a constant, ``[1]`` or ``[n_agents]``; what left the limits is put back."""
+        """The temperature as a constant, ``[1]`` or ``[n_agents]``; what left the limits is put back."""
         if self.low is not None or self.high is not None:
             self.log_alpha.clamp_(self.low, self.high)
         return self.log_alpha.exp()

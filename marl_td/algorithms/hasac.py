@@ -1,7 +1,7 @@
 """HASAC: soft actor-critic for a team whose agents move one after the other.
 
 Liu et al. 2024, "Maximum Entropy Heterogeneous-Agent Reinforcement Learning",
-https://arxiv.org/abs/2306.10715. The page ``docs/algorithms/hasac.md`` says what differs from the authors' code.
+https://arxiv.org/abs/2306.10715. ``docs/algorithms/hasac.md`` says what differs from the authors' code.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class SacFamily(MarlTdAlgorithm):
         return self._actors[group]
 
     def temperature(self, group: str) -> Temperature:
-        """alpha of ``group``, with its target."""
+        """The temperature of ``group``, with its target."""
         config = self.config
         target = config.target_entropy
         if target is None and self.is_continuous(group):

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from benchmarl.environments import VmasTask
-from benchmarl.experiment import Experiment
 from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU
 from discrete_teams import teams_task
 from toy_tasks import Hunt, HuntParams
