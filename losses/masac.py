@@ -19,7 +19,7 @@ from marl_td.losses.targets import FrozenView, target_copy
 from marl_td.losses.temperature import Temperature
 from marl_td.losses.value_norm import ValueNorm
 
-ACTOR_GRADIENTS = ("own", "all")
+ACTOR_GRADIENTS = ("own", "current", "all")
 ENTROPY_BONUSES = ("own", "team")
 
 
@@ -46,9 +46,10 @@ class MASACLoss(CentralCriticLoss):
         gamma: discount in [0, 1].
         loss_function: ``"l2"``, ``"l1"``, ``"smooth_l1"`` or ``"huber"``.
         huber_delta: where ``"huber"`` becomes linear, in the critics' units, > 0.
-        actor_gradient: others' actions in the actor's loss: ``"own"`` takes them from the batch (as MADDPG);
-            ``"all"`` those the whole group would take now, so that each agent's critics teach every actor of
-            the group (continuous), and each actor answers the group's present policies.
+        actor_gradient: others' actions in the actor's loss. ``"own"`` takes them from the batch (as MADDPG),
+            ``"current"`` those the rest of the group would take now: each actor answers present policies.
+            ``"all"`` lets each agent's critics teach every (continuous) actor of the group as well, as
+            BenchMARL does: where N critics value the same return, alpha is worth alpha / N.
         central: whether critics read the joint action; if false a continuous agent's read its own action
             and a discrete one's none.
         entropy_bonus: whose entropy the targets add: the agent's ``"own"``, or the ``"team"``'s sum.
@@ -93,7 +94,7 @@ class MASACLoss(CentralCriticLoss):
         gamma: float = 0.99,
         loss_function: LossFunction = "l2",
         huber_delta: float = 1.0,
-        actor_gradient: Literal["own", "all"] = "all",
+        actor_gradient: Literal["own", "current", "all"] = "current",
         central: bool = True,
         entropy_bonus: Literal["own", "team"] = "own",
         value_norm: ValueNorm | None = None,
@@ -213,13 +214,15 @@ class MASACLoss(CentralCriticLoss):
         self, tensordict: TensorDictBase, taken: list[Tensor], alpha: Tensor
     ) -> dict[str, Tensor]:
         sample = self.actor(tensordict)
-        if self.actor_gradient == "all":
-            action, alive = sample.action, tensordict.get(self.tensor_keys.mask, None)
+        action, alive = sample.action, tensordict.get(self.tensor_keys.mask, None)
+        if self.actor_gradient == "own":
+            rows = self._rows(taken, action)
+        elif self.actor_gradient == "current":
+            rows = self._rows(self._replaced(taken, action.detach()), action)
+        else:
             if alive is not None:  # what the dead would do is no lesson for them
                 action = torch.where(alive.unsqueeze(-1), action, action.detach())
             rows = self._rows(self._replaced(taken, action))
-        else:
-            rows = self._rows(taken, sample.action)
         gain = self._gain(tensordict, rows, sample, alpha)
         mask = self._mask(tensordict, gain, alive=True)
         return {

@@ -63,8 +63,8 @@ class MasacConfig(SacConfig):
     """Where the task has a global state: critics see it and all observations, instead of the state alone."""
     share_param_critic: bool = False
     """One critic per agent, or one for all agents of a group that is told the agent's index."""
-    actor_gradient: str = "all"
-    """Others' actions in the actor loss: all = the whole group's new ones, own = as in replay (MADDPG)."""
+    actor_gradient: str = "current"
+    """Others' actions in the actor loss: current, all (current; all critics teach all), own (replay)."""
     entropy_bonus: str = "own"
     """Whose entropy is part of an agent's return: own, or team (the sum over its group)."""
     coupled_discrete_values: bool = False

@@ -302,7 +302,9 @@ def cross_critic():
     return TensorDictModule(q, [("agents", "joint_action")], [Q_KEY])
 
 
-@pytest.mark.parametrize(("actor_gradient", "learns"), [("own", False), ("all", True)])
+@pytest.mark.parametrize(
+    ("actor_gradient", "learns"), [("own", False), ("current", False), ("all", True)]
+)
 def test_an_agents_critics_teach_others_only_in_the_form_all(actor_gradient, learns):
     temperature = Temperature(0.0, init=1e-9, fixed=True)
     loss = MASACLoss(make_actor(), [cross_critic()], temperature, actor_gradient=actor_gradient)
@@ -310,6 +312,20 @@ def test_an_agents_critics_teach_others_only_in_the_form_all(actor_gradient, lea
     for grad in gradients(loss.actor):  # [n_agents, ...]: one network per agent
         assert grad[0].abs().max() < 1e-6
         assert bool(grad[1].abs().max() > 1e-6) is learns
+
+
+def test_others_act_as_in_the_batch_or_as_they_would_now():
+    loss, batch = make_loss(actor_gradient="own"), make_batch()
+    results = {}
+    for actor_gradient in ("own", "current"):
+        loss.actor_gradient = actor_gradient
+        for sign in (1.0, -1.0):
+            changed = batch.clone()
+            changed["agents", "action"] *= sign
+            torch.manual_seed(1)
+            results[actor_gradient, sign] = loss.compute(changed)["loss_actor"]
+    assert results["own", 1.0] != results["own", -1.0]
+    assert results["current", 1.0] == results["current", -1.0]
 
 
 def test_a_fixed_temperature_stays_and_a_learned_one_moves_towards_the_target():
@@ -332,8 +348,10 @@ def test_a_temperature_is_put_back_into_its_limits():
 
 
 # ---------------------------------------------------------------------------- masks
-def test_the_dead_teach_no_actor_and_no_temperature():
-    loss, batch = make_loss(alpha={"n_agents": 2}), make_batch()
+@pytest.mark.parametrize("actor_gradient", ["own", "current", "all"])
+def test_the_dead_teach_no_actor_and_no_temperature(actor_gradient):
+    loss = make_loss(alpha={"n_agents": 2}, actor_gradient=actor_gradient)
+    batch = make_batch()
     batch["agents", "mask"] = torch.tensor([False, True]).expand(8, 2)
     out = loss.compute(batch)
     (out["loss_actor"] + out["loss_alpha"]).backward()
@@ -432,7 +450,10 @@ def test_critics_see_the_other_teams_and_targets_their_policies():
     ("options", "message"),
     [
         ({"loss_function": "l3"}, r"`loss_function` must be one of .*; got 'l3'"),
-        ({"actor_gradient": "none"}, r"`actor_gradient` must be one of own, all; got 'none'"),
+        (
+            {"actor_gradient": "none"},
+            r"`actor_gradient` must be one of own, current, all; got 'none'",
+        ),
         ({"entropy_bonus": "none"}, r"`entropy_bonus` must be one of own, team; got 'none'"),
         ({"gamma": 1.5}, r"`gamma` must lie in \[0, 1\]; got 1.5"),
         ({"n_steps": 0}, r"`n_steps` must be at least 1 and there must be a critic; got 0 and 2"),
