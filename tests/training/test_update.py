@@ -124,7 +124,7 @@ ALGORITHMS = [
         {"prefer_continuous_actions": False},
         id="masac",
     ),
-    pytest.param(MasacConfig, SPREAD, id="masac, continuous"),
+    pytest.param(MasacConfig, SPREAD, id="masac, continuous", marks=pytest.mark.slow),
     pytest.param(
         lambda: IsacConfig(share_alpha=False),
         SPREAD,
@@ -132,7 +132,12 @@ ALGORITHMS = [
         marks=pytest.mark.slow,
     ),
     pytest.param(IsacConfig, {"model": STATEFUL}, id="isac, GRU", marks=pytest.mark.slow),
-    pytest.param(lambda: HasacConfig(fixed_alpha=False), SPREAD, id="hasac, continuous"),
+    pytest.param(
+        lambda: HasacConfig(fixed_alpha=False),
+        SPREAD,
+        id="hasac, continuous",
+        marks=pytest.mark.slow,
+    ),
     pytest.param(
         HasacConfig,
         {"model": STATEFUL, "clip_grad_norm": False},
@@ -185,7 +190,7 @@ PRIORITISED = [
     pytest.param(QmixConfig, {}, id="qmix"),
     pytest.param(lambda: QmixConfig(lmbda=0.5), {}, id="qmix, episodes"),
     pytest.param(MaddpgConfig, {"prefer_continuous_actions": False}, id="maddpg"),
-    pytest.param(MasacConfig, {}, id="masac"),
+    pytest.param(MasacConfig, {}, id="masac", marks=pytest.mark.slow),
     pytest.param(HasacConfig, {}, id="hasac", marks=pytest.mark.slow),
     *(
         pytest.param(algorithm_config(name), {}, id=name, marks=pytest.mark.slow)
