@@ -93,7 +93,7 @@ class HASACLoss(MASACLoss):
         moving = self.training and torch.is_grad_enabled()
         order = self._next_order() if moving else self.order
         agents = torch.arange(self.n_agents, device=order.device)
-        objectives, norms, log_prob = [], [], None
+        objectives, norms, log_probs = [], [], []
         for turn in range(self.n_agents):
             chosen = agents == order[turn]
             objective, seen = self._turn(tensordict, taken, alpha, chosen)
@@ -101,8 +101,8 @@ class HASACLoss(MASACLoss):
                 params = self.optimiser.parameters_moved()
                 norms.append(self.optimiser.step(torch.autograd.grad(-objective, params), chosen))
             objectives.append(objective.detach())
-            log_prob = seen if log_prob is None else torch.where(chosen, seen, log_prob)
-        assert log_prob is not None
+            log_probs.append(torch.where(chosen, seen, 0.0))
+        log_prob = torch.stack(log_probs).sum(0)  # of each agent in its turn
         mask = self._mask(tensordict, log_prob, alive=True)
         return {
             "actor_objective": torch.stack(objectives).mean(),
