@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 
 from marl_td.losses.agent_adam import AgentAdam
 from marl_td.losses.common import masked_mean
@@ -82,6 +82,12 @@ class HASACLoss(MASACLoss):
         self.register_buffer("order_seed", torch.tensor(order_seed))
         self.register_buffer("rounds", torch.tensor(0))
         self.register_buffer("order", torch.arange(self.n_agents))
+
+    def networks(self) -> dict[str, list[nn.Module]]:
+        """The networks that each named loss teaches; the actors are moved by this loss itself."""
+        found = super().networks()
+        del found["loss_actor"]
+        return found
 
     def set_learning_rate(self, lr: float) -> None:
         """Learning rate of the actors from now on."""

@@ -1,16 +1,19 @@
 """Multi-agent soft actor-critic: the loss of MASAC, and of ISAC with independent critics."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from marl_td.losses.central_critic import CentralCriticLoss, following_steps
+from marl_td.losses.central_critic import CentralCriticLoss
 from marl_td.losses.common import masked_mean, next_key, read, run
-from marl_td.losses.functional.checks import check_choice, check_fraction
+from marl_td.losses.functional.checks import check_choice
+from marl_td.losses.functional.deterministic import joint_action_rows
 from marl_td.losses.functional.returns import n_step_return
 from marl_td.losses.functional.soft import PolicySample, soft_state_value
 from marl_td.losses.regression import LOSS_FUNCTIONS, LossFunction, regression_error
@@ -72,6 +75,11 @@ class MASACLoss(CentralCriticLoss):
         ValueError: for an unknown option, a number out of range, no critic, or ``actors`` without this group.
     """
 
+    @dataclass
+    class _AcceptedKeys(CentralCriticLoss._AcceptedKeys):
+        done: NestedKey = ("agents", "done")
+        discount: NestedKey = ("agents", "discount")
+
     out_keys: ClassVar[list[str]] = [
         "loss_actor",
         "loss_value",
@@ -104,8 +112,6 @@ class MASACLoss(CentralCriticLoss):
         recurrent: bool = False,
         priority_eta: float = 0.9,
     ) -> None:
-        check_fraction("gamma", gamma)
-        check_fraction("priority_eta", priority_eta)
         check_choice("loss_function", loss_function, LOSS_FUNCTIONS)
         check_choice("actor_gradient", actor_gradient, ACTOR_GRADIENTS)
         check_choice("entropy_bonus", entropy_bonus, ENTROPY_BONUSES)
@@ -113,23 +119,19 @@ class MASACLoss(CentralCriticLoss):
             raise ValueError(
                 f"`n_steps` must be at least 1 and there must be a critic; got {n_steps} and {len(critics)}."
             )
-        actors = {actor.group: actor} if actors is None else actors
-        if actor.group not in actors:
-            raise ValueError(
-                f"`actors` must hold this loss's own group '{actor.group}'; got {sorted(actors)}."
-            )
         super().__init__(
-            actors if central else {actor.group: actor},
+            "actors",
+            {actor.group: actor} if actors is None else actors,
             actor.group,
+            gamma=gamma,
+            central=central,
             mask_dead_values=mask_dead_values,
             recurrent=recurrent,
             priority_eta=priority_eta,
         )
-        self.gamma = gamma
         self.loss_function = loss_function
         self.huber_delta = huber_delta
         self.actor_gradient = actor_gradient
-        self.central = central
         self.entropy_bonus = entropy_bonus
         self.n_steps = n_steps
         self.actor = actor
@@ -138,6 +140,14 @@ class MASACLoss(CentralCriticLoss):
         self.temperature = temperature
         self.value_norm = value_norm
         self._frozen_critics = FrozenView(self.critics)
+
+    def networks(self) -> dict[str, list[nn.Module]]:
+        """The networks that each named loss teaches."""
+        return {
+            "loss_actor": [self.actor],
+            "loss_value": [self.critics],
+            "loss_alpha": [self.temperature],
+        }
 
     def target_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """The critics with their targets; actors have none."""
@@ -179,7 +189,7 @@ class MASACLoss(CentralCriticLoss):
     def _target(self, tensordict: TensorDictBase, alpha: Tensor) -> Tensor:
         """Regression target y in units of the return, ``[*B, n_agents]``."""
         keys = self.tensor_keys
-        next_value = self._next_value(following_steps(tensordict, recurrent=self.recurrent), alpha)
+        next_value = self._next_value(self._following(tensordict), alpha)
         if self.recurrent:
             next_value = next_value[..., 1:, :]
         ended = read(tensordict, next_key(keys.terminated))
@@ -250,7 +260,7 @@ class MASACLoss(CentralCriticLoss):
             return None if self.actor.discrete else own if own_action is None else own_action
         if self.actor.discrete:
             own_action = torch.zeros_like(own)
-        return self._joint_rows(actions, own_action)
+        return joint_action_rows(actions, self._position, own_action)
 
     def _values(
         self, critics: nn.Module, tensordict: TensorDictBase, rows: Tensor | None

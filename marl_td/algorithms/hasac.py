@@ -6,7 +6,6 @@ https://arxiv.org/abs/2306.10715. ``docs/algorithms/hasac.md`` says what differs
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -68,12 +67,6 @@ class Hasac(SacFamily):
             fixed_order=config.fixed_order,
             **self.loss_options(group),
         )
-
-    def _get_parameters(self, group: str, loss: MASACLoss) -> dict[str, Iterable[Any]]:
-        """Without the actors, which the loss moves itself."""
-        found = dict(super()._get_parameters(group, loss))
-        del found["loss_actor"]
-        return found
 
     def prepare_signals(self, group: str, batch: TensorDictBase) -> None:
         """Give every agent the team's reward and end."""

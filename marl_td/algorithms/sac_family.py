@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -154,7 +154,7 @@ class SacFamily(MarlTdAlgorithm):
             "value_norm": ValueNorm() if config.value_norm == "running" else None,
             "n_steps": config.n_steps,
             "mask_dead_values": config.mask_dead_values,
-            "actors": {name: self.soft_actor(name) for name in names},
+            "actors": {name: self.trained_by(name, SacFamily).soft_actor(name) for name in names},
             "recurrent": self.has_rnn,
             "priority_eta": config.priority_eta,
         }
@@ -184,20 +184,17 @@ class SacFamily(MarlTdAlgorithm):
         self, group: str, policy_for_loss: Any, continuous: bool
     ) -> tuple[MASACLoss, bool]:
         loss = self.build_loss(group)
-        names = ("joint_action", "reward", "done", "terminated", "discount", "mask")
-        loss.set_keys(
-            action_value=(group, "chosen_action_value" if continuous else "action_value"),
-            priority=(group, "td_error"),
-            item_priority=(group, "priority"),
-            **{name: (group, name) for name in names},
-        )
+        entries = {field.name: field.default for field in fields(loss._AcceptedKeys)}
+        own = {name: (group, key[1]) for name, key in entries.items() if isinstance(key, tuple)}
+        loss.set_keys(**own)
+        if not continuous:
+            loss.set_keys(action_value=(group, "action_value"))
         return loss, True
 
     def _get_parameters(self, group: str, loss: MASACLoss) -> dict[str, Iterable[Any]]:
         found = {
-            "loss_actor": list(loss.actor.parameters()),
-            "loss_value": list(loss.critics.parameters()),
-            "loss_alpha": list(loss.temperature.parameters()),
+            name: [parameter for network in networks for parameter in network.parameters()]
+            for name, networks in loss.networks().items()
         }
         return {name: parameters for name, parameters in found.items() if parameters}
 
