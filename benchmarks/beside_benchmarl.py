@@ -1,13 +1,14 @@
-"""Our MAPPO, MADDPG and QMIX beside BenchMARL's own, on VMAS `navigation` and `balance`.
+"""Our MAPPO, MADDPG, QMIX, MASAC and ISAC beside BenchMARL's own, on VMAS tasks.
 
 Same task object, same networks, same experiment settings and budget; otherwise each library's own algorithm
 defaults.
 The figure of merit is the return (mean over agents, one episode of 100 steps) of the trained policy acting at
 its mode, over 100 fresh episodes; the mean over the last fifth of training stands beside it.
 
-    python benchmarks/beside_benchmarl.py --algorithms mappo maddpg qmix --seeds 0 1 2
+    python benchmarks/beside_benchmarl.py --algorithms mappo maddpg qmix --tasks navigation balance
+    python benchmarks/beside_benchmarl.py --algorithms masac isac --name beside_benchmarl_sac
 
-writes `results/beside_benchmarl.csv`, `.md` and one `.png` per task. Needs the extra `vmas`.
+write `results/<name>.csv`, `.md` and one `.png` per task. Needs the extra `vmas`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ from common import (
 
 from marl_td import register
 
-TASKS = {"navigation": VmasTask.NAVIGATION, "balance": VmasTask.BALANCE}
-FRAMES = {"mappo": 150_000, "maddpg": 60_000, "qmix": 120_000}
+TASKS = {
+    "navigation": VmasTask.NAVIGATION,
+    "balance": VmasTask.BALANCE,
+    "transport": VmasTask.TRANSPORT,
+}
+FRAMES = {"mappo": 150_000, "maddpg": 60_000, "qmix": 120_000, "masac": 60_000, "isac": 60_000}
 SAME_NETWORKS = {"qmix": {"hypernet_layers": 1}}
 """Our settings that make the networks BenchMARL's: its mixer has hypernetworks of one layer."""
 LIBRARIES = ("marl_td", "benchmarl")

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from marl_td.losses.ddpg import MADDPGLoss
     from marl_td.losses.facmac import FACMACLoss
+    from marl_td.losses.hasac import HASACLoss
     from marl_td.losses.independent_q import IndependentQLoss
+    from marl_td.losses.masac import MASACLoss
     from marl_td.losses.matd3 import MATD3Loss
     from marl_td.losses.ppo import MAPPOLoss
     from marl_td.losses.pqn import PqnLoss
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "FACMACLoss": "facmac",
+    "HASACLoss": "hasac",
     "IndependentQLoss": "independent_q",
     "MADDPGLoss": "ddpg",
     "MAPPOLoss": "ppo",
+    "MASACLoss": "masac",
     "MATD3Loss": "matd3",
     "PopArt": "value_norm",
     "PqnLoss": "pqn",
@@ -42,9 +46,11 @@ _MODULES = {
 
 __all__ = [
     "FACMACLoss",
+    "HASACLoss",
     "IndependentQLoss",
     "MADDPGLoss",
     "MAPPOLoss",
+    "MASACLoss",
     "MATD3Loss",
     "PopArt",
     "PqnLoss",

@@ -78,6 +78,9 @@ class MultiAgentLoss(LossModule):
         """``(source, target)`` networks for :class:`marl_td.losses.targets.TargetUpdater`."""
         return []
 
+    def set_learning_rate(self, lr: float) -> None:
+        """Follow the trainer's learning rate; for losses that move networks by themselves."""
+
     @property
     def in_keys(self) -> list[NestedKey]:
         """The keys of the batch that this loss may read."""

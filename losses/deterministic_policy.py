@@ -1,7 +1,6 @@
 """What the losses of deterministic actor-critics share: MADDPG, MATD3, FACMAC and their relatives."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,19 +10,18 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.utils import distance_loss
 
-from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, require, run
-from marl_td.losses.functional.checks import check_choice, check_fraction, check_not_negative
+from marl_td.losses.central_critic import CentralCriticLoss
+from marl_td.losses.common import masked_mean, next_key, read, run
+from marl_td.losses.functional.checks import check_choice, check_not_negative
 from marl_td.losses.functional.deterministic import joint_action_rows
-from marl_td.losses.functional.priorities import item_priority, mean_over_agents
 from marl_td.losses.functional.returns import one_step_target
 from marl_td.losses.group_actor import GroupActor
 from marl_td.losses.targets import FrozenView, target_copy
-from marl_td.losses.trajectory import row_of_next_steps
 
 LOSS_FUNCTIONS = ("l2", "l1", "smooth_l1")
 
 
-class DeterministicPolicyLoss(MultiAgentLoss):
+class DeterministicPolicyLoss(CentralCriticLoss):
     """Base of the losses whose actors follow the gradient of a critic with respect to actions.
 
         y          = r + gamma (1 - terminated) Q^-(x', u'),   u' by the target actors
@@ -65,19 +63,6 @@ class DeterministicPolicyLoss(MultiAgentLoss):
         ValueError: for an unknown option, a number out of range, or ``target_actors`` without this group.
     """
 
-    @dataclass
-    class _AcceptedKeys:
-        action_value: NestedKey = ("agents", "chosen_action_value")
-        joint_action: NestedKey = ("agents", "joint_action")
-        reward: NestedKey = ("agents", "reward")
-        terminated: NestedKey = ("agents", "terminated")
-        mask: NestedKey = ("agents", "mask")
-        step_mask: NestedKey = "step_mask"
-        priority: NestedKey = ("agents", "td_error")
-        item_priority: NestedKey = ("agents", "priority")
-        priority_weight: NestedKey = "priority_weight"
-        joint: NestedKey = "joint"
-
     out_keys: ClassVar[list[str]] = [
         "loss_actor",
         "loss_value",
@@ -103,32 +88,26 @@ class DeterministicPolicyLoss(MultiAgentLoss):
         recurrent: bool = False,
         priority_eta: float = 0.9,
     ) -> None:
-        super().__init__()
         check_choice("loss_function", loss_function, LOSS_FUNCTIONS)
-        check_fraction("gamma", gamma)
-        check_fraction("priority_eta", priority_eta)
         check_not_negative(regularisation_coef=regularisation_coef)
         if target_actors is None:
             target_actors = {actor.group: target_copy(actor)}
-        if actor.group not in target_actors:
-            raise ValueError(
-                f"`target_actors` must hold this loss's own group '{actor.group}'; "
-                f"got {sorted(target_actors)}."
-            )
-        self.gamma = gamma
+        super().__init__(
+            "target_actors",
+            target_actors,
+            actor.group,
+            gamma=gamma,
+            central=central,
+            mask_dead_values=mask_dead_values,
+            recurrent=recurrent,
+            priority_eta=priority_eta,
+        )
         self.loss_function = loss_function
-        self.central = central
         self.regularisation_coef = regularisation_coef
-        self.mask_dead_values = mask_dead_values
-        self.recurrent = recurrent
-        self.priority_eta = priority_eta
         self.actor = actor
         self.critic = critic
         self.target_actor = target_actors[actor.group]
         self.target_critic = target_copy(critic)
-        # A plain dict: the other groups' target actors are read, not owned.
-        self._target_actors = dict(target_actors) if central else {actor.group: self.target_actor}
-        self._position = list(self._target_actors).index(actor.group)
         self._frozen_critic = FrozenView(critic)
 
     def networks(self) -> dict[str, list[nn.Module]]:
@@ -158,9 +137,7 @@ class DeterministicPolicyLoss(MultiAgentLoss):
         """Loss, metrics and priority of regressing values on their target, both ``[*B, n_values]``."""
         mask = self._mask(tensordict, predicted, alive=self.mask_dead_values)
         error = distance_loss(predicted, target, loss_function=self.loss_function)
-        weight = tensordict.get(self.tensor_keys.priority_weight, None)
-        if weight is not None:
-            error = error * weight.reshape(*error.shape[:-1], 1)
+        error = self._weighted(tensordict, error)
         predicted = predicted.detach()
         td_error = (predicted - target).abs()
         return {
@@ -172,11 +149,6 @@ class DeterministicPolicyLoss(MultiAgentLoss):
             "target_value_max": target.max(),
             "priority": td_error,
         }
-
-    def item_priority(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
-        """Priorities of the replayed items (steps, or rows if recurrent): the critics' mean errors."""
-        steps = mean_over_agents(error, self._mask(tensordict, error, alive=self.mask_dead_values))
-        return item_priority(*steps, sequences=self.recurrent, eta=self.priority_eta)
 
     @torch.no_grad()
     def _target(self, tensordict: TensorDictBase) -> Tensor:
@@ -199,7 +171,7 @@ class DeterministicPolicyLoss(MultiAgentLoss):
 
     def _target_rows(self, joint: TensorDictBase) -> Tensor:
         """What each agent's target critic takes as the next action, ``[*B, n_agents, D]``."""
-        actors = self._target_actors.values()
+        actors = self._actors.values()
         return self._rows([self._target_action(actor, joint) for actor in actors])
 
     def _target_action(self, actor: GroupActor, joint: TensorDictBase) -> Tensor:
@@ -209,10 +181,6 @@ class DeterministicPolicyLoss(MultiAgentLoss):
     def _signal(self, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
         """A reward or an end, ``[*B, n_values]``."""
         return read(tensordict, key)
-
-    def _following(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """What the target networks read: the next step, behind the first step if recurrent."""
-        return row_of_next_steps(tensordict) if self.recurrent else tensordict.get("next")
 
     # ----------------------------------------------------------------- policy
     def _policy(self, tensordict: TensorDictBase, taken: list[Tensor]) -> dict[str, Tensor]:
@@ -243,41 +211,13 @@ class DeterministicPolicyLoss(MultiAgentLoss):
         return masked_mean(value, mask)
 
     # ---------------------------------------------------------------- helpers
-    def _taken(self, tensordict: TensorDictBase) -> list[Tensor]:
-        """Actions in the batch of every group in scope, in the critic's order."""
-        joint = self._joint(tensordict)
-        return [actor.taken(joint) for actor in self._target_actors.values()]
-
     def _rows(self, actions: list[Tensor], own_action: Tensor | None = None) -> Tensor:
         """What each agent's critic takes as action, ``[*B, n_agents, D]``."""
         if self.central:
             return joint_action_rows(actions, self._position, own_action)
         return actions[0] if own_action is None else own_action
 
-    def _joint(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Where every group in scope is found by its name."""
-        if len(self._target_actors) == 1:
-            return tensordict
-        entry: Any = require(tensordict, self.tensor_keys.joint)
-        joint = entry.copy()
-        is_init = tensordict.get("is_init", None)
-        return joint if is_init is None else joint.set("is_init", is_init)
-
     def _action_value(self, critic: Any, tensordict: TensorDictBase, rows: Tensor) -> Tensor:
         """Q, ``[*B, n_values]``."""
         source = tensordict.copy().set(self.tensor_keys.joint_action, rows)
         return run(critic, source, self.tensor_keys.action_value).squeeze(-1)
-
-    def _mask(self, tensordict: TensorDictBase, like: Tensor, *, alive: bool) -> Tensor | None:
-        """Entries ``[*B, n_values]`` that are real steps (of living agents), or None if all are."""
-        living = tensordict.get(self.tensor_keys.mask, None) if alive else None
-        steps = tensordict.get(self.tensor_keys.step_mask, None)
-        if steps is None:
-            return living
-        steps = steps.expand_as(like)
-        return steps if living is None else living & steps
-
-    def _apply(self, fn: Callable[[Tensor], Tensor]) -> nn.Module:
-        out = super()._apply(fn)
-        self._frozen_critic.tie()
-        return out

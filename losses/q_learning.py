@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torch.nn.functional import huber_loss
-from torchrl.objectives.utils import distance_loss
 
 from marl_td.losses.common import masked_mean, next_key, read
 from marl_td.losses.functional.checks import check_choice, check_fraction
@@ -18,11 +16,9 @@ from marl_td.losses.functional.priorities import item_priority
 from marl_td.losses.functional.returns import one_step_target
 from marl_td.losses.multi_step import QLambda, Returns, followed
 from marl_td.losses.network_values import NetworkValues
+from marl_td.losses.regression import LOSS_FUNCTIONS, LossFunction, regression_error
 from marl_td.losses.targets import target_copy
 from marl_td.losses.trajectory import real_steps
-
-LOSS_FUNCTIONS = ("l2", "l1", "smooth_l1", "huber")
-LossFunction = Literal["l2", "l1", "smooth_l1", "huber"]
 
 
 class QLearningLoss(NetworkValues):
@@ -200,7 +196,10 @@ class QLearningLoss(NetworkValues):
         if valid is not None:
             value_target = torch.where(valid, value_target, value.detach())
         td_error = (value - value_target).detach().abs()
-        error = self._weighted(tensordict, self._distance(value, value_target))
+        error = self._weighted(
+            tensordict,
+            regression_error(value, value_target, self.loss_function, self.huber_delta),
+        )
         return error, value_target, td_error
 
     def _weighted(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
@@ -210,12 +209,6 @@ class QLearningLoss(NetworkValues):
             return error
         ones = [1] * (error.ndim - tensordict.ndim)
         return error * weight.reshape(*tensordict.shape, *ones).expand_as(error)
-
-    def _distance(self, value: Tensor, value_target: Tensor) -> Tensor:
-        """Unreduced loss, shaped like ``value``."""
-        if self.loss_function == "huber":
-            return huber_loss(value, value_target, reduction="none", delta=self.huber_delta)
-        return distance_loss(value, value_target, self.loss_function)
 
 
 def metrics_of(valid: Tensor | None, **values: Tensor) -> dict[str, Tensor]:

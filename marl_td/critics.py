@@ -16,7 +16,7 @@ from torch import nn
 from torchrl.data import Composite, Unbounded
 
 from marl_td import policies
-from marl_td.models.inputs import AgentInput, ExpandToAgents, JointInput
+from marl_td.models.inputs import AgentInput, ExpandToAgents, FirstRow, JointInput
 
 SCOPES = ("agent", "group", "environment")
 
@@ -95,18 +95,18 @@ def own_input(algorithm: Any, group: str, out_key: NestedKey) -> TensorDictModul
 
 
 def critic_network(
-    algorithm: Any, group: str, input_spec: Composite, out_key: str, **options: Any
+    algorithm: Any, group: str, input_spec: Composite, out_key: str, d_out: int = 1, **options: Any
 ) -> nn.Module:
-    """A network of the experiment's critic model with one output per agent, or one for the team.
+    """A network of the experiment's critic model with ``d_out`` outputs per agent, or for the team.
 
-    The output is the root key ``out_key`` (``[*B, 1]``) if ``centralised and share_params``, else
-    ``(group, out_key)`` (``[*B, n_agents, 1]``).
+    The output is the root key ``out_key`` (``[*B, d_out]``) if ``centralised and share_params``, else
+    ``(group, out_key)`` (``[*B, n_agents, d_out]``).
     """
     n_agents = algorithm.n_agents(group)
     if options["centralised"] and options["share_params"]:
-        output_spec = Composite({out_key: Unbounded(shape=(1,))})
+        output_spec = Composite({out_key: Unbounded(shape=(d_out,))})
     else:
-        leaf = Composite({out_key: Unbounded(shape=(n_agents, 1))}, shape=(n_agents,))
+        leaf = Composite({out_key: Unbounded(shape=(n_agents, d_out))}, shape=(n_agents,))
         output_spec = Composite({group: leaf})
     return algorithm.critic_model_config.get_model(
         input_spec=input_spec.to(algorithm.device),
@@ -192,12 +192,14 @@ def action_value(
     scope: str = "environment",
     share_params: bool = False,
     with_observations: bool = False,
+    reads_actions: bool = True,
+    n_values: int | None = None,
 ) -> TensorDictSequential:
     """Critic Q that reads the joint action, and writes ``(group, "chosen_action_value")``.
 
     Each agent's critic takes its own row of ``(group, "joint_action")`` ``[*B, n_agents, D]``: the actions of
     all agents in scope, group by group in the order of the group map (``scope="agent"``: its own action).
-    Output ``[*B, n_agents, 1]``.
+    Output ``[*B, n_agents, 1]``; with ``n_values`` ``(group, "action_value")``, ``[*B, n_agents, n_values]``.
 
     Args:
         algorithm: whose specs and critic model settings are used.
@@ -205,6 +207,8 @@ def action_value(
         scope: what the critic sees: ``"agent"``, ``"group"`` or ``"environment"``.
         share_params: one network that is told the agent's index, or one network each.
         with_observations: append the observations to the global state, where there is one.
+        reads_actions: if false, no actions are read.
+        n_values: a value for each of so many actions of the agent's own.
 
     Raises:
         ValueError: if ``scope`` is unknown.
@@ -212,33 +216,56 @@ def action_value(
     if scope not in SCOPES:
         raise ValueError(f"critic scope must be one of {', '.join(SCOPES)}; got '{scope}'.")
     n_agents = algorithm.n_agents(group)
-    action_size = policies.action_width(algorithm, group)
-    leaf = Composite(joint_action=Unbounded((n_agents, action_size)), shape=(n_agents,))
     options: dict[str, Any] = {
         "centralised": False,
         "input_has_agent_dim": True,
         "share_params": share_params,
-        "out_key": "chosen_action_value",
+        "out_key": "chosen_action_value" if n_values is None else "action_value",
+        "d_out": n_values or 1,
     }
     if scope == "agent":
-        spec = algorithm.observation_spec[group].clone().update(leaf)
+        spec = algorithm.observation_spec[group].clone()
+        if reads_actions:
+            action = Unbounded((n_agents, policies.action_width(algorithm, group)))
+            spec.update(Composite(joint_action=action, shape=(n_agents,)))
         return TensorDictSequential(
             critic_network(algorithm, group, Composite({group: spec}), **options)
         )
-    in_scope = [name for name, _ in scope_groups(algorithm, group, scope)]
     size = joint_observation_size(algorithm, group, scope, with_observations=with_observations)
-    size += sum(
-        algorithm.n_agents(name) * policies.action_width(algorithm, name) for name in in_scope
-    )
+    size += joint_action_size(algorithm, group, scope) if reads_actions else 0
     size += n_agents if share_params else 0
-    rows = AgentInput(n_agents, own_observation=True, agent_id=share_params)
+    rows = AgentInput(n_agents, own_observation=reads_actions, agent_id=share_params)
+    in_keys: list[NestedKey] = ["critic_input"]
+    in_keys += [(group, "joint_action")] if reads_actions else []
     spec = Composite(critic_input=Unbounded((n_agents, size)), shape=(n_agents,))
     return TensorDictSequential(
         joint_input(algorithm, group, scope, "critic_input", with_observations=with_observations),
-        TensorDictModule(
-            rows.to(algorithm.device),
-            in_keys=["critic_input", (group, "joint_action")],
-            out_keys=[(group, "critic_input")],
-        ),
+        TensorDictModule(rows.to(algorithm.device), in_keys, [(group, "critic_input")]),
         critic_network(algorithm, group, Composite({group: spec}), **options),
+    )
+
+
+def joint_action_size(algorithm: Any, group: str, scope: str) -> int:
+    """Width of the joint action of all agents in scope."""
+    names = [name for name, _ in scope_groups(algorithm, group, scope)]
+    return sum(algorithm.n_agents(name) * policies.action_width(algorithm, name) for name in names)
+
+
+def team_action_value(
+    algorithm: Any, group: str, *, scope: str = "environment", with_observations: bool = False
+) -> TensorDictSequential:
+    """One value of the joint action for the whole group, ``(group, "chosen_action_value")``.
+
+    It reads the first row of ``(group, "joint_action")``; every agent gets the same, ``[*B, n_agents, 1]``.
+    """
+    size = joint_observation_size(algorithm, group, scope, with_observations=with_observations)
+    size += joint_action_size(algorithm, group, scope)
+    spec = Composite(critic_input=Unbounded((size,)))
+    options = {"centralised": True, "input_has_agent_dim": False, "share_params": True}
+    out_keys: tuple[str, NestedKey] = ("team_action_value", (group, "chosen_action_value"))
+    return TensorDictSequential(
+        joint_input(algorithm, group, scope, "critic_input", with_observations=with_observations),
+        TensorDictModule(FirstRow(), ["critic_input", (group, "joint_action")], ["critic_input"]),
+        critic_network(algorithm, group, spec, out_keys[0], **options),
+        TensorDictModule(ExpandToAgents(algorithm.n_agents(group)), [out_keys[0]], [out_keys[1]]),
     )

@@ -42,7 +42,7 @@ DUELING = "value_and_advantage"
 def network(algorithm: Any, group: str, out_key: str, d_out: int) -> nn.Module:
     """The agents' network of ``group``: own observation to ``(group, out_key)``, ``[*B, n_agents, d_out]``.
 
-    Parameters are shared or per agent as the experiment's ``share_policy_params`` says. Where the
+    Parameters are shared or per agent as ``share_policy_params`` of the algorithm says. Where the
     configuration says so, it also reads what :func:`agent_context` writes.
     """
     n_agents = algorithm.n_agents(group)

@@ -68,7 +68,7 @@ class GroupNetworks:
             group=group,
             state_key="mixer_state",
             mortal=algorithm.is_mortal(group),
-            shared=algorithm.experiment_config.share_policy_params,
+            shared=algorithm.share_policy_params,
         )
 
     def agents(self, name: str, width: int) -> nn.Module:

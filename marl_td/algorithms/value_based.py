@@ -19,8 +19,9 @@ from marl_td.algorithms.base import (
     with_transform,
 )
 from marl_td.collect.last_action import LastAction
-from marl_td.losses.q_learning import LOSS_FUNCTIONS, QLearningLoss
+from marl_td.losses.q_learning import QLearningLoss
 from marl_td.losses.q_mixing import MixedQLoss
+from marl_td.losses.regression import LOSS_FUNCTIONS
 from marl_td.models.mixers import Mixer
 from marl_td.models.team import Team, TeamNetworks
 

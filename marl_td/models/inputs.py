@@ -102,6 +102,14 @@ class AgentContext(nn.Module):
         return torch.cat(parts, dim=-1)
 
 
+class FirstRow(nn.Module):
+    """Appends what is the same for every agent: ``[*B, D]`` and ``[*B, n_agents, d]`` to ``[*B, D + d]``."""
+
+    def forward(self, joint: Tensor, rows: Tensor) -> Tensor:
+        """Concatenation of ``joint`` and the first of ``rows``."""
+        return torch.cat([joint, rows[..., 0, :]], dim=-1)
+
+
 class ExpandToAgents(nn.Module):
     """Copies a team value ``[*B, 1]`` to every agent, ``[*B, n_agents, 1]``."""
 

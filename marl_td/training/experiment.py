@@ -18,6 +18,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictSequential
 
 from marl_td.collect.collector import CompiledCollector
+from marl_td.losses.common import MultiAgentLoss
 from marl_td.models.compiling import is_worthwhile
 from marl_td.training.checkpoints import load_checkpoint
 from marl_td.training.estimate import ESTIMATES_TO_PAY, compile_estimate
@@ -119,10 +120,14 @@ class Experiment(RunSetup):
         if end == 1.0:
             return
         done = min(1.0, self.total_frames / self.config.get_max_n_frames(self.on_policy))
+        lr = self.config.lr * (1.0 - (1.0 - end) * done)
         for optimisers in self.optimizers.values():
             for optimiser in optimisers.values():
                 for parameters in optimiser.param_groups:
-                    parameters["lr"] = self.config.lr * (1.0 - (1.0 - end) * done)
+                    parameters["lr"] = lr
+        for loss in self.losses.values():
+            if isinstance(loss, MultiAgentLoss):
+                loss.set_learning_rate(lr)
 
     def _train_group(self, group: str, batch: TensorDictBase, frames: int) -> None:
         data = batch.exclude(*self._get_excluded_keys(group)).to(self.config.train_device)

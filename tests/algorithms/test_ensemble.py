@@ -71,8 +71,8 @@ def test_a_central_critic_sees_the_policies_that_are_trained(small_experiment):
     experiment = small_experiment(ensemble("maddpg", "matd3"), teams_task())
     red, blue = (experiment.losses[group] for group in ("red", "blue"))
     # Target actors are in both losses the ones that their own group's loss moves.
-    assert red._target_actors["blue"] is blue.target_actor
-    assert blue._target_actors["red"] is red.target_actor
+    assert red._actors["blue"] is blue.target_actor
+    assert blue._actors["red"] is red.target_actor
     assert red.target_actor is not blue.target_actor
 
 

@@ -127,8 +127,8 @@ def test_a_reloaded_experiment_has_the_same_networks_targets_and_noise(small_exp
         )
     # The losses of both groups still look at one another's target actors.
     chaser, runner = again.losses["adversary"], again.losses["agent"]
-    assert chaser._target_actors["agent"] is runner.target_actor
-    assert runner._target_actors["adversary"] is chaser.target_actor
+    assert chaser._actors["agent"] is runner.target_actor
+    assert runner._actors["adversary"] is chaser.target_actor
     again.close()
 
 

@@ -13,9 +13,12 @@ from short_runs import short_experiment
 from toy_games import recall_task
 
 from marl_td.algorithms.happo import HappoConfig
+from marl_td.algorithms.hasac import HasacConfig
 from marl_td.algorithms.hatrpo import HatrpoConfig
+from marl_td.algorithms.isac import IsacConfig
 from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.mappo import MappoConfig
+from marl_td.algorithms.masac import MasacConfig
 from marl_td.algorithms.pqn_vdn import PqnVdnConfig
 from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
@@ -49,6 +52,10 @@ WINDOWS = {
 }
 SETTINGS = {"lr": 3e-3, "adam_eps": 1e-2, "clip_grad_val": 0.5, "polyak_tau": 0.1}
 """A large epsilon: Adam divides by it where gradients are float noise, whose signs mean nothing."""
+
+
+SPREAD = {"task": MarlTdTask.SIMPLE_SPREAD.get_from_yaml()}
+"""A team with continuous actions."""
 
 
 def filled(folder, algorithm, task=None, **settings):
@@ -114,6 +121,31 @@ ALGORITHMS = [
         id="maddpg, one critic",
     ),
     pytest.param(QmixConfig, {"clip_grad_val": None}, id="qmix"),
+    pytest.param(
+        lambda: MasacConfig(min_alpha=0.01, n_steps=2),
+        {"prefer_continuous_actions": False},
+        id="masac",
+    ),
+    pytest.param(MasacConfig, SPREAD, id="masac, continuous", marks=pytest.mark.slow),
+    pytest.param(
+        lambda: IsacConfig(share_alpha=False),
+        SPREAD,
+        id="isac, continuous",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(IsacConfig, {"model": STATEFUL}, id="isac, GRU", marks=pytest.mark.slow),
+    pytest.param(
+        lambda: HasacConfig(fixed_alpha=False),
+        SPREAD,
+        id="hasac, continuous",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
+        HasacConfig,
+        {"model": STATEFUL, "clip_grad_norm": False},
+        id="hasac, GRU",
+        marks=pytest.mark.slow,
+    ),
     pytest.param(lambda: MappoConfig(chunk_length=4), {"model": STATEFUL}, id="mappo, GRU"),
     pytest.param(
         lambda: QmixConfig(lmbda=0.5, **WINDOWS),
@@ -167,6 +199,8 @@ PRIORITISED = [
     pytest.param(QmixConfig, {}, id="qmix"),
     pytest.param(lambda: QmixConfig(lmbda=0.5), {}, id="qmix, episodes"),
     pytest.param(MaddpgConfig, {"prefer_continuous_actions": False}, id="maddpg"),
+    pytest.param(MasacConfig, {}, id="masac", marks=pytest.mark.slow),
+    pytest.param(HasacConfig, {}, id="hasac", marks=pytest.mark.slow),
     *(
         pytest.param(algorithm_config(name), {}, id=name, marks=pytest.mark.slow)
         for name in VALUE_BASED

@@ -1,0 +1,123 @@
+"""What losses with critics of actions share: whose actions they read, what of a batch counts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+
+from marl_td.losses.common import MultiAgentLoss, require
+from marl_td.losses.functional.checks import check_fraction
+from marl_td.losses.functional.priorities import item_priority, mean_over_agents
+from marl_td.losses.group_actor import GroupActor
+from marl_td.losses.targets import FrozenView
+from marl_td.losses.trajectory import row_of_next_steps
+
+
+class CentralCriticLoss(MultiAgentLoss):
+    """Base of the losses of one group of agents whose critics may read all groups' actions.
+
+    Args:
+        name: of the argument that the actors come from, for its error.
+        actors: actors of every group that the critics may read, in their order; only read here.
+        group: whose loss it is.
+        gamma: discount in [0, 1].
+        central: whether critics read the joint action of all of ``actors``, or this group's only.
+        mask_dead_values: an agent's death ends its return; critics learn nothing from its later steps.
+        recurrent: whether batches are sequences ``[*B, T]``.
+        priority_eta: share of the largest error in a sequence's priority, in [0, 1].
+
+    Raises:
+        ValueError: for a number out of range, or ``actors`` without this group.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        action_value: NestedKey = ("agents", "chosen_action_value")
+        joint_action: NestedKey = ("agents", "joint_action")
+        reward: NestedKey = ("agents", "reward")
+        terminated: NestedKey = ("agents", "terminated")
+        mask: NestedKey = ("agents", "mask")
+        step_mask: NestedKey = "step_mask"
+        priority: NestedKey = ("agents", "td_error")
+        item_priority: NestedKey = ("agents", "priority")
+        priority_weight: NestedKey = "priority_weight"
+        joint: NestedKey = "joint"
+
+    def __init__(
+        self,
+        name: str,
+        actors: Mapping[str, GroupActor],
+        group: str,
+        *,
+        gamma: float,
+        central: bool,
+        mask_dead_values: bool,
+        recurrent: bool,
+        priority_eta: float,
+    ) -> None:
+        super().__init__()
+        check_fraction("gamma", gamma)
+        check_fraction("priority_eta", priority_eta)
+        if group not in actors:
+            raise ValueError(
+                f"`{name}` must hold this loss's own group '{group}'; got {sorted(actors)}."
+            )
+        self.gamma = gamma
+        self.central = central
+        # A plain dict: the other groups' actors are read, not owned.
+        self._actors = dict(actors) if central else {group: actors[group]}
+        self._position = list(self._actors).index(group)
+        self.mask_dead_values = mask_dead_values
+        self.recurrent = recurrent
+        self.priority_eta = priority_eta
+
+    def item_priority(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
+        """Priorities of the replayed items (steps, or rows if recurrent): the critics' mean errors."""
+        steps = mean_over_agents(error, self._mask(tensordict, error, alive=self.mask_dead_values))
+        return item_priority(*steps, sequences=self.recurrent, eta=self.priority_eta)
+
+    def _taken(self, tensordict: TensorDictBase) -> list[Tensor]:
+        """Actions in the batch of every group in scope, in the critics' order."""
+        joint = self._joint(tensordict)
+        return [actor.taken(joint) for actor in self._actors.values()]
+
+    def _joint(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Where every group in scope is found by its name."""
+        if len(self._actors) == 1:
+            return tensordict
+        entry: Any = require(tensordict, self.tensor_keys.joint)
+        joint = entry.copy()
+        is_init = tensordict.get("is_init", None)
+        return joint if is_init is None else joint.set("is_init", is_init)
+
+    def _replaced(self, actions: list[Tensor], action: Tensor) -> list[Tensor]:
+        """``actions`` with those of the own group replaced."""
+        return [*actions[: self._position], action, *actions[self._position + 1 :]]
+
+    def _following(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """What networks read to value what is reached: the next step, behind the first if recurrent."""
+        return row_of_next_steps(tensordict) if self.recurrent else tensordict.get("next")
+
+    def _mask(self, tensordict: TensorDictBase, like: Tensor, *, alive: bool) -> Tensor | None:
+        """Entries ``[*B, n_values]`` that are real steps (of living agents), or None if all are."""
+        living = tensordict.get(self.tensor_keys.mask, None) if alive else None
+        steps = tensordict.get(self.tensor_keys.step_mask, None)
+        if steps is None:
+            return living
+        steps = steps.expand_as(like)
+        return steps if living is None else living & steps
+
+    def _weighted(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
+        """``error`` ``[*B, n_values]`` times the importance weights of prioritised replay."""
+        weight = tensordict.get(self.tensor_keys.priority_weight, None)
+        return error if weight is None else error * weight.reshape(*error.shape[:-1], 1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> nn.Module:
+        out = super()._apply(fn)
+        for value in vars(self).values():
+            if isinstance(value, FrozenView):
+                value.tie()
+        return out
