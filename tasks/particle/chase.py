@@ -1,4 +1,4 @@
-"""``simple_tag`` by rule: adversaries run at the nearest good agent, which runs away from the nearest of them."""
+"""``simple_tag`` by rule: chase the nearest good agent, flee from the nearest adversary."""
 
 from __future__ import annotations
 

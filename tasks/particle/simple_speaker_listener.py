@@ -22,7 +22,8 @@ Observation space (float32, in this order):
     listener     word said in the step before     3       0 to 1, zeros at the start
     ===========  ===============================  ======  ========================================
 
-Global state: place and velocity of the listener, landmarks, marks of the goal (1 there, else 0), word, ``[16]``.
+Global state: place and velocity of the listener, landmarks, marks of the goal (1 there, else 0),
+    word, ``[16]``.
 Reward (both agents): minus the squared distance of the listener from the goal.
 Start: listener and landmarks uniform in ``[-1, 1]^2``, at rest; each landmark is the goal equally often.
 End: never terminates; ``max_steps`` truncates.
@@ -105,7 +106,7 @@ class SimpleSpeakerListener(Task[SpeakerListenerParams, SpeakerListenerState]):
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """``position`` ``[n_envs, 1, 2]``, ``landmark`` ``[n_envs, 3, 2]`` in [0, 1); ``goal`` ``[n_envs]``."""
+        """``position`` and ``landmark``, shaped as in the state, in [0, 1); ``goal`` ``[n_envs]``."""
         places = physics.draw_uniform(n_envs, generator, position=1, landmark=N_LANDMARKS)
         return {**places, "goal": goals.draw_goal(n_envs, N_LANDMARKS, generator)}
 

@@ -90,13 +90,13 @@ class TagParams(TaskParams):
 
 
 class TagState(NamedTuple):
-    """Agents, adversaries first, and obstacles; in memory environments come last."""
+    """Agents, adversaries first, and obstacles (``landmark``); in memory environments come last."""
 
     position: Tensor
     """``[n_envs, n_adversaries + n_good, 2]``."""
     velocity: Tensor
     """Likewise."""
-    obstacle: Tensor
+    landmark: Tensor
     """``[n_envs, n_obstacles, 2]``."""
 
 
@@ -141,20 +141,20 @@ class SimpleTag(Task[TagParams, TagState]):
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """Uniform numbers in [0, 1), ``position`` and ``obstacle``, shaped as in the state."""
+        """Uniform numbers in [0, 1), ``position`` and ``landmark``, shaped as in the state."""
         n, m = self.n_agents, self.params.n_obstacles
-        return physics.draw_uniform(n_envs, generator, position=n, obstacle=m)
+        return physics.draw_uniform(n_envs, generator, position=n, landmark=m)
 
     def reset(self, n_envs: int, noise: Noise) -> TagState:
         position = 2.0 * noise["position"] - 1.0
-        obstacle = 0.9 * (2.0 * noise["obstacle"] - 1.0)
+        obstacle = 0.9 * (2.0 * noise["landmark"] - 1.0)
         return TagState(position, torch.zeros_like(position), obstacle)
 
     def step(self, state: TagState, action: Groups, noise: Noise) -> Step[TagState]:
         position, velocity = physics.inside(state.position), physics.inside(state.velocity)
         pushes = [physics.control(action[g], self.continuous, KINDS[g].force) for g in KINDS]
         force = torch.cat(pushes, 1)
-        bodies = torch.cat([position, physics.inside(state.obstacle)], 1)
+        bodies = torch.cat([position, physics.inside(state.landmark)], 1)
         offset = physics.offsets(position, bodies)
         apart = physics.apart_from_itself(physics.distances(offset))
         force = force + physics.contact_force(offset, apart, self.reach.to(apart.dtype))
@@ -169,7 +169,7 @@ class SimpleTag(Task[TagParams, TagState]):
         shared = (TOUCH_REWARD * touches).unsqueeze(-1).expand(-1, self.params.n_adversaries)
         reward = {ADVERSARY: shared, GOOD: -(TOUCH_REWARD * hits + away).transpose(0, 1)}
         info = {"touches": touches, "outside": away.sum(0)}
-        state = TagState(physics.outside(position), physics.outside(velocity), state.obstacle)
+        state = TagState(physics.outside(position), physics.outside(velocity), state.landmark)
         never = torch.zeros(touches.shape[0], dtype=torch.bool, device=touches.device)
         return Step(state, reward, never, info)
 
@@ -177,7 +177,7 @@ class SimpleTag(Task[TagParams, TagState]):
     def observe(self, state: TagState) -> Groups:
         n_adversaries, n_good = self.params.n_adversaries, self.params.n_good
         position, velocity = physics.inside(state.position), physics.inside(state.velocity)
-        obstacle = columns(physics.offsets(position, physics.inside(state.obstacle)))
+        obstacle = columns(physics.offsets(position, physics.inside(state.landmark)))
         other = columns(without_itself(physics.offsets(position, position)))
         common = torch.cat([velocity, position, obstacle, other], 0)
         fast = velocity[:, n_adversaries:].unsqueeze(1)  # [2, 1, n_good, n_envs]
@@ -212,7 +212,7 @@ class SimpleTag(Task[TagParams, TagState]):
         from marl_td.tasks.particle.render import GREEN, GREY, RED, Discs, draw
 
         chaser, good = state.position[index].split([self.params.n_adversaries, self.params.n_good])
-        obstacles = Discs(state.obstacle[index], OBSTACLE_RADIUS, GREY, numbered=False)
+        obstacles = Discs(state.landmark[index], OBSTACLE_RADIUS, GREY, numbered=False)
         teams = [
             Discs(chaser, KINDS[ADVERSARY].radius, RED),
             Discs(good, KINDS[GOOD].radius, GREEN),
