@@ -145,11 +145,9 @@ class SimpleAdversary(Task[AdversaryParams, AdversaryState]):
         landmark = columns(physics.offsets(position, physics.inside(state.landmark)))
         other = columns(without_itself(physics.offsets(position, position)))
         goal = goals.place_of(state.goal, state.landmark) - position
-        seen = torch.cat([goal, landmark, other], 0)
-        return {
-            ADVERSARY: physics.outside(seen[2:, :1]),
-            GOOD: physics.outside(seen[:, 1:]),
-        }
+        of_adversary = torch.cat([part[:, :1] for part in (landmark, other)], 0)
+        of_good = torch.cat([part[:, 1:] for part in (goal, landmark, other)], 0)
+        return {ADVERSARY: physics.outside(of_adversary), GOOD: physics.outside(of_good)}
 
     def team_state(self, state: AdversaryState) -> Tensor:
         return torch.cat([part.flatten(1) for part in state], -1)

@@ -179,15 +179,13 @@ class SimpleTag(Task[TagParams, TagState]):
         position, velocity = physics.inside(state.position), physics.inside(state.velocity)
         obstacle = columns(physics.offsets(position, physics.inside(state.landmark)))
         other = columns(without_itself(physics.offsets(position, position)))
-        common = torch.cat([velocity, position, obstacle, other], 0)
+        common = (velocity, position, obstacle, other)
         fast = velocity[:, n_adversaries:].unsqueeze(1)  # [2, 1, n_good, n_envs]
         of_good = columns(fast.expand(-1, n_adversaries, -1, -1))
         of_others = columns(without_itself(fast.expand(-1, n_good, -1, -1)))
-        chaser, good = common.split([n_adversaries, n_good], 1)
-        return {
-            ADVERSARY: physics.outside(torch.cat([chaser, of_good], 0)),
-            GOOD: physics.outside(torch.cat([good, of_others], 0)),
-        }
+        of_chaser = torch.cat([*(part[:, :n_adversaries] for part in common), of_good], 0)
+        of_prey = torch.cat([*(part[:, n_adversaries:] for part in common), of_others], 0)
+        return {ADVERSARY: physics.outside(of_chaser), GOOD: physics.outside(of_prey)}
 
     def team_state(self, state: TagState) -> Tensor:
         return torch.cat([part.flatten(1) for part in state], -1)

@@ -121,19 +121,19 @@ def test_what_leaving_the_area_costs():
 
 
 @pytest.mark.parametrize("continuous", [True, False])
-def test_adversaries_chase_and_good_agents_flee_until_the_border(continuous):
+def test_adversaries_chase_and_good_agents_flee_to_where_there_is_room(continuous):
     task = make_task("simple_tag", continuous=continuous)
     rule = ChaseAndFlee(task.params, continuous)
     inside = rule(observed(task, tag([[-0.5, 0.0], [0.0, 0.6], [0.0, -0.9], [0.0, 0.0]])))
-    border = rule(observed(task, tag([[0.7, 0.0], [0.0, 5.0], [0.0, 6.0], [0.9, 0.0]])))
+    border = rule(observed(task, tag([[0.7, 0.1], [0.0, 5.0], [0.0, 6.0], [0.9, 0.0]])))
     if continuous:
         assert inside["adversary", "action"][0, 0].tolist() == [0.0, 0.0, 1.0, 0.0, 0.0]
         assert inside["agent", "action"][0, 0].tolist() == [0.0, 0.0, 1.0, 0.0, 0.0]
-        assert border["agent", "action"][0, 0, 1] == 1.0
+        assert border["agent", "action"][0, 0].tolist() == [0.0, 0.0, 0.0, 1.0, 0.0]
     else:
         assert inside["adversary", "action"].tolist() == [[2, 3, 4]]
         assert inside["agent", "action"].tolist() == [[2]]
-        assert border["agent", "action"].tolist() == [[1]]
+        assert border["agent", "action"].tolist() == [[3]]  # down, not outside
 
 
 def test_the_nearest_of_several_good_agents_is_chased():
