@@ -134,6 +134,25 @@ def write_csv(name: str, rows: Iterable[dict[str, Any]]) -> Path:
     return path
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of earlier runs."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Write one more row, after the header in a new file."""
+    path.parent.mkdir(exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
     """``rows`` as a Markdown table; a row may lack columns of the first."""
     head = list(rows[0])

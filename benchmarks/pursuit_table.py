@@ -13,7 +13,6 @@ skipped, so that the command can be stopped and started again. Writes `.csv`, `.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import tempfile
 import time
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, markdown, mlp, parsed, settings
+from common import RESULTS, append, markdown, mlp, parsed, read_rows, settings
 from tqdm import tqdm
 
 from marl_td import register
@@ -88,25 +87,6 @@ def judge(experiment: Experiment, task: dict[str, Any], n_episodes: int) -> dict
         mean = mean_interval(totals[key])
         found |= {label: round(mean.value, 3), f"{label} +-": round(mean.high - mean.value, 3)}
     return found
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of earlier runs."""
-    if not path.exists():
-        return []
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Write one more row, after the header in a new file."""
-    path.parent.mkdir(exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def key(row: dict[str, Any]) -> tuple[str, ...]:

@@ -180,6 +180,9 @@ class MarlTdTask(Task):
     RETAIL = None
     BANKING = None
     SIMPLE_SPREAD = None
+    SIMPLE_SPEAKER_LISTENER = None
+    SIMPLE_TAG = None
+    SIMPLE_ADVERSARY = None
     PURSUIT = None
     MPE = None
     VMAS = None

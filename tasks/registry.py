@@ -19,7 +19,10 @@ TASKS: dict[str, str] = {
     "recall": "marl_td.tasks.recall:Recall",
     "retail": "marl_td.tasks.retail:Retail",
     "banking": "marl_td.tasks.banking:Banking",
-    "simple_spread": "marl_td.tasks.particle:SimpleSpread",
+    "simple_spread": "marl_td.tasks.particle.simple_spread:SimpleSpread",
+    "simple_speaker_listener": "marl_td.tasks.particle.simple_speaker_listener:SimpleSpeakerListener",
+    "simple_tag": "marl_td.tasks.particle.simple_tag:SimpleTag",
+    "simple_adversary": "marl_td.tasks.particle.simple_adversary:SimpleAdversary",
     "pursuit": "marl_td.tasks.pursuit:Pursuit",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""

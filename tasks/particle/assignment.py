@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from marl_td.tasks.particle.physics import DAMPING, DT, SENSITIVITY
+from marl_td.tasks.particle.steering import arrive, chosen, push_to_action
 
 MAX_EXACT = 4
 """Largest number of agents for which all assignments are compared (24 of them)."""
@@ -40,29 +40,8 @@ class Assignment:
         velocity, position = observation[..., :2], observation[..., 2:4]
         seen = observation[..., 4 : 4 + 2 * self.n_agents].unflatten(-1, (self.n_agents, 2))
         goal = position + chosen(seen, match(seen.square().sum(-1).sqrt()))
-        force = arrive(keep_apart(goal) - position, velocity)
-        return self._encode(force / SENSITIVITY)
-
-    def _encode(self, push: Tensor) -> Tensor:
-        """Actions for ``push`` ``[n_envs, n_agents, 2]`` in units of the full force."""
-        if self.continuous:
-            both = torch.stack([-push, push], -1).clamp(0.0, 1.0).flatten(-2)
-            return torch.cat([torch.zeros_like(push[..., :1]), both], -1)
-        axis = push.abs().argmax(-1)
-        strongest = push.gather(-1, axis.unsqueeze(-1)).squeeze(-1)
-        move = 1 + 2 * axis + (strongest > 0).long()
-        return torch.where(strongest.abs() > 0.5, move, 0)
-
-
-def arrive(way: Tensor, velocity: Tensor) -> Tensor:
-    """Force that ends ``way`` ahead after two steps, both ``[*B, 2]``: the first moves as it is."""
-    wanted = (way - DT * velocity) / DT
-    return (wanted - (1.0 - DAMPING) * velocity) / DT
-
-
-def chosen(seen: Tensor, landmark: Tensor) -> Tensor:
-    """Of ``seen`` ``[n_envs, n_agents, n, 2]`` the entry ``landmark`` ``[n_envs, n_agents]``."""
-    return seen.take_along_dim(landmark[..., None, None], -2).squeeze(-2)
+        push = arrive(keep_apart(goal) - position, velocity)
+        return push_to_action(push, self.continuous)
 
 
 def match(distance: Tensor) -> Tensor:

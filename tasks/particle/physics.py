@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from marl_td.tasks.base import Box, Discrete, Noise
+
 DT = 0.1
 """Time of one step, s."""
 DAMPING = 0.25
@@ -40,13 +42,17 @@ def outside(x: Tensor) -> Tensor:
     return x.permute(2, 1, 0)
 
 
-def draw_uniform(
-    n_groups: int, n_bodies: int, n_envs: int, generator: torch.Generator
-) -> tuple[Tensor, ...]:
-    """``n_groups`` tensors of uniform numbers in [0, 1), each ``[n_envs, n_bodies, 2]``."""
-    shape = (n_groups, 2, n_bodies, n_envs)
-    drawn = torch.rand(shape, generator=generator, device=generator.device)
-    return tuple(outside(part) for part in drawn.unbind(0))
+def draw_uniform(n_envs: int, generator: torch.Generator, **n_bodies: int) -> Noise:
+    """Uniform numbers in [0, 1) for each name, ``[n_envs, n_bodies, 2]``."""
+    widths = [2 * n for n in n_bodies.values()]
+    drawn = torch.rand((sum(widths), n_envs), generator=generator, device=generator.device)
+    parts = zip(n_bodies.items(), drawn.split(widths), strict=True)
+    return {name: outside(part.unflatten(0, (2, n))) for (name, n), part in parts}
+
+
+def push_action(continuous: bool) -> Box | Discrete:
+    """What moves an agent: see :func:`control`."""
+    return Box((0.0,) * 5, (1.0,) * 5) if continuous else Discrete(5)
 
 
 def control(action: Tensor, continuous: bool, sensitivity: float = SENSITIVITY) -> Tensor:
@@ -78,8 +84,11 @@ def distances(offset: Tensor) -> Tensor:
 
 
 def apart_from_itself(distance: Tensor) -> Tensor:
-    """``distance`` ``[n, n, n_envs]`` among the same bodies, with :data:`APART` on the diagonal."""
-    own = torch.eye(distance.shape[0], dtype=torch.bool, device=distance.device)
+    """``distance`` ``[n, m, n_envs]``, :data:`APART` for the n bodies and themselves.
+
+    They are the first of the m bodies.
+    """
+    own = torch.eye(*distance.shape[:2], dtype=torch.bool, device=distance.device)
     return torch.where(own.unsqueeze(-1), APART, distance)
 
 
@@ -99,6 +108,16 @@ def contact_force(offset: Tensor, distance: Tensor, reach: float | Tensor) -> Te
     return (pull * offset).sum(2)
 
 
-def move(position: Tensor, velocity: Tensor, force: Tensor) -> tuple[Tensor, Tensor]:
-    """Position and velocity after one step, each ``[2, n_bodies, n_envs]``."""
-    return position + DT * velocity, (1.0 - DAMPING) * velocity + DT * force
+def move(
+    position: Tensor, velocity: Tensor, force: Tensor, max_speed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Position and velocity after one step, each ``[2, n_bodies, n_envs]``.
+
+    The speed is cut to ``max_speed`` ``[n_bodies, 1]``, where there is one.
+    """
+    position = position + DT * velocity
+    velocity = (1.0 - DAMPING) * velocity + DT * force
+    if max_speed is not None:
+        speed = velocity.square().sum(0).sqrt()
+        velocity = velocity * (max_speed / torch.maximum(speed, max_speed))
+    return position, velocity

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-AGENT, LANDMARK = "#5959d9", "#404040"
+BLUE, RED, GREEN, GREY = "#5959d9", "#d95959", "#4ca64c", "#404040"
 
 
-def draw(position: Tensor, radius: float, landmark: Tensor) -> np.ndarray[Any, Any]:
-    """One world as ``uint8 [400, 400, 3]``: agents as numbered discs, landmarks as crosses.
+class Discs(NamedTuple):
+    """Bodies ``centre`` ``[n, 2]`` of one radius; numbered ones are agents."""
 
-    Args:
-        position: centres of the agents, ``[n_agents, 2]``.
-        radius: radius of an agent.
-        landmark: positions of the landmarks, ``[n_landmarks, 2]``.
-    """
+    centre: Tensor
+    radius: float
+    colour: str = BLUE
+    numbered: bool = True
+
+
+class Marks(NamedTuple):
+    """Landmarks at ``place`` ``[n, 2]``, drawn as crosses."""
+
+    place: Tensor
+    colour: str = GREY
+
+
+def draw(discs: Sequence[Discs], marks: Sequence[Marks], words: str = "") -> np.ndarray[Any, Any]:
+    """One world as ``uint8 [400, 400, 3]``, with ``words`` in its upper left corner."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle
@@ -25,12 +36,22 @@ def draw(position: Tensor, radius: float, landmark: Tensor) -> np.ndarray[Any, A
     figure = Figure(figsize=(4, 4), dpi=100)
     canvas: Any = FigureCanvasAgg(figure)
     axes: Any = figure.add_axes((0, 0, 1, 1))
-    agents, landmarks = position.cpu().numpy(), landmark.cpu().numpy()
-    far = max(1.0, float(np.abs(agents).max()), float(np.abs(landmarks).max())) + radius
+    reach = [1.0]
+    for disc in discs:
+        centre = disc.centre.cpu().numpy()
+        reach.append(float(np.abs(centre).max(initial=0.0)) + disc.radius)
+        for number, (x, y) in enumerate(centre):
+            axes.add_patch(
+                Circle((x, y), disc.radius, facecolor=disc.colour, edgecolor="black", alpha=0.7)
+            )
+            if disc.numbered:
+                axes.text(x, y, str(number), color="white", ha="center", va="center")
+    for mark in marks:
+        place = mark.place.cpu().numpy()
+        reach.append(float(np.abs(place).max(initial=0.0)))
+        axes.plot(place[:, 0], place[:, 1], "+", color=mark.colour, markersize=14, mew=3)
+    far = 1.05 * max(reach)
     axes.set(xlim=(-far, far), ylim=(-far, far), xticks=[], yticks=[], aspect="equal")
-    for number, (x, y) in enumerate(agents):
-        axes.add_patch(Circle((x, y), radius, facecolor=AGENT, edgecolor="black", alpha=0.7))
-        axes.text(x, y, str(number), color="white", ha="center", va="center")
-    axes.plot(landmarks[:, 0], landmarks[:, 1], "+", color=LANDMARK, markersize=14, mew=3)
+    axes.text(0.02, 0.97, words, transform=axes.transAxes, va="top")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

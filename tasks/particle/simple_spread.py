@@ -37,8 +37,6 @@ import torch
 from torch import Tensor
 
 from marl_td.tasks.base import (
-    Box,
-    Discrete,
     Groups,
     GroupSpec,
     Noise,
@@ -49,6 +47,7 @@ from marl_td.tasks.base import (
     require,
 )
 from marl_td.tasks.particle import physics
+from marl_td.tasks.particle.views import columns, without_itself
 
 RADIUS = 0.15
 """Radius of an agent."""
@@ -96,7 +95,7 @@ class SimpleSpread(Task[SpreadParams, SpreadState]):
     @property
     def groups(self) -> dict[str, GroupSpec]:
         n = self.params.n_agents
-        action = Box((0.0,) * 5, (1.0,) * 5) if self.continuous else Discrete(5)
+        action = physics.push_action(self.continuous)
         return {"agents": GroupSpec(n, 4 + 2 * n + 4 * (n - 1), action)}
 
     @property
@@ -107,8 +106,7 @@ class SimpleSpread(Task[SpreadParams, SpreadState]):
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
         """Uniform numbers in [0, 1): ``position`` and ``landmark``, ``[n_envs, n_agents, 2]``."""
         n = self.params.n_agents
-        position, landmark = physics.draw_uniform(2, n, n_envs, generator)
-        return {"position": position, "landmark": landmark}
+        return physics.draw_uniform(n_envs, generator, position=n, landmark=n)
 
     def reset(self, n_envs: int, noise: Noise) -> SpreadState:
         position, landmark = (2.0 * noise[name] - 1.0 for name in ("position", "landmark"))
@@ -141,7 +139,7 @@ class SimpleSpread(Task[SpreadParams, SpreadState]):
         landmark = physics.offsets(position, physics.inside(state.landmark))
         other = without_itself(physics.offsets(position, position))
         silence = torch.zeros_like(position[:1]).expand(2 * (n - 1), -1, -1)
-        parts = [velocity, position, _columns(landmark), _columns(other), silence]
+        parts = [velocity, position, columns(landmark), columns(other), silence]
         return {"agents": physics.outside(torch.cat(parts, 0))}
 
     def team_state(self, state: SpreadState) -> Tensor:
@@ -160,22 +158,6 @@ class SimpleSpread(Task[SpreadParams, SpreadState]):
         return {"landmark to nearest agent [length]": near.transpose(0, 1)}
 
     def render(self, state: SpreadState, index: int = 0) -> Any:
-        from marl_td.tasks.particle.render import draw
+        from marl_td.tasks.particle.render import Discs, Marks, draw
 
-        return draw(state.position[index], RADIUS, state.landmark[index])
-
-
-def without_itself(pairs: Tensor) -> Tensor:
-    """``pairs`` ``[d, n, n, n_envs]`` without the diagonal, ``[d, n, n - 1, n_envs]``, in order.
-
-    Row i has the columns before i, then those after it. Choosing between two slices, instead of
-    an index, keeps the compiled loops plain.
-    """
-    place = torch.arange(pairs.shape[1], device=pairs.device)
-    after = place[:-1] >= place.unsqueeze(-1)
-    return torch.where(after.unsqueeze(-1), pairs[:, :, 1:], pairs[:, :, :-1])
-
-
-def _columns(pairs: Tensor) -> Tensor:
-    """``[2, n, m, n_envs]`` as ``[2 m, n, n_envs]``: x and y of each of the m in turn."""
-    return pairs.permute(2, 0, 1, 3).flatten(0, 1)
+        return draw([Discs(state.position[index], RADIUS)], [Marks(state.landmark[index])])

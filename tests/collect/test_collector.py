@@ -337,12 +337,16 @@ def test_a_layout_restores_what_it_stores():
     assert Layout(x).restore(stored).stride() == x.stride()
 
 
-def test_the_loop_keeps_a_tasks_own_memory_layout():
-    env = make_task_env("simple_spread", 4, continuous=True)  # its environments are last in memory
+@pytest.mark.parametrize(
+    "name", ["simple_spread", "simple_speaker_listener", "simple_tag", "simple_adversary"]
+)
+def test_the_loop_keeps_a_tasks_own_memory_layout(name):
+    env = make_task_env(name, 4, continuous=True)  # its environments are last in memory
 
     def act(data):
-        observation = data["agents", "observation"]
-        data.set(("agents", "action"), observation[..., :5].sin())
+        for group, spec in env.task.groups.items():
+            observation = data[group, "observation"]
+            data.set((group, "action"), observation[..., : len(spec.action.low)].sin())
         return data
 
     run = CompiledCollector(env, act, frames_per_batch=4 * 30, backend="eager")

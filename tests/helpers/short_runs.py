@@ -22,9 +22,13 @@ SHORT = (
 """QMIX on a matrix game, three iterations."""
 
 
-def short_experiment(folder: Path, *overrides: str, callbacks=None) -> Experiment:
-    """An experiment in ``folder``; a later override replaces the one of the same name in ``SHORT``."""
+def short_experiment(folder: Path, *overrides: str, callbacks=None, without=()) -> Experiment:
+    """An experiment in ``folder``; a later override replaces the one of the same name in ``SHORT``.
+
+    ``without`` names settings of ``SHORT`` to leave out.
+    """
     merged = dict(item.split("=", 1) for item in (*SHORT, *overrides))
+    merged = {name: value for name, value in merged.items() if name not in without}
     settings = compose([f"{name}={value}" for name, value in merged.items()])
     settings.experiment_config.save_folder = str(folder)
     return Experiment(**settings.arguments(), callbacks=callbacks)
