@@ -1,5 +1,6 @@
 """What every loss shell shares: keys, squeezing, masked reduction, detached metrics."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -128,3 +129,11 @@ def next_key(key: NestedKey) -> NestedKey:
 def run(module: TensorDictModuleBase, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
     """Output ``key`` of ``module`` on ``tensordict``, which is left unchanged."""
     return module(tensordict.copy()).get(key)
+
+
+def action_distribution(layers: Iterable[Any], head: Any, tensordict: TensorDictBase) -> Any:
+    """The distribution that ``head`` makes of what ``layers`` write; ``tensordict`` is left unchanged."""
+    inputs = tensordict.copy()
+    for layer in layers:
+        inputs = layer(inputs)
+    return head.get_dist(inputs)

@@ -10,7 +10,15 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.common import MultiAgentLoss, masked_mean, next_key, read, require, run
+from marl_td.losses.common import (
+    MultiAgentLoss,
+    action_distribution,
+    masked_mean,
+    next_key,
+    read,
+    require,
+    run,
+)
 from marl_td.losses.functional.normalisation import normalise_advantage
 from marl_td.losses.functional.policy_gradient import (
     clipped_objective,
@@ -18,7 +26,7 @@ from marl_td.losses.functional.policy_gradient import (
     explained_variance,
 )
 from marl_td.losses.functional.returns import gae
-from marl_td.losses.trajectory import before_padding, real_steps, trajectory_values
+from marl_td.losses.trajectory import before_padding, counted, trajectory_values
 from marl_td.losses.value_norm import ValueNorm
 
 
@@ -217,10 +225,7 @@ class MAPPOLoss(MultiAgentLoss):
 
     def distribution(self, tensordict: TensorDictBase) -> Any:
         """The actor's action distribution over a batch ``[*B]``, which is left unchanged."""
-        inputs = tensordict.copy()
-        for layer in self._actor_layers:
-            inputs = layer(inputs)
-        return self._actor_head.get_dist(inputs)
+        return action_distribution(self._actor_layers, self._actor_head, tensordict)
 
     def _value(
         self, tensordict: TensorDictBase, value_target: Tensor, mask: Tensor | None
@@ -253,11 +258,7 @@ class MAPPOLoss(MultiAgentLoss):
     def _mask(self, tensordict: TensorDictBase, like: Tensor, *, alive: bool) -> Tensor | None:
         """Entries ``[*B, n_agents]`` that are real steps (of living agents), or None if all are."""
         living = tensordict.get(self.tensor_keys.mask, None) if alive else None
-        steps = tensordict.get(self.tensor_keys.step_mask, None)
-        if steps is None:
-            return living
-        steps = real_steps(steps, like)
-        return steps if living is None else living & steps
+        return counted(living, tensordict.get(self.tensor_keys.step_mask, None), like)
 
 
 def _entropy(distribution: Any) -> Tensor:

@@ -174,6 +174,20 @@ def real_steps(step_mask: Tensor, like: Tensor) -> Tensor:
     return steps.reshape(*steps.shape, *[1] * (like.ndim - steps.ndim)).expand_as(like)
 
 
+def counted(alive: Tensor | None, step_mask: Tensor | None, like: Tensor) -> Tensor | None:
+    """Entries, shaped ``like``, that are real steps of living agents; None if all are.
+
+    Args:
+        alive: bool like ``like``; None if nobody dies.
+        step_mask: bool ``[*B, 1]``; None if there is no padding.
+        like: ``[*B]`` or ``[*B, n_agents]``.
+    """
+    if step_mask is None:
+        return alive
+    steps = real_steps(step_mask, like)
+    return steps if alive is None else alive & steps
+
+
 def before_padding(step_mask: Tensor | None, like: Tensor, time_dim: int) -> Tensor:
     """True on the last real step before padding, shaped ``like``; nowhere without a ``step_mask``."""
     if step_mask is None:

@@ -95,18 +95,24 @@ def own_input(algorithm: Any, group: str, out_key: NestedKey) -> TensorDictModul
 
 
 def critic_network(
-    algorithm: Any, group: str, input_spec: Composite, out_key: str, **options: Any
+    algorithm: Any,
+    group: str,
+    input_spec: Composite,
+    out_key: str,
+    *,
+    d_out: int = 1,
+    **options: Any,
 ) -> nn.Module:
-    """A network of the experiment's critic model with one output per agent, or one for the team.
+    """A network of the experiment's critic model with ``d_out`` outputs per agent, or for the team.
 
-    The output is the root key ``out_key`` (``[*B, 1]``) if ``centralised and share_params``, else
-    ``(group, out_key)`` (``[*B, n_agents, 1]``).
+    The output is the root key ``out_key`` (``[*B, d_out]``) if ``centralised and share_params``, else
+    ``(group, out_key)`` (``[*B, n_agents, d_out]``).
     """
     n_agents = algorithm.n_agents(group)
     if options["centralised"] and options["share_params"]:
-        output_spec = Composite({out_key: Unbounded(shape=(1,))})
+        output_spec = Composite({out_key: Unbounded(shape=(d_out,))})
     else:
-        leaf = Composite({out_key: Unbounded(shape=(n_agents, 1))}, shape=(n_agents,))
+        leaf = Composite({out_key: Unbounded(shape=(n_agents, d_out))}, shape=(n_agents,))
         output_spec = Composite({group: leaf})
     return algorithm.critic_model_config.get_model(
         input_spec=input_spec.to(algorithm.device),

@@ -18,6 +18,7 @@ from marl_td.tasks.registry import suggest
 ALGORITHMS: dict[str, str] = {
     "mappo": "marl_td.algorithms.mappo:MappoConfig",
     "iddpg": "marl_td.algorithms.iddpg:IddpgConfig",
+    "coma": "marl_td.algorithms.coma:ComaConfig",
     "maddpg": "marl_td.algorithms.maddpg:MaddpgConfig",
     "matd3": "marl_td.algorithms.matd3:Matd3Config",
     "facmac": "marl_td.algorithms.facmac:FacmacConfig",
