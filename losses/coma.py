@@ -174,7 +174,7 @@ class ComaLoss(MultiAgentLoss):
         return value if self.value_norm is None else self.value_norm.denormalise(value)
 
     def _with_next_actions(self, batch: TensorDictBase, ended: Tensor, time: int) -> TensorDictBase:
-        """A copy of the batch with the actions in the reached states: taken ones, or drawn where it is cut."""
+        """A copy with the actions in the reached states: those taken, or drawn where it is cut."""
         work = batch.copy()
         last = torch.zeros_like(ended)
         last.narrow(time, ended.shape[time] - 1, 1).fill_(True)

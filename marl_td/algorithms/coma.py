@@ -21,12 +21,18 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs import TransformedEnv
 
 from marl_td import critics, policies, signals
-from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
+from marl_td.algorithms.base import (
+    MarlTdAlgorithm,
+    MarlTdConfig,
+    check_choice,
+    check_range,
+    with_transform,
+)
 from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
-from marl_td.algorithms.value_based import with_transform
 from marl_td.collect.last_action import LastAction
 from marl_td.losses.coma import ComaLoss
 from marl_td.losses.common import next_key
+from marl_td.losses.targets import TargetUpdater
 from marl_td.losses.value_norm import ValueNorm
 from marl_td.models.counterfactual import CounterfactualInput
 from marl_td.models.floored import FlooredSoftmax
@@ -142,8 +148,17 @@ class Coma(Chunks, MarlTdAlgorithm):
         loss.set_keys(
             **{name: (group, key[1]) for name, key in own.items() if isinstance(key, tuple)}
         )
+        if config.critic_steps > 1:
+            loss.delays = {"loss_actor": config.critic_steps}
         self.memories[group] = Memory(loss.memory_keys)
         return loss, False
+
+    def _target_updater(self, loss: Any) -> TargetUpdater:
+        """Moves the target critic with the critic's steps, however often the actors take one."""
+        settings, pairs = self.experiment_config, loss.target_pairs()
+        if settings.soft_target_update:
+            return TargetUpdater(pairs, tau=settings.polyak_tau)
+        return TargetUpdater(pairs, interval=settings.hard_target_update_frequency)
 
     def _value_norm(self, group: str) -> ValueNorm | None:
         """Statistics of the team with one critic for all agents, of each agent with one critic each."""
@@ -192,6 +207,8 @@ class ComaConfig(MarlTdConfig):
     """Weight of the entropy bonus, >= 0."""
     critic_coef: float = 1.0
     """Weight of the critic's loss, >= 0."""
+    critic_steps: int = 1
+    """Optimiser steps of the critic for each one of the actors, >= 1."""
     huber_delta: float = 0.0
     """Where the critic's error becomes linear, in the critic's units; 0 for the squared error."""
     value_norm: str = "none"
@@ -221,6 +238,7 @@ class ComaConfig(MarlTdConfig):
         check_range("lmbda", self.lmbda, 0.0, 1.0)
         check_range("actor_gain", self.actor_gain, 1e-6)
         check_range("value_norm_beta", self.value_norm_beta, 0.0, 0.9999999)
+        check_range("critic_steps", self.critic_steps, 1)
         for name in ("entropy_coef", "critic_coef", "huber_delta", "chunk_length"):
             check_range(name, getattr(self, name), 0.0)
         check_choice("value_norm", self.value_norm, ("none", "running"))

@@ -20,7 +20,7 @@ class FlooredSoftmax(ProbabilisticTensorDictModule):
         pi_eps(a) = (1 - eps) softmax(logits)(a) + eps / number of available actions
 
     (Foerster et al. 2018, https://arxiv.org/abs/1705.08926.) Epsilon falls linearly; it is a buffer, so
-    checkpoints keep it. Under a deterministic exploration type (evaluation) the most probable action is taken.
+    checkpoints keep it. A deterministic exploration type (evaluation) takes the most probable action.
 
     Args:
         group: reads ``(group, "logits")`` ``[*B, n_agents, n_actions]``, writes ``(group, "action")`` and
