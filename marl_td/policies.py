@@ -176,6 +176,7 @@ def stochastic(
     scale_mapping: str = "biased_softplus_1.0",
     squash: bool = True,
     output_gain: float = 1.0,
+    net: nn.Module | None = None,
 ) -> ProbabilisticActor:
     """Actor that samples: masked categorical, or (tanh-squashed) normal inside the bounds.
 
@@ -187,13 +188,14 @@ def stochastic(
         scale_mapping: how the network's output becomes a standard deviation (TorchRL's names).
         squash: squash continuous actions into their bounds by tanh; a plain normal otherwise.
         output_gain: as in :func:`marl_td.models.heads.scale_output`; 1 keeps the initialisation.
+        net: writes the distributions' parameters ``(group, "logits")``; None for :func:`network`.
 
     Raises:
         ValueError: if ``squash`` is asked for without finite bounds.
     """
     continuous = algorithm.is_continuous(group)
     width = 2 * d_action(algorithm, group) if continuous else n_actions(algorithm, group)
-    net = network(algorithm, group, "logits", width)
+    net = network(algorithm, group, "logits", width) if net is None else net
     if output_gain != 1.0:
         scale_output(net, output_gain)
     if continuous:

@@ -19,6 +19,8 @@ ALGORITHMS: dict[str, str] = {
     "mappo": "marl_td.algorithms.mappo:MappoConfig",
     "iddpg": "marl_td.algorithms.iddpg:IddpgConfig",
     "coma": "marl_td.algorithms.coma:ComaConfig",
+    "mat": "marl_td.algorithms.mat:MatConfig",
+    "mat_dec": "marl_td.algorithms.mat:MatDecConfig",
     "maddpg": "marl_td.algorithms.maddpg:MaddpgConfig",
     "matd3": "marl_td.algorithms.matd3:Matd3Config",
     "facmac": "marl_td.algorithms.facmac:FacmacConfig",

@@ -1,6 +1,7 @@
 """COMA in unchanged BenchMARL and in our experiment: every kind of task and network, and what it learns."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ CASES = {
         {**SEPARATE, "chunk_length": 4},
         {**OWN, "model": STATEFUL},
     ),
-    "GRU critic": (teams_task(mortal=True), {"chunk_length": 4}, {"critic_model": STATEFUL}),
+    "GRU critic": (teams_task(mortal=True), {"chunk_length": 4}, {"critic_model": replace(STATEFUL)}),
     "BenchMARL's GRU": (teams_task(), {"chunk_length": 4}, {"model": THEIR_GRU}),
 }
 
