@@ -1,8 +1,8 @@
 """MAT: a transformer over the agents as critic, and one that decides for agent after agent as actor.
 
 Wen et al. 2022, "Multi-Agent Reinforcement Learning is a Sequence Modeling Problem",
-https://arxiv.org/abs/2205.14953. The pages ``docs/algorithms/mat.md`` and ``mat_dec.md`` say what differs from
-the authors' code.
+https://arxiv.org/abs/2205.14953. The pages ``docs/algorithms/mat.md`` and ``mat_dec.md`` say what differs
+from the authors' code.
 """
 
 from __future__ import annotations

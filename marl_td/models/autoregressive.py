@@ -7,7 +7,11 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from tensordict.nn import (
+    ProbabilisticTensorDictSequential,
+    TensorDictModuleBase,
+    TensorDictSequential,
+)
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
@@ -40,7 +44,9 @@ class ActionRows(nn.Module):
         self.register_buffer("middle", middle.clone(), persistent=False)
         self.register_buffer("half_range", half.clone(), persistent=False)
 
-    def forward(self, action: Tensor, alive: Tensor | None = None, agent: int | None = None) -> Tensor:
+    def forward(
+        self, action: Tensor, alive: Tensor | None = None, agent: int | None = None
+    ) -> Tensor:
         """Rows ``[*B, n, d]`` of actions ``[*B, n]`` or ``[*B, n, d]``.
 
         ``alive`` is ``[*B, n]``; n is 1 where ``agent`` says whose actions are given.
@@ -53,7 +59,7 @@ class ActionRows(nn.Module):
 
 
 class TeacherForcing(nn.Module):
-    """All agents' distribution parameters in one pass, from actions that are known: how a policy is trained."""
+    """All agents' distribution parameters in one pass, from known actions: how a policy is trained."""
 
     def __init__(self, decoder: Decoder, rows: ActionRows) -> None:
         super().__init__()
@@ -140,9 +146,8 @@ class AutoregressivePolicy(TensorDictModuleBase):
         for layer in self._layers:
             data = layer(data)
         head = self._head
-        parameters = {
-            name: data.get(key) for name, key in zip(head.dist_keys, head.in_keys, strict=True)
-        }
+        names = [name if isinstance(name, str) else name[-1] for name in head.dist_keys]
+        parameters = {name: data.get(key) for name, key in zip(names, head.in_keys, strict=True)}
         options = {name: _of(value, agent) for name, value in head.distribution_kwargs.items()}
         make: Callable[..., Any] = head.distribution_class
         return make(**parameters, **options)
@@ -165,5 +170,5 @@ def _of(value: Any, agent: int | None) -> Any:
 def _without_decoder(layers: list[Any]) -> list[Any]:
     """What follows the decoder in a policy's layers."""
     first, *rest = layers
-    inner = list(first) if hasattr(first, "__iter__") else [first]
+    inner = list(first) if isinstance(first, TensorDictSequential) else [first]
     return [*inner[1:], *rest]

@@ -16,7 +16,7 @@ from marl_td.models.mixers.base import check_sizes
 
 KeysValues = tuple[Tensor, Tensor]
 Past = tuple[KeysValues, KeysValues]
-"""What earlier agents left in a block of the decoder: for its own attention, and for the one it is asked by."""
+"""What earlier agents left in a block of the decoder: for the actions' attention, and the agents'."""
 BEFORE_ACTIVATION = math.sqrt(2.0)
 SMALL = 0.01
 
@@ -62,7 +62,9 @@ class Attention(nn.Module):
         """Keys and values ``[*B, n_heads, n, width / n_heads]`` of tokens ``[*B, n, width]``."""
         return self._heads(self.key(x)), self._heads(self.value(x))
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         """What tokens ``[*B, n, width]`` get from keys and values of m tokens.
 
         ``mask`` ``[n, m]`` is true where a token may look; None for everywhere.
@@ -115,7 +117,7 @@ class Encoder(nn.Module):
         self.blocks = nn.Sequential(*[EncoderBlock(width, n_heads) for _ in range(n_blocks)])
 
     def forward(self, features: Tensor, alive: Tensor | None = None) -> Tensor:
-        """Representations ``[*B, n_agents, width]`` of features like them; ``alive`` is ``[*B, n_agents]``."""
+        """Representations of features ``[*B, n_agents, width]``; ``alive`` is ``[*B, n_agents]``."""
         x = nn.functional.gelu(features)
         if alive is not None:
             x = torch.where(alive.unsqueeze(-1), x, 0.0)
@@ -182,8 +184,8 @@ def _extended(past: KeysValues | None, new: KeysValues) -> KeysValues:
 class Decoder(nn.Module):
     """From representations and the actions of earlier agents to the parameters of each agent's distribution.
 
-    Agent i sees all representations and u_1 .. u_(i-1). With all actions known, :meth:`forward` does all agents
-    at once; :meth:`step` does one agent after the other, and gives the same.
+    Agent i sees all representations and u_1 .. u_(i-1). With all actions known, :meth:`forward` does all
+    agents at once; :meth:`step` does one agent after the other, and gives the same.
 
     Args:
         d_action: width of an action as a row (one-hot, or continuous).

@@ -35,7 +35,11 @@ CASES = {
         {**SEPARATE, "chunk_length": 4},
         {**OWN, "model": STATEFUL},
     ),
-    "GRU critic": (teams_task(mortal=True), {"chunk_length": 4}, {"critic_model": replace(STATEFUL)}),
+    "GRU critic": (
+        teams_task(mortal=True),
+        {"chunk_length": 4},
+        {"critic_model": replace(STATEFUL)},
+    ),
     "BenchMARL's GRU": (teams_task(), {"chunk_length": 4}, {"model": THEIR_GRU}),
 }
 
