@@ -39,16 +39,18 @@ DUELING = "value_and_advantage"
 """Entry of a group that the two streams of a dueling network are in."""
 
 
-def network(algorithm: Any, group: str, out_key: str, d_out: int) -> nn.Module:
+def network(
+    algorithm: Any, group: str, out_key: str, d_out: int, context: TensorDictModule | None = None
+) -> nn.Module:
     """The agents' network of ``group``: own observation to ``(group, out_key)``, ``[*B, n_agents, d_out]``.
 
     Parameters are shared or per agent as the experiment's ``share_policy_params`` says. Where the
-    configuration says so, it also reads what :func:`agent_context` writes.
+    configuration says so, it also reads what :func:`agent_context` writes, or what ``context`` does instead.
     """
     n_agents = algorithm.n_agents(group)
     output = Composite({out_key: Unbounded(shape=(n_agents, d_out))}, shape=(n_agents,))
     inputs = algorithm.observation_spec[group].clone()
-    context = agent_context(algorithm, group)
+    context = agent_context(algorithm, group) if context is None else context
     if context is not None:
         inputs[CONTEXT] = Unbounded((n_agents, context.module.width))
     net = algorithm.model_config.get_model(

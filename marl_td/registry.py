@@ -19,6 +19,7 @@ ALGORITHMS: dict[str, str] = {
     "mappo": "marl_td.algorithms.mappo:MappoConfig",
     "iddpg": "marl_td.algorithms.iddpg:IddpgConfig",
     "coma": "marl_td.algorithms.coma:ComaConfig",
+    "belief_ppo": "marl_td.algorithms.belief_ppo:BeliefPpoConfig",
     "mat": "marl_td.algorithms.mat:MatConfig",
     "mat_dec": "marl_td.algorithms.mat:MatDecConfig",
     "maddpg": "marl_td.algorithms.maddpg:MaddpgConfig",
