@@ -1,8 +1,8 @@
 """Belief-PPO: decentralised PPO whose agents infer from recent actions what policies the others follow.
 
 A reading of Zhai, Peng, Su and Tian 2023, "Dynamic Belief for Decentralized Multi-Agent Cooperative
-Learning", IJCAI 2023, of which the idea is public and the equations are not. ``docs/algorithms/belief_ppo.md`` says what
-was decided here.
+Learning", IJCAI 2023, of which the idea is public and the equations are not.
+``docs/algorithms/belief_ppo.md`` says what was decided here.
 """
 
 from __future__ import annotations

@@ -7,8 +7,13 @@ import torch
 from benchmarl.environments import VmasTask
 from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics
 from discrete_teams import teams_task
+from short_runs import short_experiment
+from torchrl.collectors import Collector
 
 from marl_td.algorithms.belief_ppo import BeliefPpoConfig
+from marl_td.benchmarl_tasks import MarlTdTask
+from marl_td.collect.collector import CompiledCollector
+from marl_td.collect.history import ActionHistory, Remembered
 
 pytestmark = IGNORED
 
@@ -73,7 +78,7 @@ def collected(small_experiment, task, n_frames: int = 48, **options):
 
 
 def expected_history(batch, group: str, first: int, n_all: int, length: int, env: int, t: int):
-    """By hand: what an agent of ``group`` remembers before step ``t``: observations, actions, who was seen."""
+    """By hand, what agents of ``group`` remember before step ``t``: observations, actions, who was seen."""
     n_agents = batch[group, "observation"].shape[-2]
     observed = torch.zeros(n_agents, length, batch[group, "observation"].shape[-1])
     seen = torch.zeros(n_agents, length, n_all, dtype=torch.bool)
