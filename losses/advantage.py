@@ -138,7 +138,7 @@ class AdvantageLoss(MultiAgentLoss):
         """
         keys = self.tensor_keys
         raw, raw_next = trajectory_values(
-            self.critic, batch, value=keys.value, done=keys.done, states=self.critic_states
+            self.whole_critic, batch, value=keys.value, done=keys.done, states=self.critic_states
         )
         value = self.denormalise(raw.squeeze(-1))
         reward = read(batch, next_key(keys.reward))
@@ -166,6 +166,11 @@ class AdvantageLoss(MultiAgentLoss):
             keys.advantage: advantage.unsqueeze(-1),
             keys.value_target: value_target.unsqueeze(-1),
         }
+
+    @property
+    def whole_critic(self) -> TensorDictModuleBase:
+        """What values observations: the critic, with whatever it shares with the actor."""
+        return self.critic
 
     def denormalise(self, value: Tensor) -> Tensor:
         """Critic outputs ``[*B, n_agents]`` in units of the return."""

@@ -95,7 +95,13 @@ def own_input(algorithm: Any, group: str, out_key: NestedKey) -> TensorDictModul
 
 
 def critic_network(
-    algorithm: Any, group: str, input_spec: Composite, out_key: str, d_out: int = 1, **options: Any
+    algorithm: Any,
+    group: str,
+    input_spec: Composite,
+    out_key: str,
+    *,
+    d_out: int = 1,
+    **options: Any,
 ) -> nn.Module:
     """A network of the experiment's critic model with ``d_out`` outputs per agent, or for the team.
 

@@ -39,16 +39,19 @@ DUELING = "value_and_advantage"
 """Entry of a group that the two streams of a dueling network are in."""
 
 
-def network(algorithm: Any, group: str, out_key: str, d_out: int) -> nn.Module:
+def network(
+    algorithm: Any, group: str, out_key: str, d_out: int, context: TensorDictModule | None = None
+) -> nn.Module:
     """The agents' network of ``group``: own observation to ``(group, out_key)``, ``[*B, n_agents, d_out]``.
 
     Parameters are shared or per agent as ``share_policy_params`` of the algorithm says. Where the
-    configuration says so, it also reads what :func:`agent_context` writes.
+    configuration says so, it also reads what :func:`agent_context` writes, or what
+    ``context`` does instead.
     """
     n_agents = algorithm.n_agents(group)
     output = Composite({out_key: Unbounded(shape=(n_agents, d_out))}, shape=(n_agents,))
     inputs = algorithm.observation_spec[group].clone()
-    context = agent_context(algorithm, group)
+    context = agent_context(algorithm, group) if context is None else context
     if context is not None:
         inputs[CONTEXT] = Unbounded((n_agents, context.module.width))
     net = algorithm.model_config.get_model(
@@ -176,6 +179,7 @@ def stochastic(
     scale_mapping: str = "biased_softplus_1.0",
     squash: bool = True,
     output_gain: float = 1.0,
+    net: nn.Module | None = None,
 ) -> ProbabilisticActor:
     """Actor that samples: masked categorical, or (tanh-squashed) normal inside the bounds.
 
@@ -187,13 +191,14 @@ def stochastic(
         scale_mapping: how the network's output becomes a standard deviation (TorchRL's names).
         squash: squash continuous actions into their bounds by tanh; a plain normal otherwise.
         output_gain: as in :func:`marl_td.models.heads.scale_output`; 1 keeps the initialisation.
+        net: writes the distributions' parameters ``(group, "logits")``; None for :func:`network`.
 
     Raises:
         ValueError: if ``squash`` is asked for without finite bounds.
     """
     continuous = algorithm.is_continuous(group)
     width = 2 * d_action(algorithm, group) if continuous else n_actions(algorithm, group)
-    net = network(algorithm, group, "logits", width)
+    net = network(algorithm, group, "logits", width) if net is None else net
     if output_gain != 1.0:
         scale_output(net, output_gain)
     if continuous:

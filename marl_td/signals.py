@@ -39,6 +39,16 @@ def agent_signals(batch: TensorDictBase, group: str) -> TensorDictBase:
     return batch
 
 
+def share_reward(
+    batch: TensorDictBase, group: str, team_reward: TeamReward = "mean"
+) -> TensorDictBase:
+    """Give every agent of ``group`` the mean (or sum) of the agents' rewards, ``[*B, n_agents, 1]``."""
+    own = batch.get(("next", group, "reward"))
+    total = own.sum(-2, keepdim=True)
+    shared = total if team_reward == "sum" else total / own.shape[-2]
+    return batch.set(("next", group, "reward"), shared.expand_as(own).clone())
+
+
 def team_signals(
     batch: TensorDictBase, group: str, team_reward: TeamReward = "mean"
 ) -> TensorDictBase:

@@ -152,21 +152,18 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
         self, group: str, policy_for_loss: Any, continuous: bool
     ) -> tuple[AdvantageLoss, bool]:
         config = self.config
-        critic = self.state_value(group)
-        loss = self.LOSS(
+        loss = self.build_loss(
+            group,
             policy_for_loss,
-            critic,
             critic_coeff=config.critic_coef,
             clip_value=config.clip_value or None,
             huber_delta=config.huber_delta or None,
-            value_norm=self._value_norm(group, critic),
             normalize_advantage=config.advantage_norm != "none",
             normalize_advantage_exclude_dims=(-1,) if config.advantage_norm == "agent" else (),
             mask_dead_values=config.mask_dead_values,
-            critic_states=state_keys(critic),
             **self.loss_options(group),
         )
-        self.memories[group] = Memory(loss.critic_states)
+        self.memories[group] = self.memory(loss)
         names = ("action", "value_target", "advantage", "reward", "done", "terminated", "mask")
         loss.set_keys(
             sample_log_prob=(group, "log_prob"),
@@ -175,6 +172,21 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
             **{name: (group, name) for name in names},
         )
         return loss, False
+
+    def build_loss(self, group: str, policy_for_loss: Any, **options: Any) -> AdvantageLoss:
+        """The loss of ``group``; ``options`` are what the settings say."""
+        critic = self.state_value(group)
+        return self.LOSS(
+            policy_for_loss,
+            critic,
+            value_norm=self._value_norm(group, critic),
+            critic_states=state_keys(critic),
+            **options,
+        )
+
+    def memory(self, loss: AdvantageLoss) -> Memory:
+        """What goes on from one batch to the next."""
+        return Memory(loss.critic_states)
 
     def _value_norm(self, group: str, critic: Any) -> ValueNorm | None:
         """Statistics of the team with one critic for all agents, of each agent with one critic each."""

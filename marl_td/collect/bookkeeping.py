@@ -1,7 +1,7 @@
 """What an environment's transforms add to a step, as pure functions.
 
-Reward sums, first steps, hidden states, last actions and members of ensembles: the compiled rollout cannot
-run transforms, it knows what these five do.
+Reward sums, first steps, hidden states, last actions, members of ensembles and histories: the compiled rollout
+cannot run transforms, it knows what these six do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchrl.envs import Compose, EnvBase, InitTracker, RewardSum, TensorDictPrimer, TransformedEnv
 
+from marl_td.collect.history import ActionHistory
 from marl_td.collect.last_action import NO_ACTION, LastAction, last_action
 from marl_td.collect.nested import Path, as_path
 from marl_td.collect.sub_policy import DrawSubPolicy, draw_sub_policy
@@ -38,6 +39,7 @@ class Bookkeeping:
         self.primers: dict[Path, tuple[tuple[int, ...], float]] = {}
         self.last_actions: dict[str, bool] = {}
         self.ensembles: dict[str, int] = {}
+        self.histories: list[ActionHistory] = []
         transforms: list[Any] = []
         self.observation_spec = env.observation_spec
         while isinstance(env, TransformedEnv):
@@ -59,6 +61,8 @@ class Bookkeeping:
             self.last_actions.update(transform.groups)
         elif type(transform) is DrawSubPolicy:
             self.ensembles.update(transform.sizes)
+        elif type(transform) is ActionHistory:
+            self.histories.append(transform)
         else:
             raise NotCompilable(f"the environment has the transform {type(transform).__name__}")
 
@@ -92,6 +96,11 @@ class Bookkeeping:
         for group, size in self.ensembles.items():
             shape = (n_envs, groups[group].n_agents)
             out[group, SUB_POLICY] = draw_sub_policy(size, shape, device)
+        for history in self.histories:
+            for key in history.keys:
+                spec = self.observation_spec[key if len(key) > 1 else key[0]]
+                shape = (n_envs, *spec.shape[1:])
+                out[key] = torch.zeros(shape, dtype=spec.dtype, device=device)
         return out
 
     def after_step(self, before: Entries, following: Entries, action: dict[str, Tensor]) -> Entries:
@@ -111,6 +120,9 @@ class Bookkeeping:
             out[group, "last_action"] = last_action(action[group], alive)
         for group in self.ensembles:
             out[group, SUB_POLICY] = before[group, SUB_POLICY]
+        now = {**before, **{(group, "action"): taken for group, taken in action.items()}}
+        for history in self.histories:
+            out.update(history.advance(now.__getitem__))
         return out
 
 

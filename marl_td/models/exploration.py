@@ -107,12 +107,7 @@ class EpsilonGreedy(TensorDictModuleBase):
         annealing_steps: int,
     ) -> None:
         super().__init__()
-        if not 0.0 <= eps_end <= eps_init <= 1.0:
-            raise ValueError(
-                "epsilon must fall: 0 <= eps_end <= eps_init <= 1; "
-                f"got eps_init={eps_init:g}, eps_end={eps_end:g}."
-            )
-        _check_annealing(annealing_steps)
+        check_epsilon(eps_init, eps_end, annealing_steps)
         self.in_keys = [action_key] if mask_key is None else [action_key, mask_key]
         self.out_keys = [action_key]
         self.n_actions = n_actions
@@ -194,6 +189,16 @@ class Boltzmann(TensorDictModuleBase):
         scaled = finite(value) / self.temperature
         probabilities = mask_unavailable(scaled, mask[0] if mask else None).softmax(-1)
         return tensordict.set(self.out_keys[0], draw(probabilities))
+
+
+def check_epsilon(eps_init: float, eps_end: float, annealing_steps: int) -> None:
+    """Raise ``ValueError`` unless epsilon falls, within [0, 1] and over at least one frame."""
+    if not 0.0 <= eps_end <= eps_init <= 1.0:
+        raise ValueError(
+            "epsilon must fall: 0 <= eps_end <= eps_init <= 1; "
+            f"got eps_init={eps_init:g}, eps_end={eps_end:g}."
+        )
+    _check_annealing(annealing_steps)
 
 
 def _check_annealing(steps: int) -> None:

@@ -36,7 +36,7 @@ class CompiledEstimate:
     def __init__(
         self, loss: AdvantageLoss, *, gamma: float, lmbda: float, backend: str = "inductor"
     ) -> None:
-        if loss.critic_states or "is_init" in loss.critic.in_keys:
+        if loss.critic_states or "is_init" in loss.whole_critic.in_keys:
             raise NotCompilable("the critic is recurrent")
         require_straight(loss)
         self.loss = loss

@@ -12,6 +12,7 @@ from discrete_teams import teams_task
 from short_runs import short_experiment
 from toy_games import recall_task
 
+from marl_td.algorithms.coma import ComaConfig
 from marl_td.algorithms.happo import HappoConfig
 from marl_td.algorithms.hasac import HasacConfig
 from marl_td.algorithms.hatrpo import HatrpoConfig
@@ -19,6 +20,7 @@ from marl_td.algorithms.isac import IsacConfig
 from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.mappo import MappoConfig
 from marl_td.algorithms.masac import MasacConfig
+from marl_td.algorithms.mat import MatConfig, MatDecConfig
 from marl_td.algorithms.pqn_vdn import PqnVdnConfig
 from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
@@ -161,6 +163,9 @@ ALGORITHMS = [
         marks=pytest.mark.slow,
     ),
     pytest.param(PqnVdnConfig, {}, id="pqn_vdn"),
+    pytest.param(lambda: ComaConfig(last_action=True), {}, id="coma"),
+    pytest.param(lambda: MatConfig(embed_dim=8, actor_gain=1.0), {}, id="mat"),
+    pytest.param(lambda: MatDecConfig(embed_dim=8), {}, id="mat_dec", marks=pytest.mark.slow),
     pytest.param(
         lambda: PqnVdnConfig(chunk_length=4),
         {"model": STATEFUL},

@@ -1,0 +1,246 @@
+"""COMA: stochastic actors, and a central critic that asks what an agent's other actions would have brought.
+
+Foerster et al. 2018, "Counterfactual Multi-Agent Policy Gradients", https://arxiv.org/abs/1705.08926.
+``docs/algorithms/coma.md`` says what differs from the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from tensordict import TensorDictBase
+from tensordict.nn import (
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+    TensorDictSequential,
+)
+from tensordict.utils import NestedKey
+from torchrl.data import Composite, Unbounded
+from torchrl.envs import TransformedEnv
+
+from marl_td import critics, policies, signals
+from marl_td.algorithms.base import (
+    MarlTdAlgorithm,
+    MarlTdConfig,
+    check_choice,
+    check_range,
+    with_transform,
+)
+from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
+from marl_td.collect.last_action import LastAction
+from marl_td.losses.coma import ComaLoss
+from marl_td.losses.common import next_key
+from marl_td.losses.targets import TargetUpdater
+from marl_td.losses.value_norm import ValueNorm
+from marl_td.models.counterfactual import CounterfactualInput
+from marl_td.models.floored import FlooredSoftmax
+from marl_td.models.heads import scale_output
+
+TEAM_REWARDS = ("mean", "sum", "none")
+
+
+class Coma(Chunks, MarlTdAlgorithm):
+    """COMA on one group of agents; see :class:`ComaConfig` for its settings."""
+
+    config: Any
+
+    def __init__(self, experiment: Any, config: ComaConfig) -> None:
+        self.memories: dict[str, Memory] = {}
+        super().__init__(experiment, config)
+
+    def process_env_fun(
+        self, env_fun: Callable[[], TransformedEnv]
+    ) -> Callable[[], TransformedEnv]:
+        """Tell the agents their last actions, where they are asked for."""
+        if not self.config.last_action:
+            return env_fun
+        mortal = {group: self.is_mortal(group) for group in self.group_map}
+        return with_transform(env_fun, lambda: LastAction(mortal))
+
+    # ---------------------------------------------------------------- networks
+    def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
+        if continuous:
+            raise ValueError(
+                f"COMA sums over an agent's actions, those of group '{group}' are continuous; use "
+                "discrete ones (prefer_continuous_actions=false where the task has both), or mappo."
+            )
+        settings = self.experiment_config
+        net = policies.network(self, group, "logits", policies.n_actions(self, group))
+        head = FlooredSoftmax(
+            group,
+            self.is_masked(group),
+            eps_init=settings.exploration_eps_init,
+            eps_end=settings.exploration_eps_end,
+            annealing_steps=max(1, settings.get_exploration_anneal_frames(self.on_policy)),
+        )
+        gain = self.config.actor_gain
+        layer = net if gain == 1.0 else scale_output(net, gain)
+        return ProbabilisticTensorDictSequential(layer, head.to(self.device))
+
+    def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
+        return policy_for_loss
+
+    def critic(self, group: str) -> TensorDictSequential:
+        """Values of all actions of every agent, ``(group, "action_value")`` ``[*B, n_agents, n_actions]``.
+
+        It reads the global state (or the observations in scope), the agent's own observation and index, and
+        the actions of all other agents in scope.
+        """
+        scope, n_agents = self.config.critic_scope, self.n_agents(group)
+        n_actions, mortal = policies.n_actions(self, group), self.is_mortal(group)
+        rivals = [name for name, _ in critics.scope_groups(self, group, scope) if name != group]
+        own = [
+            (group, *((leaf,) if isinstance(leaf, str) else leaf))
+            for leaf in self.observation_spec[group].keys(True, True)
+        ]
+        rows = CounterfactualInput(
+            n_agents,
+            n_actions,
+            other_actions=[policies.n_actions(self, name) for name in rivals],
+            last_action=self.config.last_action,
+            mortal=mortal,
+            n_observations=len(own),
+        )
+        in_keys: list[NestedKey] = ["critic_input", (group, "action"), *own]
+        in_keys += [("joint", name, "action") for name in rivals]
+        in_keys += [(group, "last_action")] if self.config.last_action else []
+        in_keys += [(group, "mask")] if mortal else []
+        width = critics.joint_observation_size(self, group, scope)
+        width += critics.own_observation_size(self, group) + n_agents
+        width += n_agents * n_actions * (2 if self.config.last_action else 1)
+        width += sum(self.n_agents(name) * policies.n_actions(self, name) for name in rivals)
+        leaf = Composite(critic_input=Unbounded((n_agents, width)), shape=(n_agents,))
+        return TensorDictSequential(
+            critics.joint_input(self, group, scope, "critic_input"),
+            TensorDictModule(rows.to(self.device), in_keys, [(group, "critic_input")]),
+            critics.critic_network(
+                self,
+                group,
+                Composite({group: leaf}),
+                "action_value",
+                d_out=n_actions,
+                centralised=False,
+                input_has_agent_dim=True,
+                share_params=self.config.share_param_critic,
+            ),
+        )
+
+    def _get_loss(
+        self, group: str, policy_for_loss: Any, continuous: bool
+    ) -> tuple[ComaLoss, bool]:
+        config = self.config
+        critic = self.critic(group)
+        rivals = self.group_map if self.needs_joint_keys else []
+        loss = ComaLoss(
+            policy_for_loss,
+            critic,
+            entropy_coeff=config.entropy_coef,
+            critic_coeff=config.critic_coef,
+            huber_delta=config.huber_delta or None,
+            value_norm=self._value_norm(group),
+            mask_dead_values=config.mask_dead_values,
+            critic_states=state_keys(critic),
+            others={name: self.get_policy_for_loss(name) for name in rivals if name != group},
+        )
+        own = {field.name: field.default for field in fields(loss._AcceptedKeys)}
+        loss.set_keys(
+            **{name: (group, key[1]) for name, key in own.items() if isinstance(key, tuple)}
+        )
+        if config.critic_steps > 1:
+            loss.delays = {"loss_actor": config.critic_steps}
+        self.memories[group] = Memory(loss.memory_keys)
+        return loss, False
+
+    def _target_updater(self, loss: Any) -> TargetUpdater:
+        """Moves the target critic with the critic's steps, however often the actors take one."""
+        settings, pairs = self.experiment_config, loss.target_pairs()
+        if settings.soft_target_update:
+            return TargetUpdater(pairs, tau=settings.polyak_tau)
+        return TargetUpdater(pairs, interval=settings.hard_target_update_frequency)
+
+    def _value_norm(self, group: str) -> ValueNorm | None:
+        """Statistics of the team with one critic for all agents, of each agent with one critic each."""
+        if self.config.value_norm == "none":
+            return None
+        n_agents = None if self.config.share_param_critic else self.n_agents(group)
+        return ValueNorm(n_agents, beta=self.config.value_norm_beta)
+
+    def _get_parameters(self, group: str, loss: ComaLoss) -> dict[str, Iterable[Any]]:
+        return {
+            "loss_actor": list(loss.actor.parameters()),
+            "loss_critic": list(loss.critic.parameters()),
+        }
+
+    # -------------------------------------------------------------------- data
+    def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
+        """Signals and the critic's targets; recurrent rows are cut into chunks."""
+        signals.agent_signals(batch, group)
+        if self.config.team_reward != "none":
+            signals.share_reward(batch, group, self.config.team_reward)
+        loss, _ = self.get_loss_and_updater(group)
+        memory = self.memories[group]
+        if self.has_rnn:
+            memory.begin(batch)
+        gamma = self.experiment_config.gamma
+        loss.estimate(batch, gamma=gamma, lmbda=self.config.lmbda)
+        memory.end(batch)
+        # Only the states before a step are read again, and of the critics only the live one's.
+        targets = loss.memory_keys[len(loss.critic_states) :]
+        after = [next_key(key) for key in (*state_keys(loss.actor), *loss.memory_keys)]
+        batch = batch.exclude(*targets, *after, (group, policies.CONTEXT))
+        return self.cut(batch)
+
+
+@dataclass
+class ComaConfig(MarlTdConfig):
+    """Hyperparameters of COMA."""
+
+    ALGORITHM: ClassVar[type[MarlTdAlgorithm]] = Coma
+    ON_POLICY: ClassVar[bool] = True
+    CONTINUOUS: ClassVar[bool] = False
+
+    lmbda: float = 0.8
+    """Mixing of n-step returns in the critic's targets, in [0, 1]: lambda. 0 is one-step."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus, >= 0."""
+    critic_coef: float = 1.0
+    """Weight of the critic's loss, >= 0."""
+    critic_steps: int = 1
+    """Optimiser steps of the critic for each one of the actors, >= 1."""
+    huber_delta: float = 0.0
+    """Where the critic's error becomes linear, in the critic's units; 0 for the squared error."""
+    value_norm: str = "none"
+    """Normalisation of the critic's targets: none, or running (mean and variance)."""
+    value_norm_beta: float = 0.99999
+    """Rate of the running statistics, in [0, 1)."""
+    team_reward: str = "mean"
+    """What the critic predicts: mean or sum of the agents' rewards, or each agent's own (none)."""
+    critic_scope: str = "environment"
+    """What the critic sees: the global state or all groups (environment), or its group."""
+    share_param_critic: bool = True
+    """One critic for all agents of a group, which is told the agent's index, or one each."""
+    mask_dead_values: bool = False
+    """Leave dead agents out of the critic's loss too; by default it learns what death is worth."""
+    last_action: bool = False
+    """Agents read the action they took last, and the critic the last joint action (one-hot)."""
+    agent_id: bool = False
+    """Each agent's network also reads the agent's index in its group (one-hot)."""
+    actor_gain: float = 0.01
+    """Scale of the actor's last layer at the start, > 0; small: no action is preferred by chance; 1: off."""
+    chunk_length: int = 0
+    """Length of training sequences of recurrent networks, in steps; 0 for whole collected rows."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        check_range("lmbda", self.lmbda, 0.0, 1.0)
+        check_range("actor_gain", self.actor_gain, 1e-6)
+        check_range("value_norm_beta", self.value_norm_beta, 0.0, 0.9999999)
+        check_range("critic_steps", self.critic_steps, 1)
+        for name in ("entropy_coef", "critic_coef", "huber_delta", "chunk_length"):
+            check_range(name, getattr(self, name), 0.0)
+        check_choice("value_norm", self.value_norm, ("none", "running"))
+        check_choice("team_reward", self.team_reward, TEAM_REWARDS)
+        check_choice("critic_scope", self.critic_scope, ("environment", "group"))
