@@ -44,7 +44,7 @@ class MarlTdAlgorithm(Algorithm):
         self._check_actions()
         _warn_of_unused(experiment)
         if self.needs_joint_keys:
-            add_callback(experiment, JointKeys())
+            add_callback(experiment, JointKeys(self.joint_extra))
 
     # ------------------------------------------------------------------ specs
     @property
@@ -52,6 +52,11 @@ class MarlTdAlgorithm(Algorithm):
         """Whether a central critic must see the data of other groups (``("joint", group, ...)``)."""
         scope = getattr(self.config, "critic_scope", "group")
         return scope == "environment" and len(self.group_map) > 1
+
+    @property
+    def joint_extra(self) -> tuple[str, ...]:
+        """What else of other groups is kept for this one, beside observations, actions and their masks."""
+        return ()
 
     def n_agents(self, group: str) -> int:
         """Number of agents in ``group``."""

@@ -53,7 +53,14 @@ class JointKeys(Callback):
     environment read ``("joint", group, ...)`` and the same under ``"next"``: each group's observation,
     action, action mask and (recurrent policies) hidden state, ``[n_envs, T, n_agents, ...]``. These root
     keys survive into every group's replay.
+
+    Args:
+        extra: entries of a group that are kept too.
     """
+
+    def __init__(self, extra: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.extra = extra
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         """Copy the kept entries of each group below ``"joint"``."""
@@ -67,4 +74,5 @@ class JointKeys(Callback):
         """What the group's policy and the critics read of it."""
         read = self.experiment.algorithm.get_policy_for_loss(group).in_keys
         own = [key[1:] for key in read if isinstance(key, tuple) and key[0] == group]
-        return [*self.experiment.observation_spec[group].keys(), *own, "action", "action_mask"]
+        names = ("action", "action_mask", *self.extra)
+        return [*self.experiment.observation_spec[group].keys(), *own, *names]

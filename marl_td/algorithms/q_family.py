@@ -12,7 +12,7 @@ from tensordict.utils import NestedKey
 from torchrl.data import ReplayBuffer
 from torchrl.envs import InitTracker, TransformedEnv
 
-from marl_td.algorithms.base import OffPolicyConfig, check_choice, check_range
+from marl_td.algorithms.base import OffPolicyConfig, check_choice, check_range, with_transform
 from marl_td.algorithms.recurrent import state_keys
 from marl_td.algorithms.replay import replay_buffer
 from marl_td.algorithms.value_based import ValueBased, ValueBasedConfig

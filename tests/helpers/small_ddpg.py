@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torchrl.modules import MultiAgentMLP
 
 from marl_td.losses.ddpg import MADDPGLoss
 from marl_td.losses.group_actor import GroupActor
+from marl_td.losses.matd3 import MATD3Loss
 from marl_td.losses.targets import target_copy
 from marl_td.models.heads import BoundedAction
 from marl_td.models.inputs import AgentInput, JointInput
@@ -19,15 +21,15 @@ from marl_td.models.inputs import AgentInput, JointInput
 D_OBS = 3
 
 
-def network(n_agents: int, d_in: int, d_out: int, share: bool) -> MultiAgentMLP:
-    """One hidden layer of 16, per agent or shared."""
+def network(n_agents: int, d_in: int, d_out: int, share: bool, d_hidden: int = 16) -> MultiAgentMLP:
+    """One hidden layer, per agent or shared."""
     return MultiAgentMLP(
         n_agent_inputs=d_in,
         n_agent_outputs=d_out,
         n_agents=n_agents,
         centralized=False,
         share_params=share,
-        num_cells=[16],
+        num_cells=[d_hidden],
         activation_class=nn.Tanh,
     )
 
@@ -57,7 +59,9 @@ def make_actor(
     return GroupActor(module, group, n_actions=n_actions, **options)
 
 
-def make_critic(groups: dict[str, int], group: str, d_action: int = 2) -> TensorDictSequential:
+def make_critic(
+    groups: dict[str, int], group: str, d_action: int = 2, d_hidden: int = 16
+) -> TensorDictSequential:
     """One critic per agent of ``group`` over the observations and actions of all ``groups``."""
     joint = len(groups) > 1
     keys = [("joint", name, "observation") if joint else (name, "observation") for name in groups]
@@ -70,14 +74,14 @@ def make_critic(groups: dict[str, int], group: str, d_action: int = 2) -> Tensor
             [(group, "critic_input")],
         ),
         TensorDictModule(
-            network(n_agents, n_all * (D_OBS + d_action), 1, share=False),
+            network(n_agents, n_all * (D_OBS + d_action), 1, share=False, d_hidden=d_hidden),
             [(group, "critic_input")],
             [(group, "chosen_action_value")],
         ),
     )
 
 
-def point_to(loss: MADDPGLoss, group: str) -> MADDPGLoss:
+def point_to(loss: Any, group: str) -> Any:
     """The same loss, with its keys in ``group``."""
     names = ("joint_action", "reward", "terminated", "mask")
     loss.set_keys(
@@ -90,17 +94,21 @@ def point_to(loss: MADDPGLoss, group: str) -> MADDPGLoss:
 
 
 def make_losses(
-    groups: dict[str, int], n_actions: int | None = None, share: bool = False, **options: Any
+    groups: dict[str, int],
+    n_actions: int | None = None,
+    share: bool = False,
+    d_hidden: int = 16,
+    bounds: Any = None,
+    **options: Any,
 ) -> dict[str, MADDPGLoss]:
     """The losses of all groups, which share one mapping of target actors."""
     width = n_actions or 2
-    actors = {g: make_actor(g, n, n_actions=n_actions, share=share) for g, n in groups.items()}
+    kind = {"n_actions": n_actions, "share": share, "bounds": bounds}
+    actors = {g: make_actor(g, n, **kind) for g, n in groups.items()}
     targets = {g: target_copy(actor) for g, actor in actors.items()}
+    critics = {g: make_critic(groups, g, width, d_hidden) for g in groups}
     return {
-        g: point_to(
-            MADDPGLoss(actors[g], make_critic(groups, g, width), target_actors=targets, **options),
-            g,
-        )
+        g: point_to(MADDPGLoss(actors[g], critics[g], target_actors=targets, **options), g)
         for g in groups
     }
 
@@ -108,6 +116,24 @@ def make_losses(
 def make_loss(n_agents: int = 2, **options: Any) -> MADDPGLoss:
     """The loss of one group, ``"agents"``."""
     return make_losses({"agents": n_agents}, **options)["agents"]
+
+
+def make_matd3(
+    n_agents: int = 2,
+    n_actions: int | None = None,
+    equal: bool = False,
+    d_hidden: int = 16,
+    bounds: Any = None,
+    action_scale: float = 1.0,
+    **options: Any,
+) -> MATD3Loss:
+    """The loss of one group, with different target networks and two critics (or twice the same)."""
+    groups, width = {"agents": n_agents}, n_actions or 2
+    scaled = {"bounds": bounds, "action_scale": action_scale}
+    actor = make_actor("agents", n_agents, n_actions=n_actions, **scaled)
+    first = make_critic(groups, "agents", width, d_hidden)
+    second = deepcopy(first) if equal else make_critic(groups, "agents", width, d_hidden)
+    return MATD3Loss(actor, first, second, **options)
 
 
 def group_data(shape: tuple[int, ...], n_agents: int, n_actions: int | None) -> TensorDict:
