@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchrl.modules import MultiAgentMLP
 
 from marl_td.losses.ddpg import MADDPGLoss
+from marl_td.losses.facmac import FACMACLoss
 from marl_td.losses.group_actor import GroupActor
 from marl_td.losses.matd3 import MATD3Loss
 from marl_td.losses.targets import target_copy
@@ -134,6 +135,33 @@ def make_matd3(
     first = make_critic(groups, "agents", width, d_hidden)
     second = deepcopy(first) if equal else make_critic(groups, "agents", width, d_hidden)
     return MATD3Loss(actor, first, second, **options)
+
+
+def own_critic(n_agents: int = 2, d_action: int = 2, group: str = "agents") -> TensorDictModule:
+    """Critics of each agent's own observation and action."""
+    return TensorDictModule(
+        network(n_agents, D_OBS + d_action, 1, share=False),
+        [(group, "observation"), (group, "joint_action")],
+        [(group, "chosen_action_value")],
+    )
+
+
+def make_facmac(
+    mixer: Any, n_agents: int = 2, n_actions: int | None = None, **options: Any
+) -> FACMACLoss:
+    """The loss of one team, with ``mixer`` over its agents' values."""
+    actor = make_actor("agents", n_agents, n_actions=n_actions)
+    return FACMACLoss(actor, own_critic(n_agents, n_actions or 2), mixer, **options)
+
+
+def team_batch(n_agents: int = 2, **options: Any) -> TensorDict:
+    """A random batch with a state of width 3 and the team's signals."""
+    batch = make_batch({"agents": n_agents}, **options)
+    for entries in (batch, batch["next"]):
+        entries["state"] = torch.randn(*batch.shape, 3)
+    for name in ("reward", "terminated"):
+        batch["next", name] = batch["next", "agents", name][..., 0, :].clone()
+    return batch
 
 
 def group_data(shape: tuple[int, ...], n_agents: int, n_actions: int | None) -> TensorDict:

@@ -1,11 +1,10 @@
-"""MATD3's loss: the limits N = 1 (TD3) and no tricks (MADDPG), each of its three tricks, and what they are for."""
+"""MATD3's loss: the limits N = 1 (TD3) and no tricks (MADDPG), each of its three tricks, and their use."""
 
 import copy
 
 import pytest
 import torch
-from small_ddpg import D_OBS, make_actor, make_batch, make_critic, make_loss, make_matd3
-from tensordict import TensorDict
+from small_ddpg import make_actor, make_batch, make_critic, make_matd3, own_critic
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.objectives import SoftUpdate, TD3Loss, ValueEstimators
@@ -36,11 +35,11 @@ def critic_of(value, action):
 
 
 def td3_and_ours():
-    """TorchRL's TD3 and ours, with equal networks."""
+    """TorchRL's TD3 and ours, with equal networks: the critics' parameters are theirs, which it draws."""
     actor, values = make_actor(n_agents=1, **UNIT), [Cat(), Cat()]
     theirs = TD3Loss(
         copy.deepcopy(actor.network),
-        [critic_of(copy.deepcopy(value), "action") for value in values],
+        critic_of(Cat(), "action"),
         bounds=(-1.0, 1.0),
         policy_noise=0.3,
         noise_clip=0.4,
@@ -56,6 +55,10 @@ def td3_and_ours():
     )
     theirs.make_value_estimator(ValueEstimators.TD0, gamma=0.9)
     critics = [critic_of(value, "joint_action") for value in values]
+    with torch.no_grad():
+        drawn = their_tensors(theirs)[-8:]
+        for tensor, value in zip(our_tensors(*critics), drawn, strict=True):
+            tensor.copy_(value)
     noise = {"target_noise": 0.3, "target_noise_clip": 0.4}
     return theirs, MATD3Loss(actor, *critics, gamma=0.9, **noise)
 
@@ -226,58 +229,36 @@ def test_targets_move_at_every_second_step():
 
 
 # --------------------------------------------------------------------- overestimation
-N_STATES = 64
+def bias_of_targets(kind, n_critics, seed):
+    """Mean target over 16 agents where nothing pays, after actors have climbed critics that know nothing.
 
-
-def bias(make, seed):
-    """Mean of Q minus the true value of a game in which nothing pays: all rewards are noise around 0.
-
-    One critic regresses on its own maximiser's value of noisy fits: errors are picked up and bootstrapped.
+    The true value of everything is 0. Networks just made are errors of mean 0; what actors find in them is
+    not. Rewards are 0 and gamma is 1, so that a target is the next value.
     """
     torch.manual_seed(seed)
-    loss = make()
-    optimisers = [
-        torch.optim.Adam([p for m in modules for p in m.parameters()], lr=1e-2)
-        for modules in loss.networks().values()
-    ]
-    updater = TargetUpdater(loss.target_pairs(), tau=0.1)
-    seen = torch.randn(N_STATES, 2, D_OBS)
-    action = torch.rand(N_STATES, 2, 2) * 2 - 1
-    # The rewards of the replay memory are fixed: a small sample of a noisy game.
-    reward = torch.randn(N_STATES, 1, 1).expand(-1, 2, -1)
-    after = seen[torch.randperm(N_STATES)]
-    ends = {"reward": reward, "terminated": torch.zeros(N_STATES, 2, 1, dtype=torch.bool)}
-    batch = TensorDict(
-        {
-            "agents": TensorDict({"observation": seen, "action": action}, [N_STATES, 2]),
-            "next": TensorDict(
-                {"agents": TensorDict({"observation": after, **ends}, [N_STATES, 2])}, [N_STATES]
-            ),
-        },
-        [N_STATES],
+    actor = make_actor(n_agents=16, **UNIT)
+    loss = kind(actor, *[own_critic(16) for _ in range(n_critics)], central=False, gamma=1.0)
+    batch = make_batch({"agents": 16}, shape=(32,))
+    batch["next", "agents", "reward"][:] = 0.0
+    batch["next", "agents", "terminated"][:] = False
+    batch["agents"] = (
+        batch["next", "agents"].select("observation").set("action", batch["agents", "action"])
     )
-    for _ in range(300):
-        index = torch.randint(N_STATES, (32,))
-        out = loss.compute(batch[index])
-        (out["loss_actor"] + out["loss_value"]).backward()
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
-        updater.step()
-    with torch.no_grad():
-        return -loss.compute(batch)["loss_actor"].item()
+    optimiser = torch.optim.Adam(loss.actor.parameters(), lr=3e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        loss.compute(batch)["loss_actor"].backward()
+        optimiser.step()
+    TargetUpdater(loss.target_pairs(), tau=1.0).step()
+    return loss._target(batch).mean().item()
 
 
-@pytest.mark.parametrize(
-    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
-)
-def test_two_critics_overestimate_less_than_one(seed):
-    """The true value of every policy is the mean of the noise, 0."""
-    one = bias(lambda: make_loss(gamma=0.9, d_hidden=32, **UNIT), seed)
-    two = bias(lambda: make_matd3(gamma=0.9, d_hidden=32, **UNIT), seed)
-    print(seed, one, two)
-    assert one > 1.0
-    assert two < 0.5 * one
+def test_two_critics_overestimate_less_than_one():
+    """One critic's target is above the truth by what the actor found; the smaller of two is not."""
+    one = [bias_of_targets(MADDPGLoss, 1, seed) for seed in range(3)]
+    two = [bias_of_targets(MATD3Loss, 2, seed) for seed in range(3)]
+    assert min(one) > 0.05
+    assert max(two) < 0.0
 
 
 # --------------------------------------------------------------------------- messages
