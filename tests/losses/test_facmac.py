@@ -168,15 +168,6 @@ def test_every_agent_is_given_the_teams_priority():
     assert batch["agents", "priority"].shape == (8, 2, 1)
 
 
-# ----------------------------------------------------------------------------- compiling
-@pytest.mark.parametrize("name", ["qmix", pytest.param("free", marks=pytest.mark.slow)])
-def test_it_is_one_graph(name):
-    loss, batch = make_facmac(mixers()[name]), with_deaths(team_batch())
-    compiled = torch.compile(loss.compute, fullgraph=True, backend="aot_eager")(batch)
-    for key, value in loss.compute(batch).items():
-        torch.testing.assert_close(compiled[key], value)
-
-
 # ------------------------------------------------------------------------------ messages
 def test_options_out_of_range_are_refused():
     with pytest.raises(ValueError, match="`gamma` must lie in"):

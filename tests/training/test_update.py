@@ -12,8 +12,11 @@ from discrete_teams import teams_task
 from short_runs import short_experiment
 from toy_games import recall_task
 
+from marl_td.algorithms.facmac import FacmacConfig
+from marl_td.algorithms.iddpg import IddpgConfig
 from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.mappo import MappoConfig
+from marl_td.algorithms.matd3 import Matd3Config
 from marl_td.algorithms.pqn_vdn import PqnVdnConfig
 from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
@@ -101,6 +104,17 @@ def both(folder, algorithm, **settings):
     return ours, theirs
 
 
+DISCRETE = {"prefer_continuous_actions": False}
+DETERMINISTIC = {
+    "iddpg": IddpgConfig,
+    "matd3": Matd3Config,
+    "facmac": FacmacConfig,
+    "facmac, free": lambda: FacmacConfig(mixer_type="free"),
+    "maddpg, inference": lambda: MaddpgConfig(infer_policies=True),
+    "maddpg, ensembles": lambda: MaddpgConfig(ensemble_size=3),
+}
+
+
 ALGORITHMS = [
     pytest.param(lambda: MappoConfig(value_norm="popart"), {"clip_grad_norm": True}, id="mappo"),
     pytest.param(
@@ -110,6 +124,21 @@ ALGORITHMS = [
         lambda: MaddpgConfig(share_param_critic=True),
         {"prefer_continuous_actions": False},
         id="maddpg, one critic",
+    ),
+    pytest.param(Matd3Config, DISCRETE, id="matd3, delayed actors"),
+    pytest.param(
+        lambda: MaddpgConfig(infer_policies=True, ensemble_size=2),
+        DISCRETE,
+        id="maddpg, inference and ensembles",
+    ),
+    *(
+        pytest.param(algorithm, settings, id=f"{name} {kind}", marks=pytest.mark.slow)
+        for name, algorithm in DETERMINISTIC.items()
+        for kind, settings in {
+            "discrete": DISCRETE,
+            "continuous": {"task": recall_task(), "prefer_continuous_actions": True},
+            "GRU": {"model": STATEFUL, "critic_model": STATEFUL, **DISCRETE},
+        }.items()
     ),
     pytest.param(QmixConfig, {"clip_grad_val": None}, id="qmix"),
     pytest.param(lambda: MappoConfig(chunk_length=4), {"model": STATEFUL}, id="mappo, GRU"),
@@ -145,7 +174,12 @@ def test_ten_updates_equal_benchmarls(algorithm, settings, backend, tmp_path):
         found = update_of(ours, backend).run(N_UPDATES)
     assert set(found.keys()) == set(expected.keys())
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value.float(), rtol=1e-3, atol=1e-5)
+        due = slice(None)
+        if (name := key.removeprefix("grad_norm_")) in ours.losses["agents"].delays and name != key:
+            # Where an optimiser is not due its last norm is repeated.
+            period = ours.losses["agents"].delays[name]
+            due = slice(period - 1, None, period)
+        torch.testing.assert_close(found[key][due], value.float()[due], rtol=1e-3, atol=1e-5)
     after, wanted = tensors(ours), tensors(theirs)
     assert after.keys() == wanted.keys()
     for key, value in wanted.items():
