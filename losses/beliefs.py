@@ -21,6 +21,9 @@ from marl_td.losses.group_actor import GroupActor
 LOG_STD = (-5.0, 2.0)
 """Range of the logarithm of a belief's standard deviation, in units of the action as critics take it."""
 
+REFERENCE_STD = 0.1
+"""Deviation that deterministic policies are compared with, as a share of half the action's range."""
+
 
 class Beliefs(nn.Module):
     """Policies mu_hat_i^j of every agent i (believer) about every agent j of one group.
@@ -82,14 +85,16 @@ class Beliefs(nn.Module):
     def divergence(self, tensordict: TensorDictBase, actor: GroupActor) -> Tensor:
         """KL(mu_j || mu_hat_i^j) from the true policy, ``[*B, n_believers, n_agents]`` in nats.
 
-        A deterministic policy counts as a normal distribution around its action with the belief's own
-        deviation: half the squared distance of the means in units of that.
+        A deterministic policy has no distribution: it and the belief's mean count as normal distributions
+        with a deviation of ``REFERENCE_STD`` of half the action's range. So it is half the squared distance
+        of the means in units of that, however sure of itself the belief is.
         """
         belief = self(tensordict)
         true = self._to_believers(actor.policy(tensordict))
         if self.discrete:
             return categorical_divergence(true, belief, self._action_mask(tensordict, belief))
-        mean, std = self._normal(belief)
+        mean, _ = self._normal(belief)
+        std = torch.full_like(mean, REFERENCE_STD * (1.0 if self.bound is None else self.bound))
         return gaussian_divergence(true, std, mean, std)
 
     def _normal(self, belief: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,13 +11,15 @@ from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
 from torchrl.modules import MultiAgentMLP
 
+from marl_td.losses.beliefs import Beliefs
 from marl_td.losses.ddpg import MADDPGLoss
 from marl_td.losses.facmac import FACMACLoss
 from marl_td.losses.group_actor import GroupActor
+from marl_td.losses.maddpg_inference import InferringMADDPGLoss
 from marl_td.losses.matd3 import MATD3Loss
 from marl_td.losses.targets import target_copy
 from marl_td.models.heads import BoundedAction
-from marl_td.models.inputs import AgentInput, JointInput
+from marl_td.models.inputs import AgentInput, JointInput, RepeatAgents
 
 D_OBS = 3
 
@@ -152,6 +154,35 @@ def make_facmac(
     """The loss of one team, with ``mixer`` over its agents' values."""
     actor = make_actor("agents", n_agents, n_actions=n_actions)
     return FACMACLoss(actor, own_critic(n_agents, n_actions or 2), mixer, **options)
+
+
+def make_beliefs(actor: GroupActor, n_believers: int, n_agents: int) -> Beliefs:
+    """What ``n_believers`` believe of the ``n_agents`` of the actor's group."""
+    width = actor.n_actions or 4
+    group = actor.group
+    network_of_pairs = TensorDictSequential(
+        TensorDictModule(RepeatAgents(n_believers, [2]), [(group, "observation")], ["observed"]),
+        TensorDictModule(
+            network(n_believers * n_agents, D_OBS, width, share=False), ["observed"], ["belief"]
+        ),
+    )
+    return Beliefs(network_of_pairs, actor, n_believers)
+
+
+def make_inferring(
+    groups: dict[str, int], group: str, n_actions: int | None = None, **options: Any
+) -> InferringMADDPGLoss:
+    """The loss of ``group``, whose agents infer the policies of the agents of all ``groups``."""
+    actors = {g: make_actor(g, n, n_actions=n_actions) for g, n in groups.items()}
+    loss = InferringMADDPGLoss(
+        actors[group],
+        make_critic(groups, group, n_actions or 2),
+        [make_beliefs(actors[g], groups[group], n) for g, n in groups.items()],
+        policies=actors,
+        target_actors={g: target_copy(actor) for g, actor in actors.items()},
+        **options,
+    )
+    return point_to(loss, group)
 
 
 def team_batch(n_agents: int = 2, **options: Any) -> TensorDict:

@@ -104,6 +104,7 @@ def both(folder, algorithm, **settings):
     return ours, theirs
 
 
+RECALL = MarlTdTask.RECALL.get_from_yaml()
 DISCRETE = {"prefer_continuous_actions": False}
 DETERMINISTIC = {
     "iddpg": IddpgConfig,
@@ -136,7 +137,7 @@ ALGORITHMS = [
         for name, algorithm in DETERMINISTIC.items()
         for kind, settings in {
             "discrete": DISCRETE,
-            "continuous": {"task": recall_task(), "prefer_continuous_actions": True},
+            "continuous": {"task": RECALL, "prefer_continuous_actions": True},
             "GRU": {"model": STATEFUL, "critic_model": STATEFUL, **DISCRETE},
         }.items()
     ),
