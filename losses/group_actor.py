@@ -99,6 +99,13 @@ class GroupActor(nn.Module):
         )
         return action, logits
 
+    def policy(self, tensordict: TensorDictBase) -> Tensor:
+        """The policy itself, without a sample: actions as critics take them, or the logits if discrete."""
+        out = self.network(tensordict.copy())
+        if self.discrete:
+            return out.get((self.group, "logits"))
+        return self._scaled(out.get((self.group, "action")))
+
     def smoothed(self, tensordict: TensorDictBase, *, sigma: float, clip: float) -> Tensor:
         """Fresh continuous actions with clipped Gaussian noise, clamped to their bounds.
 

@@ -71,8 +71,10 @@ class MarlTdAlgorithm(Algorithm):
         """Whether the agents of a group have one policy network, or one each."""
         return bool(self.experiment_config.share_policy_params)
 
-    joint_entries: ClassVar[tuple[str, ...]] = ()
-    """What this algorithm reads of other groups beside their observations and actions."""
+    @property
+    def joint_entries(self) -> tuple[str, ...]:
+        """What this algorithm reads of other groups beside observations, actions and their masks."""
+        return ()
 
     def n_agents(self, group: str) -> int:
         """Number of agents in ``group``."""

@@ -69,4 +69,6 @@ class JointKeys(Callback):
         read = algorithm.get_policy_for_loss(group).in_keys
         own = [key[1:] for key in read if isinstance(key, tuple) and key[0] == group]
         seen = self.experiment.observation_spec[group].keys()
-        return [*seen, *own, "action", "action_mask", *algorithm.joint_entries]
+        members = getattr(algorithm, "algorithms_map", {group: algorithm}).values()
+        named = {name for member in members for name in getattr(member, "joint_entries", ())}
+        return [*seen, *own, "action", "action_mask", *sorted(named)]

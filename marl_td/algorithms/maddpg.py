@@ -13,10 +13,13 @@ from typing import Any, ClassVar
 from tensordict.nn import TensorDictSequential
 from torchrl.envs import TransformedEnv
 
-from marl_td import policies
+from marl_td import critics, policies
 from marl_td.algorithms.base import MarlTdAlgorithm, check_range, with_transform
 from marl_td.algorithms.ddpg_family import CentralCriticConfig, CentralCritics
+from marl_td.beliefs import beliefs
 from marl_td.collect.sub_policy import DrawSubPolicy
+from marl_td.losses.ddpg import MADDPGLoss
+from marl_td.losses.maddpg_inference import InferringMADDPGLoss
 from marl_td.models.sub_policies import FixedSubPolicy, SubPolicies
 
 
@@ -36,6 +39,26 @@ class Maddpg(CentralCritics):
 
     def _seen(self, group: str) -> list[Any]:
         return list(self.observation_spec[group].keys(True, True))
+
+    def loss(self, group: str, **options: Any) -> MADDPGLoss:
+        """The loss of ``group``; with inferred policies if the agents do not know the others'."""
+        if not self.config.infer_policies:
+            return super().loss(group, **options)
+        names = [name for name, _ in critics.scope_groups(self, group, self.scope)]
+        actors = {name: self.group_actor(name) for name in names}
+        return InferringMADDPGLoss(
+            actors[group],
+            self.action_value(group),
+            beliefs(self, group, self.scope, actors),
+            policies=actors,
+            inference_entropy_coef=self.config.inference_entropy_coef,
+            **options,
+        )
+
+    @property
+    def joint_entries(self) -> tuple[str, ...]:
+        """Who of the other groups is alive, where their policies are inferred."""
+        return ("mask",) if self.config.infer_policies else ()
 
     def process_env_fun(
         self, env_fun: Callable[[], TransformedEnv]
@@ -64,11 +87,22 @@ class MaddpgConfig(CentralCriticConfig):
     """Policy ensembles: sub-policies of each agent, >= 1 (K); each episode is played with a random one."""
     evaluation_sub_policy: int = -1
     """Sub-policy that evaluation plays, in [-1, ensemble_size); -1 for a random one per episode."""
+    infer_policies: bool = False
+    """Targets of the critics use what each agent infers of the others' policies, instead of these."""
+    inference_entropy_coef: float = 1e-3
+    """Weight of the inferred policies' entropy, >= 0: lambda."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
         check_range("ensemble_size", self.ensemble_size, 1)
+        check_range("inference_entropy_coef", self.inference_entropy_coef, 0.0)
+        if self.infer_policies and (self.critic_scope == "agent" or self.actor_gradient != "own"):
+            raise ValueError(
+                "infer_policies=true needs critics of more than one agent's action and the others' actions "
+                f"from replay: critic_scope=group or environment (got {self.critic_scope}) and "
+                f"actor_gradient=own (got {self.actor_gradient})."
+            )
         check_range("evaluation_sub_policy", self.evaluation_sub_policy, -1, self.ensemble_size - 1)
 
     def loss_options(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from marl_td.algorithms.base import check_choice
 from marl_td.algorithms.ppo_family import CentralCriticConfig, PpoFamily
@@ -34,8 +34,15 @@ class SequentialFamily(PpoFamily):
     group; groups have their turns in BenchMARL's order.
     """
 
-    share_policy_params: ClassVar[Literal[False]] = False  # type: ignore[assignment]
-    joint_entries: ClassVar[tuple[str, ...]] = ("log_prob", "mask")
+    @property
+    def share_policy_params(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def joint_entries(self) -> tuple[str, ...]:
+        """What the factor of another group is made from."""
+        return ("log_prob", "mask")
 
     @property
     def needs_joint_keys(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -120,3 +122,26 @@ class ExpandToAgents(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         """Expanded value."""
         return value.unsqueeze(-2).expand(*value.shape[:-1], self.n_agents, value.shape[-1])
+
+
+class RepeatAgents(nn.Module):
+    """Repeats the agents of each entry as a whole: ``[*B, n_agents, ...]`` to ``[*B, n * n_agents, ...]``.
+
+    Args:
+        n: how often, at least 1.
+        n_dims: dimensions of each entry from the agents' on.
+    """
+
+    def __init__(self, n: int, n_dims: Sequence[int]) -> None:
+        super().__init__()
+        self.n = n
+        self.n_dims = list(n_dims)
+
+    def forward(self, *entries: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The entries, or the one."""
+        out = []
+        for entry, n_dims in zip(entries, self.n_dims, strict=True):
+            at = entry.ndim - n_dims
+            shape = (*entry.shape[:at], self.n, *entry.shape[at:])
+            out.append(entry.unsqueeze(at).expand(shape).flatten(at, at + 1))
+        return out[0] if len(out) == 1 else tuple(out)
