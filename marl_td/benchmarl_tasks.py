@@ -175,6 +175,7 @@ class MarlTdTask(Task):
     """Enumerates our tasks for BenchMARL."""
 
     MATRIX_GAME = None
+    SHARING_GAME = None
     TWO_STEP = None
     RECALL = None
     RETAIL = None
