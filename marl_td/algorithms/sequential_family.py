@@ -34,7 +34,7 @@ class SequentialFamily(PpoFamily):
     group; groups have their turns in BenchMARL's order.
     """
 
-    share_policy_params: ClassVar[Literal[False]] = False  # type: ignore[assignment]
+    share_policy_params: ClassVar[Literal[False]] = False
     joint_entries: ClassVar[tuple[str, ...]] = ("log_prob", "mask")
 
     @property
