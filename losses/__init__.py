@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from marl_td.losses.ddpg import MADDPGLoss
     from marl_td.losses.facmac import FACMACLoss
+    from marl_td.losses.happo import HAPPOLoss
     from marl_td.losses.hasac import HASACLoss
+    from marl_td.losses.hatrpo import HATRPOLoss
     from marl_td.losses.independent_q import IndependentQLoss
     from marl_td.losses.masac import MASACLoss
     from marl_td.losses.matd3 import MATD3Loss
-    from marl_td.losses.ppo import MAPPOLoss
+    from marl_td.losses.ppo import IPPOLoss, MAPPOLoss
     from marl_td.losses.pqn import PqnLoss
     from marl_td.losses.q_mixing import QMixingLoss
     from marl_td.losses.qtran import QtranLoss
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 _MODULES = {
     "FACMACLoss": "facmac",
     "HASACLoss": "hasac",
+    "HAPPOLoss": "happo",
+    "HATRPOLoss": "hatrpo",
+    "IPPOLoss": "ppo",
     "IndependentQLoss": "independent_q",
     "MADDPGLoss": "ddpg",
     "MAPPOLoss": "ppo",
@@ -46,7 +51,10 @@ _MODULES = {
 
 __all__ = [
     "FACMACLoss",
+    "HAPPOLoss",
     "HASACLoss",
+    "HATRPOLoss",
+    "IPPOLoss",
     "IndependentQLoss",
     "MADDPGLoss",
     "MAPPOLoss",

@@ -70,10 +70,11 @@ class SequentialLoss(AdvantageLoss):
         In a backward pass only those of the agent whose turn it is get a gradient, so that an optimiser with
         momentum leaves the others alone.
         """
-        if self.rows is None:
+        rows = self.rows
+        if rows is None:
             stacks = stacked_parameters(self.actor, self.turns.n_agents)
-            self.__dict__["rows"] = AgentRows(stacks, self.turns)
-        return self.rows.parameters()
+            rows = self.__dict__["rows"] = AgentRows(stacks, self.turns)
+        return rows.parameters()
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """As in the base; gradients of the next backward pass are the present agent's."""
@@ -98,8 +99,7 @@ class SequentialLoss(AdvantageLoss):
 
     def _factor_of(self, group: str, actor: Any, tensordict: TensorDictBase) -> Tensor:
         """M of all agents of another group, ``[*B]``."""
-        joint = require(tensordict, ("joint", group))
-        data = TensorDict({group: joint}, batch_size=tensordict.batch_size)
+        data = TensorDict({group: require(tensordict, ("joint", group))}, tensordict.batch_size)
         is_init = tensordict.get("is_init", None)
         if is_init is not None:
             data.set("is_init", is_init)
@@ -109,9 +109,11 @@ class SequentialLoss(AdvantageLoss):
         )
         old_log_prob = require(data, (group, "log_prob"))
         everyone = log_prob.new_ones(log_prob.shape[-1]).bool()
-        return sequential_factor(log_prob, old_log_prob, everyone, joint.get("mask", None)).detach()
+        return sequential_factor(
+            log_prob, old_log_prob, everyone, data.get((group, "mask"), None)
+        ).detach()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor]) -> "SequentialLoss":  # type: ignore[override]
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> "SequentialLoss":
         super()._apply(fn)
         if self.rows is not None:
             self.rows.tie()

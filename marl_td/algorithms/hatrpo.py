@@ -63,6 +63,11 @@ class HatrpoConfig(SequentialConfig):
 
     def loss_options(self) -> dict[str, Any]:
         """The trust region's."""
-        names = ("kl_threshold", "cg_iterations", "cg_damping", "line_search_steps")
-        names += ("backtrack", "accept_ratio")
-        return {**super().loss_options(), **{name: getattr(self, name) for name in names}}
+        return {
+            "kl_threshold": self.kl_threshold,
+            "cg_iterations": self.cg_iterations,
+            "cg_damping": self.cg_damping,
+            "line_search_steps": self.line_search_steps,
+            "backtrack": self.backtrack,
+            "accept_ratio": self.accept_ratio,
+        }

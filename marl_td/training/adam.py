@@ -139,11 +139,14 @@ class AgentAdamStep(AdamStep):
     def __call__(self, gradients: list[Tensor], divisor: Tensor | None = None) -> None:
         """Change the agent's parameters in place."""
         agent = int(self.rows.turns.agent)
-        params: list[Tensor] = [row.data for row in self.rows.rows[agent]]
-        own, means, squares = (
-            [value[agent] for value in stacked] for stacked in (gradients, self.means, self.squares)
+        self._move(
+            [row.data for row in self.rows.rows[agent]],
+            [gradient[agent] for gradient in gradients],
+            [mean[agent] for mean in self.means],
+            [square[agent] for square in self.squares],
+            self.counts[agent],
+            divisor,
         )
-        self._move(params, own, means, squares, self.counts[agent], divisor)
 
     def begin(self) -> None:
         """Before some updates: take over the learning rate, and the state if it was loaded anew."""
