@@ -1,7 +1,7 @@
 """What an environment's transforms add to a step, as pure functions.
 
-Reward sums, first steps, hidden states, last actions, members of ensembles and histories: the compiled rollout
-cannot run transforms, it knows what these six do.
+Reward sums, first steps, hidden states, last actions, members of ensembles and histories: the compiled
+rollout cannot run transforms, it knows what these six do.
 """
 
 from __future__ import annotations
