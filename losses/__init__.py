@@ -10,9 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from marl_td.losses.belief import BeliefPPOLoss
+    from marl_td.losses.coma import ComaLoss
     from marl_td.losses.ddpg import MADDPGLoss
     from marl_td.losses.facmac import FACMACLoss
     from marl_td.losses.independent_q import IndependentQLoss
+    from marl_td.losses.mat import MatLoss
     from marl_td.losses.matd3 import MATD3Loss
     from marl_td.losses.ppo import MAPPOLoss
     from marl_td.losses.pqn import PqnLoss
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
     from marl_td.losses.weighted_q_mixing import WeightedQMixingLoss
 
 _MODULES = {
+    "BeliefPPOLoss": "belief",
+    "ComaLoss": "coma",
     "FACMACLoss": "facmac",
     "IndependentQLoss": "independent_q",
     "MADDPGLoss": "ddpg",
     "MAPPOLoss": "ppo",
     "MATD3Loss": "matd3",
+    "MatLoss": "mat",
     "PopArt": "value_norm",
     "PqnLoss": "pqn",
     "QMixingLoss": "q_mixing",
@@ -41,11 +47,14 @@ _MODULES = {
 }
 
 __all__ = [
+    "BeliefPPOLoss",
+    "ComaLoss",
     "FACMACLoss",
     "IndependentQLoss",
     "MADDPGLoss",
     "MAPPOLoss",
     "MATD3Loss",
+    "MatLoss",
     "PopArt",
     "PqnLoss",
     "QMixingLoss",
