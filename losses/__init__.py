@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from marl_td.losses.belief import BeliefPPOLoss
+    from marl_td.losses.coma import ComaLoss
     from marl_td.losses.ddpg import MADDPGLoss
     from marl_td.losses.facmac import FACMACLoss
     from marl_td.losses.happo import HAPPOLoss
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from marl_td.losses.hatrpo import HATRPOLoss
     from marl_td.losses.independent_q import IndependentQLoss
     from marl_td.losses.masac import MASACLoss
+    from marl_td.losses.mat import MatLoss
     from marl_td.losses.matd3 import MATD3Loss
     from marl_td.losses.ppo import IPPOLoss, MAPPOLoss
     from marl_td.losses.pqn import PqnLoss
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from marl_td.losses.weighted_q_mixing import WeightedQMixingLoss
 
 _MODULES = {
+    "BeliefPPOLoss": "belief",
+    "ComaLoss": "coma",
     "FACMACLoss": "facmac",
     "HASACLoss": "hasac",
     "HAPPOLoss": "happo",
@@ -38,6 +43,7 @@ _MODULES = {
     "MAPPOLoss": "ppo",
     "MASACLoss": "masac",
     "MATD3Loss": "matd3",
+    "MatLoss": "mat",
     "PopArt": "value_norm",
     "PqnLoss": "pqn",
     "QMixingLoss": "q_mixing",
@@ -50,6 +56,8 @@ _MODULES = {
 }
 
 __all__ = [
+    "BeliefPPOLoss",
+    "ComaLoss",
     "FACMACLoss",
     "HAPPOLoss",
     "HASACLoss",
@@ -60,6 +68,7 @@ __all__ = [
     "MAPPOLoss",
     "MASACLoss",
     "MATD3Loss",
+    "MatLoss",
     "PopArt",
     "PqnLoss",
     "QMixingLoss",

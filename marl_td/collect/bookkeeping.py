@@ -1,7 +1,7 @@
 """What an environment's transforms add to a step, as pure functions.
 
-Reward sums, first steps, hidden states, last actions, members of ensembles and histories: the compiled rollout
-cannot run transforms, it knows what these six do.
+Reward sums, first steps, hidden states, last actions, members of ensembles and histories: the compiled
+rollout cannot run transforms, it knows what these six do.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class Bookkeeping:
             out[group, "last_action"] = last_action(action[group], alive)
         for group in self.ensembles:
             out[group, SUB_POLICY] = before[group, SUB_POLICY]
-        now = {**before, **{(group, "action"): taken for group, taken in action.items()}}
+        now: Entries = dict(before)
+        now.update({(group, "action"): taken for group, taken in action.items()})
         for history in self.histories:
             out.update(history.advance(now.__getitem__))
         return out

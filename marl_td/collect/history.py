@@ -125,7 +125,8 @@ class ActionHistory(Transform):
             joint = UnboundedDiscrete(shape, device=device)
         out: dict[Path, TensorSpec] = {(JOINT,): joint}
         for name, group in self.groups.items():
-            specs = [env.observation_spec[(name, *key)] for key in group.observations]  # type: ignore[attr-defined]
+            paths = [(name, *key) for key in group.observations]
+            specs = [env.observation_spec[path] for path in paths]  # type: ignore[attr-defined]
             width = sum(spec.shape[len(batch) + 1 :].numel() for spec in specs)
             rows = (*batch, group.n_agents, self.length)
             out[name, SEEN] = Bounded(0, 1, (*rows, self.n_all), dtype=torch.bool, device=device)

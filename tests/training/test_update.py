@@ -12,6 +12,7 @@ from discrete_teams import teams_task
 from short_runs import short_experiment
 from toy_games import recall_task
 
+from marl_td.algorithms.belief_ppo import BeliefPpoConfig
 from marl_td.algorithms.coma import ComaConfig
 from marl_td.algorithms.facmac import FacmacConfig
 from marl_td.algorithms.happo import HappoConfig
@@ -196,6 +197,7 @@ ALGORITHMS = [
     pytest.param(lambda: ComaConfig(last_action=True), {}, id="coma"),
     pytest.param(lambda: MatConfig(embed_dim=8, actor_gain=1.0), {}, id="mat"),
     pytest.param(lambda: MatDecConfig(embed_dim=8), {}, id="mat_dec", marks=pytest.mark.slow),
+    pytest.param(lambda: BeliefPpoConfig(belief_dim=2, actor_gain=1.0), {}, id="belief_ppo"),
     pytest.param(
         lambda: PqnVdnConfig(chunk_length=4),
         {"model": STATEFUL},
