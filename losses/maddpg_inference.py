@@ -1,7 +1,7 @@
 """MADDPG whose agents do not know the others' policies, but infer them from what they do."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -93,14 +93,14 @@ class InferringMADDPGLoss(MADDPGLoss):
 
     def _target_rows(self, joint: TensorDictBase) -> Tensor:
         own = self._target_action(self.target_actor, joint)
-        believed = [beliefs.action(joint) for beliefs in self.target_beliefs]
+        believed = [beliefs.action(joint) for beliefs in _listed(self.target_beliefs)]
         return believed_action_rows(believed, self._position, own)
 
     def _inference(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """Loss and metrics of the beliefs, over all pairs of agents ``[*B, n_agents, N]``."""
         joint = self._joint(tensordict)
         errors, entropies, divergences, masks = [], [], [], []
-        for taken, beliefs in zip(self._taken(tensordict), self.beliefs, strict=True):
+        for taken, beliefs in zip(self._taken(tensordict), _listed(self.beliefs), strict=True):
             log_prob, entropy = beliefs.fit(joint, taken)
             coef = self.inference_entropy_coef
             errors.append(inference_error(log_prob, entropy, entropy_coef=coef))
@@ -126,3 +126,7 @@ class InferringMADDPGLoss(MADDPGLoss):
             mask = mask & alive.unsqueeze(-2)
         steps = tensordict.get(self.tensor_keys.step_mask, None)
         return mask if steps is None else mask & steps.unsqueeze(-1)
+
+
+def _listed(beliefs: nn.ModuleList) -> list[Beliefs]:
+    return cast(list[Beliefs], list(beliefs))

@@ -15,8 +15,8 @@ from torchrl.envs import TransformedEnv
 
 from marl_td import critics, policies
 from marl_td.algorithms.base import MarlTdAlgorithm, check_range, with_transform
+from marl_td.algorithms.beliefs import beliefs
 from marl_td.algorithms.ddpg_family import CentralCriticConfig, CentralCritics
-from marl_td.beliefs import beliefs
 from marl_td.collect.sub_policy import DrawSubPolicy
 from marl_td.losses.ddpg import MADDPGLoss
 from marl_td.losses.maddpg_inference import InferringMADDPGLoss
@@ -31,7 +31,7 @@ class Maddpg(CentralCritics):
         size = self.config.ensemble_size
         if size == 1:
             return super().network(group, name, width)
-        members = [policies.network(self, group, name, width) for _ in range(size)]
+        members: list[Any] = [policies.network(self, group, name, width) for _ in range(size)]
         # What a network reads of its group beside observations is its own state.
         seen = {(group, *((key,) if isinstance(key, str) else key)) for key in self._seen(group)}
         own = [key for key in members[0].in_keys if isinstance(key, tuple) and key not in seen]
