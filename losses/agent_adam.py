@@ -30,6 +30,8 @@ class AgentAdam(nn.Module):
 
     lr: Tensor
     count: Tensor
+    mean: Tensor
+    square: Tensor
     _network: Sequence[nn.Module]
 
     def __init__(
@@ -64,9 +66,9 @@ class AgentAdam(nn.Module):
         self.clip_value = clip_value
         self.register_buffer("lr", torch.tensor(lr), persistent=False)
         self.register_buffer("count", torch.zeros(n_agents))
-        for index, parameter in enumerate(self.parameters_moved()):
-            self.register_buffer(f"mean_{index}", torch.zeros_like(parameter))
-            self.register_buffer(f"square_{index}", torch.zeros_like(parameter))
+        flat = _flat(self.parameters_moved()).detach()
+        self.register_buffer("mean", torch.zeros_like(flat))
+        self.register_buffer("square", torch.zeros_like(flat))
 
     def parameters_moved(self) -> list[nn.Parameter]:
         """The parameters, in the order in which :meth:`step` takes their gradients."""
@@ -84,38 +86,34 @@ class AgentAdam(nn.Module):
             norm of the gradient of those that move, before clipping.
         """
         beta1, beta2 = self.betas
-        own, norm = self._clipped(gradients, moves)
+        rows = moves.unsqueeze(-1)
+        # All parameters as one row per agent: in a graph that is one kernel, whatever the network.
+        gradient, norm = self._clipped(torch.where(rows, _flat(gradients), 0.0))
         self.count += moves
-        count = self.count.clamp(min=1.0)
-        size, scale = self.lr / (1.0 - beta1**count), (1.0 - beta2**count).sqrt()
-        for index, (parameter, gradient) in enumerate(
-            zip(self.parameters_moved(), own, strict=True)
-        ):
-            rows = _rows_of(moves, parameter)
-            mean, square = self.get_buffer(f"mean_{index}"), self.get_buffer(f"square_{index}")
-            new_mean = torch.where(rows, mean.lerp(gradient, 1.0 - beta1), mean)
-            new_square = torch.where(
-                rows, beta2 * square + (1.0 - beta2) * gradient.square(), square
-            )
-            divisor = new_square.sqrt() / _rows_of(scale, parameter) + self.eps
-            step = _rows_of(size, parameter) * new_mean / divisor
-            mean.copy_(new_mean)
-            square.copy_(new_square)
-            parameter.sub_(torch.where(rows, step, 0.0))
+        count = self.count.clamp(min=1.0).unsqueeze(-1)
+        mean = torch.where(rows, self.mean.lerp(gradient, 1.0 - beta1), self.mean)
+        faded = beta2 * self.square + (1.0 - beta2) * gradient.square()
+        square = torch.where(rows, faded, self.square)
+        divisor = square.sqrt() / (1.0 - beta2**count).sqrt() + self.eps
+        step = torch.where(rows, self.lr / (1.0 - beta1**count) * mean / divisor, 0.0)
+        self.mean.copy_(mean)
+        self.square.copy_(square)
+        params = self.parameters_moved()
+        parts = step.split([parameter[0].numel() for parameter in params], dim=-1)
+        for parameter, part in zip(params, parts, strict=True):
+            parameter.sub_(part.reshape(parameter.shape))
         return norm
 
-    def _clipped(self, gradients: Sequence[Tensor], moves: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Gradients of the agents that move, clipped, and their norm before it."""
-        own = [torch.where(_rows_of(moves, grad), grad, 0.0) for grad in gradients]
-        norm = torch.stack([grad.square().sum() for grad in own]).sum().sqrt()
+    def _clipped(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient ``[n_agents, n]`` clipped, and its norm before it."""
+        norm = gradient.square().sum().sqrt()
         if self.clip_norm is not None:
-            factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-            own = [grad * factor for grad in own]
+            gradient = gradient * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         if self.clip_value is not None:
-            own = [grad.clamp(-self.clip_value, self.clip_value) for grad in own]
-        return own, norm
+            gradient = gradient.clamp(-self.clip_value, self.clip_value)
+        return gradient, norm
 
 
-def _rows_of(per_agent: Tensor, like: Tensor) -> Tensor:
-    """``[n_agents]`` in front of as many dimensions as ``like`` has."""
-    return per_agent.reshape(-1, *[1] * (like.ndim - 1))
+def _flat(stacked: Sequence[Tensor]) -> Tensor:
+    """Tensors ``[n_agents, ...]`` side by side, ``[n_agents, n]``."""
+    return torch.cat([tensor.flatten(1) for tensor in stacked], dim=-1)

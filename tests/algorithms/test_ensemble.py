@@ -17,6 +17,7 @@ pytestmark = IGNORED
 PAIRS = {
     "on-policy": ("mappo", "mappo"),
     "deterministic": ("maddpg", "matd3"),
+    "soft": ("masac", "hasac"),
     "value-based": ("qmix", "vdn"),
     "mixed": ("maddpg", "iql"),
 }
