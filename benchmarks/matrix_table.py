@@ -78,13 +78,13 @@ SETTINGS = [
     "model.num_cells=[64,64]",
     "critic_model.num_cells=[64,64]",
     "experiment.prefer_continuous_actions=false",
-    "experiment.lr=0.0005",
+    "experiment.lr=0.003",
     "experiment.gamma=0.99",
     "experiment.compile=off",
     "experiment.on_policy_n_envs_per_worker=50",
     "experiment.on_policy_collected_frames_per_batch=1250",
     "experiment.on_policy_n_minibatch_iters=8",
-    "experiment.on_policy_minibatch_size=1250",
+    "experiment.on_policy_minibatch_size=625",
     "experiment.off_policy_n_envs_per_worker=50",
     "experiment.off_policy_collected_frames_per_batch=1250",
     "experiment.off_policy_n_optimizer_steps=25",
@@ -160,7 +160,7 @@ def main() -> None:
     )
     add_options(parser, NAME, range(5))
     parser.add_argument("--games", nargs="+", choices=GAMES, default=list(GAMES))
-    parser.add_argument("--on-policy-frames", type=int, default=100_000)
+    parser.add_argument("--on-policy-frames", type=int, default=200_000)
     parser.add_argument("--off-policy-frames", type=int, default=50_000)
     args = parser.parse_args()
     torch.set_num_threads(1)

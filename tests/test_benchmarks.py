@@ -197,3 +197,124 @@ def test_pursuit_table_skips_runs_that_have_a_row_and_adds_up_seeds(script, monk
             "penalty 1.5": "4.00 (4.00 to 4.00)",
         },
     ]
+
+
+def test_cells_that_have_a_row_are_not_run_again(script):
+    runs = script("registry_runs")
+    cells = [{"game": g, "seed": s, "note": "x"} for g in ("a", "b") for s in (0, 1)]
+    rows = [{"game": "a", "seed": "1", "note": "y"}, {"game": "b", "seed": "0", "note": "y"}]
+    left = runs.missing(cells, rows, ("game", "seed"))
+    assert [(cell["game"], cell["seed"]) for cell in left] == [("a", 0), ("b", 1)]
+    assert runs.over_seeds([1.0, 3.0, 2.0], 1) == "2.0 (1.0 to 3.0)"
+    assert runs.over_seeds([]) == "-"
+
+
+def test_tables_take_every_algorithm_with_the_kind_of_actions(script):
+    from marl_td.registry import ALGORITHMS
+
+    runs = script("registry_runs")
+    assert set(runs.fitting(None, continuous=False)) <= set(ALGORITHMS)
+    assert {"mappo", "qmix", "maddpg"} <= set(runs.fitting(None, continuous=False))
+    assert "qmix" not in runs.fitting(["qmix", "mappo"], continuous=True)
+
+
+def test_matrix_table_says_at_which_joint_action_runs_end(script):
+    table = script("matrix_table")
+    returns = {25 * value for row in table.CLIMBING for value in row}
+    assert {275, 175, 125} <= returns
+    assert table.GAMES["penalty -50"] == [[-50, 0, 10], [0, 2, 0], [10, 0, -50]]
+    rows = [
+        {"algorithm": "mappo", "game": "climbing", "return": value}
+        for value in ("175.0", "275.0", "175.0")
+    ]
+    rows += [{"algorithm": "other", "game": "penalty 0", "return": "-3"}]
+    assert table.summary(rows, ["climbing", "penalty 0"]) == [
+        {
+            "algorithm": "mappo",
+            "climbing": "275 x 1, 175 x 2 (**175**)",
+            "penalty 0": "- (**250**)",
+        },
+        {"algorithm": "other", "climbing": "-", "penalty 0": "-3 x 1"},
+    ]
+
+
+def test_a_matrix_run_is_trained_judged_and_resumed(script, monkeypatch, tmp_path):
+    import sys
+
+    table = script("matrix_table")
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    short = ["experiment.off_policy_n_envs_per_worker=2", "model.num_cells=[4]"]
+    short += ["experiment.off_policy_collected_frames_per_batch=50"]
+    short += ["experiment.off_policy_n_optimizer_steps=1"]
+    arguments = ["--games", "climbing", "--algorithms", "vdn", "--seeds", "0", "--set", *short]
+    monkeypatch.setattr(sys, "argv", ["matrix_table", *arguments, "--off-policy-frames", "50"])
+    table.main()
+    (row,) = table.read_rows(tmp_path / "matrix_table.csv")
+    assert float(row["return"]) % 25 == 0 and row["frames"] == "50"
+    monkeypatch.setattr(table, "run", lambda *_: pytest.fail("it is there already"))
+    table.main()
+    text = (tmp_path / "matrix_table.md").read_text()
+    assert text.splitlines()[-1].startswith(f"| vdn | {float(row['return']):g} x 1")
+
+
+def matches(script_tables, table):
+    """Matches of players in groups "x" (first) and "y", who gets the opposite."""
+    rows = [
+        {"first": a, "second": b, "first return": v, "first +-": 1, "second return": -v}
+        | {"second +-": 1}
+        for (a, b), v in table.items()
+    ]
+    return script_tables.matches_of(rows, ["x", "y"])
+
+
+def test_teams_are_judged_by_the_opponents_of_other_runs(script):
+    tables = script("match_tables")
+    names = ["random", "by rule", "mappo 0", "mappo 1", "qmix 0"]
+    value = {(a, b): 10.0 * i + j for i, a in enumerate(names) for j, b in enumerate(names)}
+    found = matches(tables, value)
+    rows = {row["team of"]: row for row in tables.strength_table(found, "x")}
+    assert list(rows) == ["qmix", "mappo", "by rule", "random"]
+    assert rows["mappo"]["return of x"] == "28.25 (23.50 to 33.00)"  # 23, 24 and 32, 34
+    assert rows["qmix"]["return of x"] == "42.50 (42.50 to 42.50)"  # 42, 43
+    assert rows["mappo"]["against random"] == "25.00 (20.00 to 30.00)"
+    (line,) = [row for row in tables.matrix(found, "x") if row["x of"] == "mappo"]
+    assert line == {"x of": "mappo", "random": "25.0", "by rule": "26.0", "mappo": "27.5"} | {
+        "qmix": "29.0"
+    }
+    (line,) = [row for row in tables.matrix(found, "y") if row["y of"] == "qmix"]
+    assert line["mappo"] == "-29.0" and line["qmix"] == "-"
+    assert tables.algorithm_of("cw_qmix 12") == "cw_qmix"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_particle_table_trains_meets_and_resumes(script, monkeypatch, tmp_path):
+    import sys
+
+    table = script("particle_table")
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    short = ["experiment.compile=off", "model.num_cells=[4]", "critic_model.num_cells=[4]"]
+    short += [f"experiment.off_policy_{name}" for name in ("n_envs_per_worker=2",)]
+    short += ["experiment.off_policy_collected_frames_per_batch=50"]
+    short += ["experiment.off_policy_n_optimizer_steps=1"]
+    options = ["--algorithms", "vdn", "iql", "--off-policy-frames", "50", "--episodes", "2"]
+    options += ["--match-episodes", "2", "--runs", str(tmp_path / "runs"), "--set", *short]
+
+    def run(*tasks, seeds=("0",)):
+        chosen = ["--tasks", *tasks, "--seeds", *seeds]
+        monkeypatch.setattr(sys, "argv", ["particle_table", *chosen, *options])
+        table.main()
+        rows = [table.read_rows(tmp_path / f"particle_table{s}.csv") for s in ("", "_matches")]
+        return *rows, (tmp_path / "particle_table.md").read_text()
+
+    rows, matches, text = run("simple_speaker_listener", "simple_tag")
+    assert [(row["task"], row["algorithm"]) for row in rows] == [
+        (task, name)
+        for task in ("simple_speaker_listener", "simple_tag")
+        for name in ("vdn", "iql")
+    ]
+    assert len(matches) == 4 * 4  # vdn, iql, random, by rule
+    assert "simple_tag, adversary: by row" in text and "| by rule | -" in text
+    monkeypatch.setattr(table, "train_into", lambda *_: pytest.fail("it is there already"))
+    again, matches_again, same = run("simple_speaker_listener", "simple_tag")
+    assert (again, matches_again, same) == (rows, matches, text)
