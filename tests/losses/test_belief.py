@@ -1,5 +1,7 @@
 """What a belief learns of others with K fixed stochastic policies, beside Bayes' rule; likelihoods."""
 
+import math
+
 import pytest
 import torch
 from small_ppo import actor, critic
@@ -8,7 +10,12 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor
 
 from marl_td.losses.belief import BeliefPPOLoss
-from marl_td.models.belief import BeliefDecoder, BeliefEncoder
+from marl_td.losses.functional.belief import (
+    SCALE_FLOOR,
+    continuous_log_likelihood,
+    discrete_log_likelihood,
+)
+from marl_td.models.belief import BeliefContext, BeliefDecoder, BeliefEncoder
 
 K, H, N_ACTIONS, D_OBS, D_BELIEF = 4, 16, 3, 2, 4
 """Policies, remembered steps, actions, observations (one-hot), latent."""

@@ -39,7 +39,7 @@ def played_batch(size, n_steps=16, **options):
     batch = make_batch(shape=(n_steps,), **options)
     index = torch.randint(size, (n_steps, N_AGENTS))
     batch[INDEX] = index
-    batch["next", *INDEX] = index
+    batch[("next", *INDEX)] = index
     return batch
 
 
@@ -154,7 +154,7 @@ def test_the_target_plays_on_with_the_member_of_the_episode():
         for parameter in loss.target_actor.network[0].members[1].parameters():
             parameter.add_(0.5)
     changed = (loss._target(batch) != before).any(-1)
-    assert torch.equal(changed, (batch["next", *INDEX] == 1).any(-1))
+    assert torch.equal(changed, (batch[("next", *INDEX)] == 1).any(-1))
 
 
 # ------------------------------------------------------------------------------ the networks
