@@ -1,6 +1,7 @@
 """MATD3's loss: the limits N = 1 (TD3) and no tricks (MADDPG), each of its three tricks, and their use."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -225,7 +226,7 @@ def test_targets_move_at_every_second_step():
     for _ in range(4):
         updater.step()
         seen.append(target.clone())
-    assert [torch.equal(a, b) for a, b in zip(seen, seen[1:], strict=False)] == [True, False] * 2
+    assert [torch.equal(a, b) for a, b in itertools.pairwise(seen)] == [True, False] * 2
 
 
 # --------------------------------------------------------------------- overestimation
