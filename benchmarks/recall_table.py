@@ -54,8 +54,13 @@ RUN: dict[str, Any] = {
     "off_policy_memory_size": 4000,
 }
 """Fields of BenchMARL's settings, for every algorithm."""
-ITERATIONS = {"on-policy": 20, "off-policy": 8, "off-policy, continuous": 16}
-"""Deterministic continuous answers take longer to become exact."""
+ITERATIONS = {
+    "on-policy": 20,
+    "trust region": 40,
+    "off-policy": 8,
+    "off-policy, continuous": 16,
+}
+"""Deterministic continuous answers take longer to become exact; a trust region allows one step per batch."""
 GRU = StatefulGruConfig(hidden_size=32, encoder_cells=[32])
 
 
@@ -75,6 +80,8 @@ def learn(name: str, recurrent: bool, seed: int, continuous: bool = False) -> Ou
     kind = "on-policy" if config.on_policy() else "off-policy"
     if kind == "off-policy" and continuous:
         kind = "off-policy, continuous"
+    if name == "hatrpo":
+        kind = "trust region"
     start = time.process_time()
     run = train(
         MarlTdTask.RECALL.get_task(asdict(PARAMS)),
