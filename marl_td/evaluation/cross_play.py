@@ -29,7 +29,9 @@ from torchrl.envs import (
 
 from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.episodes import Episodes
+from marl_td.collect.history import ActionHistory
 from marl_td.collect.last_action import LastAction
+from marl_td.collect.sub_policy import DrawSubPolicy
 from marl_td.evaluation.baselines import RANDOM
 from marl_td.evaluation.scores import MAX_COPIES, PolicyFunction, evaluate_episodes
 from marl_td.evaluation.statistics import Interval, mean_interval
@@ -100,9 +102,7 @@ def teams_env(task: Task[Any, Any], n_envs: int, teams: Mapping[str, Player]) ->
         if player.env is not None:
             transforms += _transforms(task, group, player)
     env = VectorEnv(task, n_envs)
-    starts = [t for t in transforms if isinstance(t, InitTracker)]
-    others = [t for t in transforms if not isinstance(t, InitTracker)]
-    return TransformedEnv(env, Compose(*starts[:1], *others)) if transforms else env
+    return TransformedEnv(env, Compose(*_once(transforms))) if transforms else env
 
 
 def _transforms(task: Task[Any, Any], group: str, player: Player) -> list[Transform]:
@@ -125,7 +125,27 @@ def _transforms(task: Task[Any, Any], group: str, player: Player) -> list[Transf
             found.append(TensorDictPrimer({path: Unbounded(shape)}, default_value=value))
     if group in known.last_actions:
         found.append(LastAction({group: known.last_actions[group]}))
-    return found
+    if group in known.ensembles:
+        found.append(DrawSubPolicy({group: known.ensembles[group]}))
+    return found + [ActionHistory(h.groups, h.length) for h in known.histories]
+
+
+def _once(transforms: list[Transform]) -> list[Transform]:
+    """First steps and histories, which are the same for all groups, once each.
+
+    Raises:
+        ValueError: if players remember histories of different kinds.
+    """
+    starts = [t for t in transforms if isinstance(t, InitTracker)]
+    histories = [t for t in transforms if isinstance(t, ActionHistory)]
+    if any((h.length, h.groups) != (histories[0].length, histories[0].groups) for h in histories):
+        lengths = sorted({h.length for h in histories})
+        raise ValueError(
+            "players that remember histories of different kinds cannot play together; got lengths "
+            f"{lengths}. Train them with the same history_length."
+        )
+    others = [t for t in transforms if not isinstance(t, InitTracker | ActionHistory)]
+    return [*starts[:1], *histories[:1], *others]
 
 
 def play(

@@ -50,6 +50,14 @@ def trained(tmp_path_factory):
         "other": ("algorithm=marl_td/vdn", *gru, "model.hidden_size=7", "seed=2"),
         "last": ("algorithm=marl_td/qmix", "algorithm.last_action=true", "seed=3"),
         "ppo": ("algorithm=marl_td/mappo", *on_policy, "seed=4"),
+        "history": ("algorithm=marl_td/belief_ppo", *on_policy, "seed=5"),
+        "longer": (
+            "algorithm=marl_td/belief_ppo",
+            "algorithm.history_length=3",
+            *on_policy,
+            "seed=6",
+        ),
+        "ensemble": ("algorithm=marl_td/maddpg", "algorithm.ensemble_size=2", "seed=7"),
     }
     players = []
     for name, overrides in kinds.items():
@@ -80,7 +88,7 @@ def always(action):
     return policy
 
 
-@pytest.mark.parametrize("name", ["memory", "last", "ppo"])
+@pytest.mark.parametrize("name", ["memory", "last", "ppo", "history", "ensemble"])
 def test_a_run_against_itself_is_the_run(trained, name):
     """Everything that its policies need is set up for them: hidden states, last actions."""
     task, player = make_task("simple_tag", continuous=False, **TAG), trained[name]
@@ -96,7 +104,8 @@ def test_a_run_against_itself_is_the_run(trained, name):
 def test_every_pairing_of_different_kinds_is_played(trained):
     task = make_task("simple_tag", continuous=False, **TAG)
     rule = rule_player("rule", task.baselines()["chase_and_flee"], GROUPS)
-    players = [*trained.values(), rule, random_player()]
+    learned = [player for name, player in trained.items() if name != "longer"]
+    players = [*learned, rule, random_player()]
     skip = {("memory", "other"), ("random", "random")}
     matches = list(cross_play(task, players, 3, seed=0, skip=skip))
     names = [player.name for player in players]
@@ -195,6 +204,13 @@ def test_strength_is_the_mean_over_the_opponents_that_count():
 def test_what_cannot_be_played_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(make_task("simple_tag", continuous=False))
+
+
+def test_histories_of_different_kinds_are_refused(trained):
+    task = make_task("simple_tag", continuous=False, **TAG)
+    teams = {"adversary": trained["history"], "agent": trained["longer"]}
+    with pytest.raises(ValueError, match=r"histories of different kinds .* lengths \[3, \d+\]"):
+        play(task, teams, 2, 0)
 
 
 def test_players_of_other_tasks_are_refused(trained):
