@@ -125,7 +125,8 @@ class AgentRows:
 
     def _hand_on(self, index: int, stack: Tensor) -> None:
         """Give the gradient of a stack to the row of the agent whose turn it is."""
-        assert stack.grad is not None
+        if stack.grad is None:  # the hook runs when there is one
+            return
         gradient, row = stack.grad[self.agent], self.rows[self.agent][index]
         row.grad = gradient if row.grad is None else row.grad + gradient
         stack.grad = None
