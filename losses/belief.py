@@ -11,7 +11,7 @@ from torch import Tensor
 
 from marl_td.losses.common import masked_mean, require
 from marl_td.losses.functional.belief import continuous_log_likelihood, discrete_log_likelihood
-from marl_td.losses.functional.roles import gaussian_divergence
+from marl_td.losses.functional.distributions import gaussian_divergence
 from marl_td.losses.ppo import MAPPOLoss
 from marl_td.losses.trajectory import real_steps
 

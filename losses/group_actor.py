@@ -6,12 +6,8 @@ from torch import Tensor, nn
 
 from marl_td.losses.common import require
 from marl_td.losses.functional.action_values import one_hot_action
-from marl_td.losses.functional.deterministic import (
-    categorical_entropy,
-    gumbel_noise,
-    smoothing_noise,
-    straight_through,
-)
+from marl_td.losses.functional.deterministic import gumbel_noise, smoothing_noise, straight_through
+from marl_td.losses.functional.distributions import categorical_entropy
 
 
 class GroupActor(nn.Module):

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from marl_td.losses.advantage import entropy_of
 from marl_td.losses.common import masked_mean, require
+from marl_td.losses.functional.distributions import categorical_divergence, gaussian_divergence
 from marl_td.losses.functional.trust_region import (
-    categorical_divergence,
     conjugate_gradient,
     hessian_product,
-    normal_divergence,
     trust_region_step,
 )
 from marl_td.losses.sequential import SequentialLoss, of_agent
@@ -237,4 +236,4 @@ def _parameters(distribution: Any) -> tuple[Tensor, ...]:
 
 def _divergence(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> Tensor:
     """Divergence ``[*B, n_agents]`` from the old to the new distribution."""
-    return categorical_divergence(*old, *new) if len(old) == 1 else normal_divergence(*old, *new)
+    return categorical_divergence(*old, *new) if len(old) == 1 else gaussian_divergence(*old, *new)

@@ -8,12 +8,12 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from marl_td.losses.beliefs import Beliefs
 from marl_td.losses.common import masked_mean
 from marl_td.losses.ddpg import MADDPGLoss
 from marl_td.losses.functional.checks import check_not_negative
 from marl_td.losses.functional.inference import believed_action_rows, inference_error
 from marl_td.losses.group_actor import GroupActor
+from marl_td.losses.inferred_policies import InferredPolicies
 from marl_td.losses.targets import target_copy
 
 
@@ -24,7 +24,7 @@ class InferringMADDPGLoss(MADDPGLoss):
         loss_inference = mean over i and j != i of -(log mu_hat_i^j(u_j | o_j) + lambda H(mu_hat_i^j))
 
     All else is MADDPG: the actors' loss takes the others' actions from the batch. Agents that are dead teach
-    nobody what they do. Beliefs have target networks of their own.
+    nobody what they do. InferredPolicies have target networks of their own.
 
     Args:
         actor: actor of this loss's group.
@@ -37,7 +37,7 @@ class InferringMADDPGLoss(MADDPGLoss):
 
     Reads what MADDPG reads; if present the alive mask ``(group, "mask")`` of every group. Writes
     ``loss_inference`` besides, and the metrics ``inference_kl`` (nats, from the true policies to the
-    inferred ones, see :meth:`marl_td.losses.beliefs.Beliefs.divergence`) and ``inference_entropy`` (nats).
+    inferred ones, see :meth:`marl_td.losses.inferred_policies.InferredPolicies.divergence`) and ``inference_entropy`` (nats).
 
     Raises:
         ValueError: for critics of one agent's action, another ``actor_gradient``, or a number out of range.
@@ -54,7 +54,7 @@ class InferringMADDPGLoss(MADDPGLoss):
         self,
         actor: GroupActor,
         critic: TensorDictModuleBase,
-        beliefs: Sequence[Beliefs],
+        beliefs: Sequence[InferredPolicies],
         *,
         policies: Mapping[str, GroupActor] | None = None,
         inference_entropy_coef: float = 1e-3,
@@ -69,15 +69,15 @@ class InferringMADDPGLoss(MADDPGLoss):
                 "see nobody else's action, and 'all' takes the others' own policies."
             )
         names = [belief.group for belief in beliefs]
-        if names != list(self._target_actors):
+        if names != list(self._actors):
             raise ValueError(
-                f"`beliefs` must be of the groups {list(self._target_actors)}, in this order; got {names}."
+                f"`beliefs` must be of the groups {list(self._actors)}, in this order; got {names}."
             )
         self.inference_entropy_coef = inference_entropy_coef
         self.beliefs = nn.ModuleList(beliefs)
         self.target_beliefs = target_copy(self.beliefs)
         # A plain dict: policies are read, not owned.
-        self._policies = {**self._target_actors, actor.group: actor, **(policies or {})}
+        self._policies = {**self._actors, actor.group: actor, **(policies or {})}
 
     def networks(self) -> dict[str, list[nn.Module]]:
         """The networks that each named loss teaches."""
@@ -128,5 +128,5 @@ class InferringMADDPGLoss(MADDPGLoss):
         return mask if steps is None else mask & steps.unsqueeze(-1)
 
 
-def _listed(beliefs: nn.ModuleList) -> list[Beliefs]:
-    return cast(list[Beliefs], list(beliefs))
+def _listed(beliefs: nn.ModuleList) -> list[InferredPolicies]:
+    return cast(list[InferredPolicies], list(beliefs))

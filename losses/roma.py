@@ -10,9 +10,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from marl_td.losses.common import masked_mean, next_key, require
+from marl_td.losses.functional.distributions import gaussian_divergence, gaussian_entropy
 from marl_td.losses.functional.roles import (
-    gaussian_divergence,
-    gaussian_entropy,
     mean_over_alive,
     pairwise_log_likelihood,
     scale_pairs,

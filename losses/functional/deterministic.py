@@ -127,18 +127,3 @@ def straight_through(
     relaxed = softmax(logits, dim=-1)
     hard = one_hot_action(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
     return hard + (relaxed - relaxed.detach())
-
-
-def categorical_entropy(logits: Tensor, action_mask: Tensor | None = None) -> Tensor:
-    """Entropy ``[*B]`` in nats of ``softmax(logits)`` over the available actions.
-
-    Args:
-        logits: ``[*B, n_actions]``.
-        action_mask: ``[*B, n_actions]`` bool, true = available; None if all are.
-
-    Raises:
-        ValueError: if the shapes differ.
-    """
-    log_prob = torch.log_softmax(mask_unavailable(logits, action_mask), dim=-1)
-    prob = log_prob.exp()
-    return -torch.where(prob > 0.0, prob * log_prob, torch.zeros_like(prob)).sum(-1)

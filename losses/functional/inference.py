@@ -4,13 +4,11 @@ Beliefs are distributions over actions as critics take them: ``softmax(logits)``
 actions, or independent normal distributions of continuous ones.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from marl_td.losses.functional.action_values import mask_unavailable
 from marl_td.losses.functional.checks import check_exact_shape, check_same_shape
 
 
@@ -34,76 +32,6 @@ def inference_error(log_prob: Tensor, entropy: Tensor, *, entropy_coef: float = 
     """
     check_same_shape(log_prob=log_prob, entropy=entropy)
     return -(log_prob + entropy_coef * entropy)
-
-
-def categorical_log_prob(
-    logits: Tensor, action: Tensor, action_mask: Tensor | None = None
-) -> Tensor:
-    """Log-probability ``[*B]`` of one-hot actions under ``softmax(logits)`` over the available actions.
-
-    Args:
-        logits: ``[*B, n_actions]``.
-        action: one-hot, like ``logits``; an available action.
-        action_mask: ``[*B, n_actions]`` bool, true = available; None if all are.
-
-    Raises:
-        ValueError: if the shapes differ.
-
-    Example:
-        >>> categorical_log_prob(torch.zeros(4), torch.tensor([0.0, 1.0, 0.0, 0.0])).exp()
-        tensor(0.2500)
-    """
-    check_same_shape(logits=logits, action=action)
-    log_prob = torch.log_softmax(mask_unavailable(logits, action_mask), dim=-1)
-    return torch.where(action > 0.0, log_prob, torch.zeros_like(log_prob)).sum(-1)
-
-
-def normal_log_prob(mean: Tensor, std: Tensor, action: Tensor) -> Tensor:
-    """Log-density ``[*B]`` of actions ``[*B, d]`` under independent normal distributions, in nats.
-
-    Args:
-        mean: ``[*B, d]``, in units of the action.
-        std: ``[*B, d]``, > 0, likewise.
-        action: ``[*B, d]``.
-
-    Raises:
-        ValueError: if the shapes differ.
-
-    Example:
-        >>> normal_log_prob(torch.zeros(1), torch.ones(1), torch.zeros(1))  # -log(2 pi) / 2
-        tensor(-0.9189)
-    """
-    check_same_shape(mean=mean, std=std, action=action)
-    squared = ((action - mean) / std).square()
-    return -(0.5 * (squared + math.log(2.0 * math.pi)) + std.log()).sum(-1)
-
-
-def categorical_divergence(
-    logits: Tensor, other_logits: Tensor, action_mask: Tensor | None = None
-) -> Tensor:
-    """Kullback-Leibler divergence ``[*B]``, KL(p || q), of two softmax distributions, in nats.
-
-    Args:
-        logits: ``[*B, n_actions]``, of p.
-        other_logits: ``[*B, n_actions]``, of q.
-        action_mask: ``[*B, n_actions]`` bool, true = available; None if all are.
-
-    Returns:
-        ``[*B]``, at least 0.
-
-    Raises:
-        ValueError: if the shapes differ.
-
-    Example:
-        >>> even, sure = torch.zeros(2), torch.tensor([100.0, 0.0])
-        >>> categorical_divergence(sure, even)  # log 2
-        tensor(0.6931)
-    """
-    check_same_shape(logits=logits, other_logits=other_logits)
-    log_p = torch.log_softmax(mask_unavailable(logits, action_mask), dim=-1)
-    log_q = torch.log_softmax(mask_unavailable(other_logits, action_mask), dim=-1)
-    prob = log_p.exp()
-    return torch.where(prob > 0.0, prob * (log_p - log_q), torch.zeros_like(prob)).sum(-1)
 
 
 def believed_action_rows(believed: Sequence[Tensor], position: int, own_action: Tensor) -> Tensor:

@@ -1,73 +1,13 @@
 """Gaussian roles of agents: how identifiable and how specialised they are (ROMA)."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from marl_td.losses.functional.checks import check_exact_shape, check_same_shape, check_shape
+from marl_td.losses.functional.distributions import gaussian_log_prob
 
 SMALLEST_RANGE = 1e-2
 """Ranges below this are not stretched to [0, 1]: what is nearly equal stays nearly equal."""
-
-
-def gaussian_log_likelihood(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Log-density of ``value`` under independent normal distributions, in nats.
-
-        log N(x; m, s) = -sum_k ((x_k - m_k)^2 / (2 s_k^2) + log s_k + log(2 pi) / 2)
-
-    Args:
-        value: ``[*B, d]``, x, any unit.
-        mean: ``[*B, d]``, m, or what broadcasts with it.
-        std: shape of ``mean``, s > 0.
-
-    Returns:
-        ``[*B]``.
-
-    Raises:
-        ValueError: if ``mean`` and ``std`` differ in shape, or ``value`` in width.
-    """
-    check_same_shape(mean=mean, std=std)
-    check_shape("value", value, mean.shape[-1:], "[*B, d]")
-    density = -0.5 * ((value - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)
-    return density.sum(-1)
-
-
-def gaussian_entropy(std: Tensor) -> Tensor:
-    """Entropy ``[*B]`` of independent normal distributions with ``std`` ``[*B, d]`` > 0, in nats.
-
-    Example:
-        >>> gaussian_entropy(torch.ones(2))  # 1 + log(2 pi)
-        tensor(2.8379)
-    """
-    return (std.log() + 0.5 * (1.0 + math.log(2.0 * math.pi))).sum(-1)
-
-
-def gaussian_divergence(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> Tensor:
-    """Kullback-Leibler divergence KL(p || q) of independent normal distributions, in nats.
-
-        KL = sum_k log(s'_k / s_k) + (s_k^2 + (m_k - m'_k)^2) / (2 s'_k^2) - 1/2
-
-    Args:
-        mean: ``[*B, d]``, m of p, any unit.
-        std: ``[*B, d]``, s of p, > 0.
-        other_mean: ``[*B, d]``, m' of q.
-        other_std: ``[*B, d]``, s' of q, > 0.
-
-    Returns:
-        ``[*B]``, at least 0.
-
-    Raises:
-        ValueError: if shapes differ.
-
-    Example:
-        >>> one = torch.ones(1)
-        >>> gaussian_divergence(3.0 * one, one, one, one)
-        tensor(2.)
-    """
-    check_same_shape(mean=mean, std=std, other_mean=other_mean, other_std=other_std)
-    squared = (std / other_std).square() + ((mean - other_mean) / other_std).square()
-    return ((other_std / std).log() + 0.5 * squared - 0.5).sum(-1)
 
 
 def mean_over_alive(value: Tensor, alive: Tensor | None = None) -> Tensor:
@@ -107,7 +47,7 @@ def pairwise_log_likelihood(role: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         ValueError: if shapes differ.
     """
     check_same_shape(role=role, mean=mean, std=std)
-    return gaussian_log_likelihood(role.unsqueeze(-2), mean.unsqueeze(-3), std.unsqueeze(-3))
+    return gaussian_log_prob(role.unsqueeze(-2), mean.unsqueeze(-3), std.unsqueeze(-3))
 
 
 def scale_pairs(value: Tensor, alive: Tensor | None = None) -> Tensor:

@@ -5,55 +5,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from marl_td.losses.functional.checks import check_same_shape
-
-
-def categorical_divergence(old_log_probs: Tensor, log_probs: Tensor) -> Tensor:
-    """Kullback-Leibler divergence ``sum_a p_old(a) (log p_old(a) - log p(a))`` in nats.
-
-    Args:
-        old_log_probs: ``[*B, n_actions]``, normalised; ``-inf`` for actions that are not available.
-        log_probs: ``[*B, n_actions]``, normalised, over the same actions.
-
-    Returns:
-        ``[*B]``.
-
-    Raises:
-        ValueError: if shapes differ.
-    """
-    check_same_shape(old_log_probs=old_log_probs, log_probs=log_probs)
-    possible = old_log_probs.isfinite()
-    # Filled before the difference: the gradient of what is left out must be 0, not undefined.
-    gap = torch.where(possible, old_log_probs, 0.0) - torch.where(possible, log_probs, 0.0)
-    return (old_log_probs.exp() * gap).sum(-1)
-
-
-def normal_divergence(old_loc: Tensor, old_scale: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of normals with independent dimensions, in nats.
-
-    From the old to the new::
-
-        sum_k  log(s / s_old) + (s_old^2 + (m_old - m)^2) / (2 s^2) - 1/2
-
-    It is also that of what the same invertible map (such as tanh) makes of them.
-
-    Args:
-        old_loc: ``[*B, d]``.
-        old_scale: ``[*B, d]``, > 0.
-        loc: ``[*B, d]``.
-        scale: ``[*B, d]``, > 0.
-
-    Returns:
-        ``[*B]``.
-
-    Raises:
-        ValueError: if shapes differ.
-    """
-    check_same_shape(old_loc=old_loc, old_scale=old_scale, loc=loc, scale=scale)
-    ratio = (old_scale / scale).square()
-    gap = ((old_loc - loc) / scale).square()
-    return (0.5 * (ratio + gap - 1.0) - 0.5 * ratio.log()).sum(-1)
-
 
 def hessian_product(
     value: Tensor, parameters: Sequence[Tensor], flatten: Callable[[Sequence[Tensor]], Tensor]

@@ -15,8 +15,8 @@ from torchrl.envs import TransformedEnv
 
 from marl_td import critics, policies
 from marl_td.algorithms.base import MarlTdAlgorithm, check_range, with_transform
-from marl_td.algorithms.beliefs import beliefs
 from marl_td.algorithms.ddpg_family import CentralCriticConfig, CentralCritics
+from marl_td.algorithms.inferred_policies import inferred_policies
 from marl_td.collect.sub_policy import DrawSubPolicy
 from marl_td.losses.ddpg import MADDPGLoss
 from marl_td.losses.maddpg_inference import InferringMADDPGLoss
@@ -49,7 +49,7 @@ class Maddpg(CentralCritics):
         return InferringMADDPGLoss(
             actors[group],
             self.action_value(group),
-            beliefs(self, group, self.scope, actors),
+            inferred_policies(self, group, self.scope, actors),
             policies=actors,
             inference_entropy_coef=self.config.inference_entropy_coef,
             **options,

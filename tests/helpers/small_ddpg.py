@@ -11,10 +11,10 @@ from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
 from torchrl.modules import MultiAgentMLP
 
-from marl_td.losses.beliefs import Beliefs
 from marl_td.losses.ddpg import MADDPGLoss
 from marl_td.losses.facmac import FACMACLoss
 from marl_td.losses.group_actor import GroupActor
+from marl_td.losses.inferred_policies import InferredPolicies
 from marl_td.losses.maddpg_inference import InferringMADDPGLoss
 from marl_td.losses.matd3 import MATD3Loss
 from marl_td.losses.targets import target_copy
@@ -156,7 +156,7 @@ def make_facmac(
     return FACMACLoss(actor, own_critic(n_agents, n_actions or 2), mixer, **options)
 
 
-def make_beliefs(actor: GroupActor, n_believers: int, n_agents: int) -> Beliefs:
+def make_inferred(actor: GroupActor, n_believers: int, n_agents: int) -> InferredPolicies:
     """What ``n_believers`` believe of the ``n_agents`` of the actor's group."""
     width = actor.n_actions or 4
     group = actor.group
@@ -166,7 +166,7 @@ def make_beliefs(actor: GroupActor, n_believers: int, n_agents: int) -> Beliefs:
             network(n_believers * n_agents, D_OBS, width, share=False), ["observed"], ["belief"]
         ),
     )
-    return Beliefs(network_of_pairs, actor, n_believers)
+    return InferredPolicies(network_of_pairs, actor, n_believers)
 
 
 def make_inferring(
@@ -177,7 +177,7 @@ def make_inferring(
     loss = InferringMADDPGLoss(
         actors[group],
         make_critic(groups, group, n_actions or 2),
-        [make_beliefs(actors[g], groups[group], n) for g, n in groups.items()],
+        [make_inferred(actors[g], groups[group], n) for g, n in groups.items()],
         policies=actors,
         target_actors={g: target_copy(actor) for g, actor in actors.items()},
         **options,

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marl_td.losses.functional.deterministic import (
-    categorical_entropy,
     gumbel_noise,
     joint_action_rows,
     straight_through,
 )
+from marl_td.losses.functional.distributions import categorical_entropy
 
 
 def actions(*sizes, batch=(4,)):

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-from small_ddpg import make_actor, make_batch, make_beliefs, make_critic, make_inferring
+from small_ddpg import make_actor, make_batch, make_critic, make_inferred, make_inferring
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from marl_td.losses.beliefs import Beliefs
+from marl_td.losses.functional.action_values import mask_unavailable
 from marl_td.losses.functional.deterministic import joint_action_rows
-from marl_td.losses.functional.inference import (
-    believed_action_rows,
+from marl_td.losses.functional.distributions import (
     categorical_divergence,
     categorical_log_prob,
-    inference_error,
-    normal_log_prob,
+    gaussian_log_prob,
 )
+from marl_td.losses.functional.inference import believed_action_rows, inference_error
+from marl_td.losses.inferred_policies import InferredPolicies
 from marl_td.losses.maddpg_inference import InferringMADDPGLoss
 
 TEAMS = {"red": 3, "blue": 2}
@@ -28,17 +28,20 @@ def test_likelihoods_and_divergences_are_torchs():
         categorical_log_prob(first, row), Categorical(logits=first).log_prob(action)
     )
     expected = kl_divergence(Categorical(logits=first), Categorical(logits=second))
-    torch.testing.assert_close(categorical_divergence(first, second), expected)
+    torch.testing.assert_close(
+        categorical_divergence(first.log_softmax(-1), second.log_softmax(-1)), expected
+    )
     std, value = torch.rand(5, 4) + 0.1, torch.randn(5, 4)
     expected = Normal(first, std).log_prob(value).sum(-1)
-    torch.testing.assert_close(normal_log_prob(first, std, value), expected)
+    torch.testing.assert_close(gaussian_log_prob(value, first, std), expected)
 
 
 def test_unavailable_actions_count_in_neither_distribution():
     logits, other = torch.randn(4), torch.randn(4)
     mask = torch.tensor([True, True, False, True])
     expected = kl_divergence(Categorical(logits=logits[mask]), Categorical(logits=other[mask]))
-    found = categorical_divergence(logits, other, mask)
+    known = (mask_unavailable(x, mask).log_softmax(-1) for x in (logits, other))
+    found = categorical_divergence(*known)
     torch.testing.assert_close(found, expected)
     logits.requires_grad_()
     categorical_log_prob(logits, torch.tensor([0.0, 1.0, 0.0, 0.0]), mask).backward()
@@ -106,7 +109,7 @@ def test_targets_use_target_beliefs_of_others_and_the_own_target_policy():
     assert changed(loss.target_beliefs)
     assert changed(loss.target_actor)
     assert not changed(loss.beliefs)
-    assert not changed(loss._target_actors["red"])  # nobody knows it
+    assert not changed(loss._actors["red"])  # nobody knows it
 
 
 def test_an_agent_has_no_use_for_beliefs_about_itself():
@@ -206,7 +209,7 @@ def test_beliefs_about_continuous_policies_become_true(others_learn, seed):
 def test_bad_arguments_are_refused():
     groups = {"agents": 2}
     actor, critic = make_actor(), make_critic(groups, "agents")
-    beliefs = [make_beliefs(actor, 2, 2)]
+    beliefs = [make_inferred(actor, 2, 2)]
     for options in ({"actor_gradient": "all"}, {"central": False}):
         with pytest.raises(ValueError, match="for central critics and `actor_gradient='own'` only"):
             InferringMADDPGLoss(actor, critic, beliefs, **options)
@@ -215,4 +218,4 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="`inference_entropy_coef` must be at least 0; got -1"):
         InferringMADDPGLoss(actor, critic, beliefs, inference_entropy_coef=-1.0)
     with pytest.raises(ValueError, match="`n_believers` must be at least 1; got 0"):
-        Beliefs(beliefs[0].network, actor, 0)
+        InferredPolicies(beliefs[0].network, actor, 0)

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Independent, Normal, kl_divergence
 
-from marl_td.losses.functional.roles import (
+from marl_td.losses.functional.distributions import (
     gaussian_divergence,
     gaussian_entropy,
-    gaussian_log_likelihood,
+    gaussian_log_prob,
+)
+from marl_td.losses.functional.roles import (
     mean_over_alive,
     pairwise_log_likelihood,
     scale_pairs,
@@ -28,7 +30,7 @@ def test_gaussians_are_those_of_torch(seed, width, batch):
     ours, other = gaussian(*batch, width), gaussian(*batch, width)
     p, q = (Independent(Normal(*found), 1) for found in (ours, other))
     value = torch.randn(*batch, width)
-    torch.testing.assert_close(gaussian_log_likelihood(value, *ours), p.log_prob(value))
+    torch.testing.assert_close(gaussian_log_prob(value, *ours), p.log_prob(value))
     torch.testing.assert_close(gaussian_entropy(ours[1]), p.entropy())
     torch.testing.assert_close(gaussian_divergence(*ours, *other), kl_divergence(p, q))
 
@@ -37,7 +39,7 @@ def test_the_divergence_is_the_cross_entropy_less_the_entropy():
     """The paper's two ways to write identifiability: KL, and CE - H."""
     (mean, std), (other_mean, other_std) = gaussian(3), gaussian(3)
     draws = mean + std * torch.randn(200_000, 3)
-    cross = -gaussian_log_likelihood(draws, other_mean, other_std).mean()
+    cross = -gaussian_log_prob(draws, other_mean, other_std).mean()
     expected = gaussian_divergence(mean, std, other_mean, other_std)
     torch.testing.assert_close(cross - gaussian_entropy(std), expected, rtol=0.02, atol=0.0)
 
@@ -148,9 +150,9 @@ def test_means_over_the_living():
 def test_shapes_that_do_not_fit_are_named():
     one, two = torch.ones(2, 3), torch.ones(2, 2)
     with pytest.raises(ValueError, match="`std` must have the shape of `mean`"):
-        gaussian_log_likelihood(one, one, two)
+        gaussian_log_prob(one, one, two)
     with pytest.raises(ValueError, match=r"`value` must be \[\*B, d\] with trailing sizes \(3\)"):
-        gaussian_log_likelihood(two, one, one)
+        gaussian_log_prob(two, one, one)
     with pytest.raises(ValueError, match="`other_std` must have the shape of `mean`"):
         gaussian_divergence(one, one, one, two)
     with pytest.raises(ValueError, match=r"`value` must be \[\*B, n_agents, n_agents\]"):

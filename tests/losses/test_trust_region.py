@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from small_ppo import GROUP, actor, collected, critic
 from torch.distributions import Categorical, Normal, kl_divergence
 
+from marl_td.losses.functional.distributions import categorical_divergence, gaussian_divergence
 from marl_td.losses.functional.trust_region import (
-    categorical_divergence,
     conjugate_gradient,
     hessian_product,
-    normal_divergence,
     trust_region_step,
 )
 from marl_td.losses.hatrpo import HATRPOLoss
@@ -28,9 +27,9 @@ def test_divergences_are_torchs():
     torch.testing.assert_close(categorical_divergence(old, new), expected)
     m, n, s, t = (torch.randn(5, 2, 3).abs() + 0.1 for _ in range(4))
     expected = kl_divergence(Normal(m, s), Normal(n, t)).sum(-1)
-    torch.testing.assert_close(normal_divergence(m, s, n, t), expected)
+    torch.testing.assert_close(gaussian_divergence(m, s, n, t), expected)
     assert categorical_divergence(old, old).abs().max() < 1e-6
-    assert normal_divergence(m, s, m, s).abs().max() < 1e-6
+    assert gaussian_divergence(m, s, m, s).abs().max() < 1e-6
 
 
 def test_unavailable_actions_add_nothing_and_have_no_gradient():
@@ -47,10 +46,10 @@ def test_unavailable_actions_add_nothing_and_have_no_gradient():
 
 
 def test_shapes_are_checked():
-    with pytest.raises(ValueError, match="`log_probs` must have the shape of `old_log_probs`"):
+    with pytest.raises(ValueError, match="`other_log_probs` must have the shape of `log_probs`"):
         categorical_divergence(torch.zeros(2, 3), torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="`scale` must have the shape of `old_loc`"):
-        normal_divergence(*[torch.ones(2, 3)] * 3, torch.ones(3))
+    with pytest.raises(ValueError, match="`other_std` must have the shape of `mean`"):
+        gaussian_divergence(*[torch.ones(2, 3)] * 3, torch.ones(3))
 
 
 # -------------------------------------------------------------- curvature

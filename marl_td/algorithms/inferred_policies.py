@@ -9,12 +9,14 @@ from torch import nn
 from torchrl.data import Composite, Unbounded
 
 from marl_td import critics, policies
-from marl_td.losses.beliefs import Beliefs
 from marl_td.losses.group_actor import GroupActor
+from marl_td.losses.inferred_policies import InferredPolicies
 from marl_td.models.inputs import RepeatAgents
 
 
-def beliefs(algorithm: Any, group: str, scope: str, actors: dict[str, GroupActor]) -> list[Beliefs]:
+def inferred_policies(
+    algorithm: Any, group: str, scope: str, actors: dict[str, GroupActor]
+) -> list[InferredPolicies]:
     """What each agent of ``group`` believes of every agent in ``scope``, group by group.
 
     There is one network of the experiment's model per pair of agents, all pairs of two groups in one stack:
@@ -28,7 +30,7 @@ def beliefs(algorithm: Any, group: str, scope: str, actors: dict[str, GroupActor
     """
     n_believers = algorithm.n_agents(group)
     return [
-        Beliefs(_network(algorithm, name, n_believers), actors[name], n_believers)
+        InferredPolicies(_network(algorithm, name, n_believers), actors[name], n_believers)
         for name, _ in critics.scope_groups(algorithm, group, scope)
     ]
 

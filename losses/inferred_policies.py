@@ -5,17 +5,16 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from marl_td.losses.functional.deterministic import (
-    categorical_entropy,
-    gumbel_noise,
-    straight_through,
-)
-from marl_td.losses.functional.inference import (
+from marl_td.losses.functional.action_values import mask_unavailable
+from marl_td.losses.functional.deterministic import gumbel_noise, straight_through
+from marl_td.losses.functional.distributions import (
     categorical_divergence,
+    categorical_entropy,
     categorical_log_prob,
-    normal_log_prob,
+    gaussian_divergence,
+    gaussian_entropy,
+    gaussian_log_prob,
 )
-from marl_td.losses.functional.roles import gaussian_divergence, gaussian_entropy
 from marl_td.losses.group_actor import GroupActor
 
 LOG_STD = (-5.0, 2.0)
@@ -25,7 +24,7 @@ REFERENCE_STD = 0.1
 """Deviation that deterministic policies are compared with, as a share of half the action's range."""
 
 
-class Beliefs(nn.Module):
+class InferredPolicies(nn.Module):
     """Policies mu_hat_i^j of every agent i (believer) about every agent j of one group.
 
     A belief is a distribution given what j observes: over discrete actions, or a normal distribution around a
@@ -77,7 +76,7 @@ class Beliefs(nn.Module):
         taken = self._to_believers(taken)
         if not self.discrete:
             mean, std = self._normal(belief)
-            return normal_log_prob(mean, std, taken), gaussian_entropy(std)
+            return gaussian_log_prob(taken, mean, std), gaussian_entropy(std)
         mask = self._action_mask(tensordict, belief)
         return categorical_log_prob(belief, taken, mask), categorical_entropy(belief, mask)
 
@@ -92,7 +91,9 @@ class Beliefs(nn.Module):
         belief = self(tensordict)
         true = self._to_believers(actor.policy(tensordict))
         if self.discrete:
-            return categorical_divergence(true, belief, self._action_mask(tensordict, belief))
+            mask = self._action_mask(tensordict, belief)
+            known, found = (mask_unavailable(x, mask).log_softmax(-1) for x in (true, belief))
+            return categorical_divergence(known, found)
         mean, _ = self._normal(belief)
         std = torch.full_like(mean, REFERENCE_STD * (1.0 if self.bound is None else self.bound))
         return gaussian_divergence(true, std, mean, std)
