@@ -37,7 +37,7 @@ class InferringMADDPGLoss(MADDPGLoss):
 
     Reads what MADDPG reads; if present the alive mask ``(group, "mask")`` of every group. Writes
     ``loss_inference`` besides, and the metrics ``inference_kl`` (nats, from the true policies to the
-    inferred ones, see :meth:`marl_td.losses.inferred_policies.InferredPolicies.divergence`) and ``inference_entropy`` (nats).
+    inferred ones: ``InferredPolicies.divergence``) and ``inference_entropy`` (nats).
 
     Raises:
         ValueError: for critics of one agent's action, another ``actor_gradient``, or a number out of range.
