@@ -56,14 +56,15 @@ RUN: dict[str, Any] = {
 """Fields of BenchMARL's settings, for every algorithm."""
 ITERATIONS = {
     "on-policy": 20,
-    "trust region": 40,
     "off-policy": 8,
     "off-policy, continuous": 16,
 }
-"""Deterministic continuous answers take longer to become exact; a trust region allows one step per batch."""
+"""Deterministic continuous answers take longer to become exact."""
 OWN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # Policy gradients without a bound on the ratio: two steps of the actors on a batch, so more batches.
     "coma": ({"critic_steps": 4}, {"max_n_iters": 60}),
+    # A trust region allows one step per batch.
+    "hatrpo": ({}, {"max_n_iters": 40}),
     # Attention does not bear as large steps.
     "mat": ({}, {"lr": 2e-3}),
 }
@@ -89,8 +90,6 @@ def learn(name: str, recurrent: bool, seed: int, continuous: bool = False) -> Ou
     kind = "on-policy" if config.on_policy() else "off-policy"
     if kind == "off-policy" and continuous:
         kind = "off-policy, continuous"
-    if name == "hatrpo":
-        kind = "trust region"
     start = time.process_time()
     run = train(
         MarlTdTask.RECALL.get_task(asdict(PARAMS)),
