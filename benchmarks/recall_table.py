@@ -56,11 +56,19 @@ RUN: dict[str, Any] = {
 """Fields of BenchMARL's settings, for every algorithm."""
 ITERATIONS = {
     "on-policy": 20,
-    "trust region": 40,
     "off-policy": 8,
     "off-policy, continuous": 16,
 }
-"""Deterministic continuous answers take longer to become exact; a trust region allows one step per batch."""
+"""Deterministic continuous answers take longer to become exact."""
+OWN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # Policy gradients without a bound on the ratio: two steps of the actors on a batch, so more batches.
+    "coma": ({"critic_steps": 4}, {"max_n_iters": 60}),
+    # A trust region allows one step per batch.
+    "hatrpo": ({}, {"max_n_iters": 40}),
+    # Attention does not bear as large steps.
+    "mat": ({}, {"lr": 2e-3}),
+}
+"""What some algorithms need otherwise: of their own settings, and of BenchMARL's."""
 GRU = StatefulGruConfig(hidden_size=32, encoder_cells=[32])
 
 
@@ -76,22 +84,25 @@ class Outcome(NamedTuple):
 def learn(name: str, recurrent: bool, seed: int, continuous: bool = False) -> Outcome:
     """Train the algorithm ``name`` and judge it."""
     config = algorithm_config(name)
-    options = {"lmbda": 0.8} if issubclass(config, QConfig) else {}
+    options, run_options = OWN.get(name, ({}, {}))
+    if issubclass(config, QConfig):
+        options = {"lmbda": 0.8, **options}
     kind = "on-policy" if config.on_policy() else "off-policy"
     if kind == "off-policy" and continuous:
         kind = "off-policy, continuous"
-    if name == "hatrpo":
-        kind = "trust region"
     start = time.process_time()
     run = train(
         MarlTdTask.RECALL.get_task(asdict(PARAMS)),
         config(**options),
         seed,
         settings(
-            **RUN,
-            max_n_frames=None,
-            max_n_iters=ITERATIONS[kind],
-            prefer_continuous_actions=continuous,
+            **{
+                **RUN,
+                "max_n_frames": None,
+                "max_n_iters": ITERATIONS[kind],
+                "prefer_continuous_actions": continuous,
+                **run_options,
+            }
         ),
         model=GRU if recurrent else mlp(32, 32),
         critic_model=mlp(32, 32),
