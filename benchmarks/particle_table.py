@@ -212,8 +212,8 @@ def main() -> None:
     every = [*COOPERATIVE, *COMPETING]
     parser.add_argument("--tasks", nargs="+", choices=every, default=every)
     parser.add_argument("--continuous", action="store_true", help="continuous actions")
-    parser.add_argument("--on-policy-frames", type=int, default=960_000)
-    parser.add_argument("--off-policy-frames", type=int, default=160_000)
+    parser.add_argument("--on-policy-frames", type=int, default=480_000)
+    parser.add_argument("--off-policy-frames", type=int, default=80_000)
     parser.add_argument("--episodes", type=int, default=256, help="to judge a run by")
     parser.add_argument("--match-episodes", type=int, default=64, help="of each match")
     parser.add_argument("--runs", type=Path, default=Path("runs") / NAME, help="folder of the runs")
