@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from marl_td.losses.functional.agent_order import agent_order
 from marl_td.losses.functional.sequential import turn_position
-
-SEEDS_APART = 1_000_003
-"""So many batches have orders of their own before those of the next seed begin."""
 
 
 class Turn(NamedTuple):
@@ -74,8 +72,7 @@ class AgentTurns(nn.Module):
         """The order of the batch with this number (from 0), int64 ``[n_agents]``."""
         if self.fixed_order:
             return torch.arange(self.n_agents)
-        generator = torch.Generator().manual_seed(self.seed * SEEDS_APART + n_batches)
-        return torch.randperm(self.n_agents, generator=generator)
+        return agent_order(torch.tensor(self.seed), torch.tensor(n_batches), self.n_agents)
 
     def next(self) -> Turn:
         """Whose turn the next update is; counted while training."""
