@@ -24,6 +24,7 @@ import torch
 from common import RESULTS, episode_returns, markdown, mlp, settings, train, write_csv
 
 from marl_td.algorithms.q_family import QConfig
+from marl_td.algorithms.sac_family import SacConfig
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.models.gru import StatefulGruConfig
 from marl_td.registry import ALGORITHMS, algorithm_config
@@ -87,6 +88,9 @@ def learn(name: str, recurrent: bool, seed: int, continuous: bool = False) -> Ou
     options, run_options = OWN.get(name, ({}, {}))
     if issubclass(config, QConfig):
         options = {"lmbda": 0.8, **options}
+    if issubclass(config, SacConfig):
+        # A return of at most 1 is worth more than some nats.
+        options = {"alpha_init": 0.02, **options}
     kind = "on-policy" if config.on_policy() else "off-policy"
     if kind == "off-policy" and continuous:
         kind = "off-policy, continuous"
