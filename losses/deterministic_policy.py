@@ -185,6 +185,9 @@ class DeterministicPolicyLoss(CentralCriticLoss):
     # ----------------------------------------------------------------- policy
     def _policy(self, tensordict: TensorDictBase, taken: list[Tensor]) -> dict[str, Tensor]:
         action, parameter = self.actor(tensordict)
+        alive = tensordict.get(self.tensor_keys.mask, None)
+        if alive is not None:  # what the dead would do is no lesson for them
+            action = torch.where(alive.unsqueeze(-1), action, action.detach())
         rows = self._actor_rows(taken, action)
         value = self._action_value(self._frozen_critic.module, tensordict, rows)
         mask = self._mask(tensordict, action[..., 0], alive=True)

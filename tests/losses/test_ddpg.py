@@ -276,8 +276,9 @@ def with_deaths(batch):
     return batch
 
 
-def test_the_dead_teach_no_actor():
-    loss, batch = make_loss(), with_deaths(make_batch())
+@pytest.mark.parametrize("actor_gradient", ["own", "all"])
+def test_the_dead_teach_no_actor_and_are_not_taught(actor_gradient):
+    loss, batch = make_loss(actor_gradient=actor_gradient), with_deaths(make_batch())
     batch["agents", "mask"][:, 0] = False
     loss.compute(batch)["loss_actor"].backward()
     for grad in gradients(loss.actor):
