@@ -16,7 +16,7 @@ from torchrl.envs import Transform, TransformedEnv
 from torchrl.objectives import LossModule
 
 from marl_td.algorithms.callbacks import DelayedSteps, JointKeys, add_callback
-from marl_td.algorithms.checks import check_ensemble, check_finite, warn_of_unused
+from marl_td.algorithms.checks import check_ensemble, check_finite, check_models, warn_of_unused
 from marl_td.algorithms.replay import replay_buffer
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.losses.targets import TargetUpdater
@@ -40,6 +40,7 @@ class MarlTdAlgorithm(Algorithm):
         self.trainers: Mapping[str, Any] = {}
         super().__init__(experiment)
         check_ensemble(experiment.algorithm_config)
+        check_models(experiment)
         self._check_actions()
         warn_of_unused(experiment)
         if self.needs_joint_keys:

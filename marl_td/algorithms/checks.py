@@ -22,6 +22,16 @@ def check_ensemble(config: Any) -> None:
         )
 
 
+def check_models(experiment: Any) -> None:
+    """Refuse one recurrent configuration for actor and critic, which BenchMARL marks as a critic's."""
+    config = experiment.model_config
+    if config is experiment.critic_model_config and config.is_rnn:
+        raise ValueError(
+            "model_config and critic_model_config are the same object, and BenchMARL marks it as the "
+            "critic's: the policy's hidden states would be lost. Give a copy (copy.deepcopy) as one of them."
+        )
+
+
 def warn_of_unused(experiment: Any) -> None:
     """Say which settings of ours BenchMARL's own experiment does not know."""
     names: list[str] = getattr(experiment.config, "unused", list)()

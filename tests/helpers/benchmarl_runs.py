@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ def small_run(
         if not hasattr(config, key):
             raise ValueError(f"BenchMARL's ExperimentConfig has no field '{key}'.")
         setattr(config, key, value)
+    # BenchMARL marks the critic's configuration as one: others must not see that.
+    model, critic_model = deepcopy(model), deepcopy(critic_model)
     cells = {"activation_class": torch.nn.Tanh, "layer_class": torch.nn.Linear}
     return Experiment(
         task=task,

@@ -1,10 +1,16 @@
-"""The check of a collected batch for numbers that are none."""
+"""Checks of an experiment, and of its batches for numbers that are none."""
 
 import pytest
 import torch
+from benchmarl.experiment import Experiment
+from benchmarl_runs import IGNORED, STATEFUL
+from discrete_teams import teams_task
 from tensordict import TensorDict
 
 from marl_td.algorithms.checks import check_finite
+from marl_td.algorithms.mappo import MappoConfig
+
+pytestmark = IGNORED
 
 
 def batch(**entries):
@@ -29,3 +35,17 @@ def test_the_first_entry_that_is_none_is_named(bad):
 def test_opposite_infinities_do_not_cancel():
     with pytest.raises(ValueError, match=r"is inf at index \[0\]"):
         check_finite(batch(reward=torch.tensor([float("inf"), -float("inf")])))
+
+
+def test_one_recurrent_configuration_for_actor_and_critic_is_refused(small_experiment):
+    experiment = small_experiment(MappoConfig(), teams_task(), model=STATEFUL)
+    model = experiment.model_config
+    with pytest.raises(ValueError, match=r"same object.*copy\.deepcopy"):
+        Experiment(
+            task=teams_task(),
+            algorithm_config=MappoConfig(),
+            model_config=model,
+            critic_model_config=model,
+            seed=0,
+            config=experiment.config,
+        )
