@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from marl_td.losses.turns import stacked_parameters
+
 
 class AgentAdam(nn.Module):
     """Adam with a state per agent: a step moves one agent, of the others nothing changes at all.
@@ -53,12 +55,7 @@ class AgentAdam(nn.Module):
             )
         if clip_norm is not None and clip_value is not None:
             raise ValueError("give `clip_norm` or `clip_value`, not both.")
-        for name, parameter in network.named_parameters():
-            if tuple(parameter.shape[:1]) != (n_agents,):
-                raise ValueError(
-                    f"the parameter '{name}' has shape {list(parameter.shape)}; agents that move one at a "
-                    f"time need networks of their own, stacked as [{n_agents}, ...]."
-                )
+        stacked_parameters(network, n_agents)
         self._network = [network]  # in a list, so that its parameters are not listed twice
         self.betas = betas
         self.eps = eps

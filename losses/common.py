@@ -30,6 +30,8 @@ class MultiAgentLoss(LossModule):
         """Keys of the batch; nested keys are allowed."""
 
     out_keys: ClassVar[list[str]]
+    target_period: int
+    """Optimiser steps from one move of the target networks to the next."""
     delays: dict[str, int]
     """Named losses whose optimisers step at every so-manieth optimiser step only; the others at each."""
     not_compilable: ClassVar[str | None] = None
@@ -38,6 +40,7 @@ class MultiAgentLoss(LossModule):
     def __init__(self) -> None:
         super().__init__()
         self.delays = {}
+        self.target_period = 1
         self._in_keys: list[NestedKey] | None = None
 
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:

@@ -64,6 +64,7 @@ class MATD3Loss(MADDPGLoss):
         self.target_noise = target_noise
         self.target_noise_clip = target_noise_clip
         self.delays = {} if policy_freq == 1 else {"loss_actor": policy_freq}
+        self.target_period = policy_freq
         self.second_critic = second_critic
         self.target_second_critic = target_copy(second_critic)
 

@@ -124,8 +124,7 @@ class MarlTdAlgorithm(Algorithm):
             return None
         settings = self.experiment_config
         if settings.soft_target_update:
-            interval = max(loss.delays.values(), default=1)
-            return TargetUpdater(pairs, tau=settings.polyak_tau, interval=interval)
+            return TargetUpdater(pairs, tau=settings.polyak_tau, interval=loss.target_period)
         return TargetUpdater(pairs, interval=settings.hard_target_update_frequency)
 
     def get_replay_buffer(self, group: str, transforms: Any = None) -> ReplayBuffer:

@@ -32,7 +32,6 @@ from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
 from marl_td.collect.last_action import LastAction
 from marl_td.losses.coma import ComaLoss
 from marl_td.losses.common import next_key
-from marl_td.losses.targets import TargetUpdater
 from marl_td.losses.value_norm import ValueNorm
 from marl_td.models.counterfactual import CounterfactualInput
 from marl_td.models.floored import FlooredSoftmax
@@ -152,13 +151,6 @@ class Coma(Chunks, MarlTdAlgorithm):
             loss.delays = {"loss_actor": config.critic_steps}
         self.memories[group] = Memory(loss.memory_keys)
         return loss, False
-
-    def _target_updater(self, loss: Any) -> TargetUpdater:
-        """Moves the target critic with the critic's steps, however often the actors take one."""
-        settings, pairs = self.experiment_config, loss.target_pairs()
-        if settings.soft_target_update:
-            return TargetUpdater(pairs, tau=settings.polyak_tau)
-        return TargetUpdater(pairs, interval=settings.hard_target_update_frequency)
 
     def _value_norm(self, group: str) -> ValueNorm | None:
         """Statistics of the team with one critic for all agents, of each agent with one critic each."""

@@ -225,3 +225,28 @@ def test_iddpgs_critics_see_their_own_agent_only(small_experiment):
 def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_iddpg_with_one_agent_is_maddpg_with_one_agent(small_experiment, tmp_path):
+    """Its own observation is everybody's: losses and gradients on the same batch are the same."""
+    task = teams_task(red=1, blue=0, has_state=False)
+    one, other = small_experiment(IddpgConfig(), task), small_experiment(MaddpgConfig(), task)
+    batch = data_of(one, "red")
+    losses = one.losses["red"], other.losses["red"]
+    pairs = list(zip(losses[0].parameters(), losses[1].parameters(), strict=True))
+    assert len(pairs) > 8
+    with torch.no_grad():
+        for mine, theirs in pairs:
+            theirs.copy_(mine)
+    found = []
+    for loss in losses:
+        torch.manual_seed(3)
+        values = loss.compute(batch.clone())
+        (values["loss_actor"] + values["loss_value"]).backward()
+        found.append(values)
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name])
+    trained = [(mine, theirs) for mine, theirs in pairs if mine.requires_grad]
+    for mine, theirs in trained:
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    assert all(mine.grad.any() for mine, _ in trained)

@@ -15,7 +15,8 @@ from marl_td.training.settings import RunSettings
 pytestmark = IGNORED
 
 PAIRS = {
-    "on-policy": ("mappo", "mappo"),
+    "on-policy": ("mappo", "ippo"),
+    "one agent after the other": ("happo", "coma"),
     "deterministic": ("maddpg", "matd3"),
     "soft": ("masac", "hasac"),
     "value-based": ("qmix", "vdn"),

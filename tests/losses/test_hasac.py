@@ -265,9 +265,7 @@ def test_the_learning_rate_can_be_set():
 
 # ----------------------------------------------------------------------------- messages
 def test_shared_networks_are_refused():
-    with pytest.raises(
-        ValueError, match=r"'network.*' has shape .*; agents that move one at a time"
-    ):
+    with pytest.raises(ValueError, match=r"need a network each.*'network.*' has shape"):
         AgentAdam(make_actor(n_agents=3, share=True), 3)
 
 

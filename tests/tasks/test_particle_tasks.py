@@ -48,7 +48,8 @@ def beside_mpe2(name, n_episodes, continuous, theirs_at=None, **ours):
 @pytest.mark.parametrize("continuous", [True, False])
 @pytest.mark.parametrize("name", TASKS[1:])
 def test_steps_are_those_of_mpe2(name, continuous):
-    beside_mpe2(name, 8, continuous)
+    compared = beside_mpe2(name, 8, continuous)
+    assert set(compared) == set(make_task(name).info_keys)
 
 
 @pytest.mark.parametrize("continuous", [True, False])
