@@ -85,6 +85,7 @@ def register() -> None:
         _register_algorithms()
         _register_models()
         _register_tasks()
+        _register_levels()
         _register_experiment()
         _register_resolver()
     except BaseException:
@@ -132,6 +133,26 @@ def _register_tasks() -> None:
         module = types.ModuleType(f"benchmarl.environments.marl_td.{name}")
         module.TaskConfig = params  # type: ignore[attr-defined]
         sys.modules.setdefault(module.__name__, module)
+
+
+def _register_levels() -> None:
+    """``level=NAME_LEVEL``, such as ``level=warehouse_hard``: a task at one of its named difficulties."""
+    from hydra.core.config_store import ConfigStore
+
+    from marl_td.tasks.registry import TASKS, task_class
+
+    store = ConfigStore.instance()
+    for name in TASKS:
+        for level, params in task_class(name).levels.items():
+            defaults = [{"override /task": f"marl_td/{name}"}, "_self_"]
+            node = {"defaults": defaults, "task": params}
+            store.store(
+                group="level",
+                name=f"{name}_{level}",
+                node=node,
+                package="_global_",
+                provider="marl_td",
+            )
 
 
 def _register_experiment() -> None:

@@ -151,6 +151,8 @@ class Task(ABC, Generic[P, S]):
     higher_is_better: ClassVar[bool] = True
     info_keys: ClassVar[tuple[str, ...]] = ()
     """Names of the raw quantities in :attr:`Step.info`."""
+    levels: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Named difficulties, such as ``"easy"``, with the parameters each changes."""
 
     def __init__(
         self, params: P, continuous: bool = True, device: torch.device | str = "cpu"

@@ -57,6 +57,7 @@ def make_task(
     *,
     continuous: bool | None = None,
     device: torch.device | str = "cpu",
+    level: str | None = None,
     **params: Any,
 ) -> Task[Any, Any]:
     """Build a task by name.
@@ -65,10 +66,11 @@ def make_task(
         name: registry name, such as ``"retail"`` or ``"marl_td/retail"``.
         continuous: continuous or discrete actions; None takes continuous ones where there are any.
         device: where the task lives.
-        params: fields of the task's parameter dataclass.
+        level: named difficulty such as ``"easy"`` (:attr:`Task.levels`); None keeps the defaults.
+        params: fields of the task's parameter dataclass; they win over the level.
 
     Raises:
-        ValueError: for an unknown name, an unknown parameter, or a parameter out of range.
+        ValueError: for an unknown name, level or parameter, or a parameter out of range.
     """
     cls = task_class(name)
     known = {field.name for field in dataclasses.fields(cls.Params)}
@@ -77,7 +79,21 @@ def make_task(
             raise ValueError(f"task '{cls.name}' has no parameter '{key}'. {suggest(key, known)}")
     if continuous is None:
         continuous = cls.has_continuous_actions
+    if level is not None:
+        params = {**level_params(cls, level), **params}
     return cls(cls.Params(**params), continuous=continuous, device=device)
+
+
+def level_params(cls: type[Task[Any, Any]], level: str) -> dict[str, Any]:
+    """The parameters that the difficulty ``level`` of a task changes.
+
+    Raises:
+        ValueError: if the task has no such level.
+    """
+    if level not in cls.levels:
+        known = f"It has: {', '.join(cls.levels)}." if cls.levels else "It has none."
+        raise ValueError(f"task '{cls.name}' has no level '{level}'. {known}")
+    return dict(cls.levels[level])
 
 
 def make_env(

@@ -84,7 +84,8 @@ def _compose(
     given = dict(_split(override) for override in overrides)
     _check_names(given)
     for group in needed:
-        if group not in given and "preset" not in given:
+        sources = {group, "preset", "level"} if group == "task" else {group, "preset"}
+        if not sources & given.keys():
             raise ValueError(
                 f"no {group} was given; add {group}=NAME. `marl-td list {group}s` shows the names."
             )
@@ -146,7 +147,7 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 def _without_values(primary: str, overrides: list[str]) -> DictConfig | None:
     """The configuration with the choices of groups only, to look up what a field could be called."""
-    groups = ("algorithm", "task", "experiment", "model", "model@critic_model", "preset")
+    groups = ("algorithm", "task", "experiment", "model", "model@critic_model", "preset", "level")
     kept = [override for override in overrides if override.partition("=")[0] in groups]
     try:
         return hydra_compose(primary, overrides=kept)

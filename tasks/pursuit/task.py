@@ -79,6 +79,11 @@ class Pursuit(Task[PursuitParams, PursuitState]):
     Params: ClassVar[type[TaskParams]] = PursuitParams
     has_continuous_actions = False
     info_keys = ("captures", "lone_catches")
+    levels: ClassVar[dict[str, dict[str, Any]]] = {
+        "easy": {"grid_size": 5, "n_agents": 4, "n_prey": 4, "penalty": 0.0},
+        "medium": {"grid_size": 5, "n_agents": 4, "n_prey": 4},
+        "hard": {},
+    }
 
     def __init__(
         self, params: PursuitParams, continuous: bool = False, device: torch.device | str = "cpu"

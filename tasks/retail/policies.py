@@ -81,6 +81,6 @@ class StockPolicy:
         scale = self.task.level_scale
         if self.task.continuous:
             return torch.stack([(level / scale).clamp_max(1.0), transfer], -1)
-        n_levels = self.task.levels().numel()
+        n_levels = self.task.order_levels().numel()
         index = (level * ((n_levels - 1) / scale)).round().clamp_max(n_levels - 1)
         return (3 * index + 1 - transfer.sign()).long()

@@ -102,7 +102,7 @@ def level_candidates(task: Retail, low: float, high: float) -> Tensor:
     rates = phase_rates(task.params).to(task.device, torch.float32)
     mean = sum((rates.roll(-j, 0) for j in range(1, task.params.lead_time + 1)), rates)
     k = torch.arange(low, high + 0.01, 0.05, device=task.device).reshape(-1, 1, 1)
-    levels = task.levels().to(task.device)
+    levels = task.order_levels().to(task.device)
     levels = levels[levels <= task.params.capacity]
     wanted = mean + k * mean.sqrt()
     return levels[(wanted.unsqueeze(-1) - levels).abs().argmin(-1)].unique(dim=0)

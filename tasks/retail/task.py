@@ -110,7 +110,7 @@ class Retail(Task[RetailParams, RetailState]):
         n_others = self.n_agents - 1 if params.share_inventory else 0
         self._others = (site.unsqueeze(-1) + site[1 : 1 + n_others]) % self.n_agents
         self.level_scale = level_scale(params)
-        self._levels = self.levels().to(self.device)
+        self._levels = self.order_levels().to(self.device)
 
     # ------------------------------------------------------------------ shape
     @property
@@ -215,7 +215,7 @@ class Retail(Task[RetailParams, RetailState]):
             transfer = 1.0 - (action % 3).to(torch.float32)
         return Decision((share * self.level_scale).round(), transfer)
 
-    def levels(self) -> Tensor:
+    def order_levels(self) -> Tensor:
         """Order-up-to levels that an action can express, in units, increasing."""
         scale = self.level_scale
         if self.continuous:

@@ -26,3 +26,22 @@ def test_an_unknown_parameter_gets_a_suggestion():
 def test_an_action_space_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="'matrix_game' has no continuous actions; choose an algo"):
         make_task("matrix_game", continuous=True)
+
+
+def test_a_level_sets_parameters_and_explicit_ones_win():
+    easy = make_task("pursuit", level="easy", n_prey=2)
+    assert (easy.params.grid_size, easy.params.penalty, easy.params.n_prey) == (5, 0.0, 2)
+    assert make_task("pursuit", level="hard").params == make_task("pursuit").params
+
+
+def test_an_unknown_level_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"no level 'hrad'. It has: easy, medium, hard"):
+        make_task("pursuit", level="hrad")
+    with pytest.raises(ValueError, match=r"'two_step' has no level 'easy'. It has none"):
+        make_task("two_step", level="easy")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_level_is_a_valid_task(name):
+    for level in task_class(name).levels:
+        make_task(name, level=level)

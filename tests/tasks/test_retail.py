@@ -324,7 +324,9 @@ def test_the_mask_leaves_out_what_makes_no_sense():
         "retail", n_agents=2, continuous=False, transfer_mode="action", capacity=20, max_level=25
     )
     mask = task.action_mask(state_with(task, [0, 20], [[0], [0]]))["agents"].reshape(2, 11, 3)
-    assert (task.levels() <= 20).tolist() == mask[0, :, 1].tolist() == [True] * 9 + [False] * 2
+    assert (
+        (task.order_levels() <= 20).tolist() == mask[0, :, 1].tolist() == [True] * 9 + [False] * 2
+    )
     assert not mask[0, :, 0].any() and mask[0, :8, 2].all() and not mask[0, 8, 2]
     assert mask[1, :9, 0].all() and not mask[1, :, 2].any()
     reactive = make_task("retail", n_agents=2, continuous=False)

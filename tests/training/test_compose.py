@@ -46,6 +46,16 @@ def test_a_preset_sets_several_groups_and_the_command_line_wins():
     assert settings.experiment_config.loggers == []
 
 
+def test_a_level_sets_the_task_beside_a_preset_and_the_command_line_wins():
+    settings = compose(["preset=qmix_tuned", "level=pursuit_easy", "task.n_prey=2"])
+    assert settings.task == "marl_td/pursuit"
+    config = settings.task_config.config
+    assert (config["grid_size"], config["penalty"], config["n_prey"]) == (5, 0.0, 2)
+    assert compose_task(["level=pursuit_medium"])[1].config["penalty"] == 2.0
+    with pytest.raises(ValueError, match=r"no option 'nosuch' for 'level'. Known: .*pursuit_easy"):
+        compose(["preset=qmix_tuned", "level=nosuch"])
+
+
 def test_a_preset_counts_in_episodes_of_the_chosen_task():
     settings = compose(["preset=qmix_tuned", "task=marl_td/simple_spread", "task.max_steps=10"])
     config = settings.experiment_config
