@@ -31,6 +31,10 @@ FROM_CPP: dict[str, Any] = {
     "cpp_wrapper": True,
     "cpp_wrapper_build_separate": True,
 }
+# On the CPU Inductor draws a whole vector of 16 numbers for each innermost row, even if that has two: torch's
+# own functions are several times faster there, and give uncompiled code's numbers. Torch 2.13 cannot compile a
+# loop that calls them more than once in a round (two groups): then Inductor's are taken.
+TORCHS_RANDOM: dict[str, Any] = {"fallback_random": True}
 
 
 class NotCompilable(Exception):
@@ -123,7 +127,7 @@ class Compiled(Generic[T]):
         """Compile and call; operations that cannot be called from C++ are called from Python."""
         from torch._dynamo.exc import TorchDynamoException  # slow to import
 
-        ways = [FROM_CPP, FROM_PYTHON] if self.backend == "inductor" else [NO_GUARDS]
+        ways = _ways(args) if self.backend == "inductor" else [NO_GUARDS]
         before = [tensor.detach().clone() for tensor in self.changed()]
         for options in ways:
             try:
@@ -165,13 +169,25 @@ class Compiled(Generic[T]):
             tensor.copy_(value)
 
 
-def _kinds(value: Any) -> Iterator[Any]:
-    """Shape, strides and type of every tensor in dictionaries and tuples, in their order."""
+def _ways(args: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """Options of Inductor, the fastest first."""
+    on_cpu = all(tensor.device.type == "cpu" for tensor in _tensors(args))
+    return [{**FROM_CPP, **TORCHS_RANDOM}] * on_cpu + [FROM_CPP, FROM_PYTHON]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in dictionaries and tuples, in their order."""
     if isinstance(value, Tensor):
-        yield value.shape, value.stride(), value.dtype
+        yield value
     else:
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _kinds(inner)
+            yield from _tensors(inner)
+
+
+def _kinds(value: Any) -> Iterator[Any]:
+    """Shape, strides and type of every tensor in dictionaries and tuples, in their order."""
+    for tensor in _tensors(value):
+        yield tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _reason(error: BaseException) -> str:

@@ -6,7 +6,12 @@ import warnings
 
 import pytest
 import torch
-from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
+from tensordict.nn import (
+    NormalParamExtractor,
+    ProbabilisticTensorDictModule,
+    TensorDictModule,
+    TensorDictSequential,
+)
 from torch import nn
 from torch.utils._pytree import tree_leaves
 from torchrl.collectors import Collector
@@ -377,12 +382,46 @@ def test_the_inductor_graph_computes_the_same_and_samples_afresh():
     noise = (
         torch.cat([one, two], dim=1)["prey", "action"] - torch.cat([one, two], dim=1)["prey", "loc"]
     )
-    assert noise.flatten().unique().numel() == noise.numel()
+    assert (
+        noise.flatten().unique().numel() > noise.numel() - 9
+    )  # float32: two may be alike by chance
     assert noise.std().item() == pytest.approx(0.1, rel=0.1)
     logits, action = one["hunter", "logits"], one["hunter", "action"]
     chosen = FiniteMaskedCategorical(logits, one["hunter", "action_mask"])
     seen = torch.nn.functional.one_hot(action, 3).float() - chosen.probs
     assert seen.mean((0, 1, 2)).abs().max() < 0.05
+
+
+def normal_policy(env):
+    """A policy of the group ``agents`` that samples continuous actions."""
+    d_obs = env.full_observation_spec["agents", "observation"].shape[-1]
+    d_action = env.full_action_spec["agents", "action"].shape[-1]
+    net = nn.Sequential(nn.Linear(d_obs, 2 * d_action), NormalParamExtractor())
+    keys = [("agents", "loc"), ("agents", "scale")]
+    return TensorDictSequential(
+        TensorDictModule(net, in_keys=[("agents", "observation")], out_keys=keys),
+        ProbabilisticTensorDictModule(
+            in_keys=keys,
+            out_keys=[("agents", "action")],
+            distribution_class=IndependentNormal,
+            default_interaction_type="random",
+        ),
+    )
+
+
+@pytest.mark.slow
+def test_the_inductor_graph_samples_what_uncompiled_code_samples():
+    """With one random call per step; Inductor draws several (and discrete actions) in its own way."""
+
+    def batch(backend):
+        torch.manual_seed(0)
+        env = make_task_env("simple_spread", 4)
+        collector = CompiledCollector(
+            env, normal_policy(env), frames_per_batch=4 * 50, backend=backend
+        )
+        return batches(collector, 1)[0]["agents", "action"]
+
+    torch.testing.assert_close(batch("inductor"), batch("eager"))
 
 
 def test_a_task_without_noise_is_collected_too():
