@@ -32,8 +32,8 @@ FROM_CPP: dict[str, Any] = {
     "cpp_wrapper_build_separate": True,
 }
 # On the CPU Inductor draws a whole vector of 16 numbers for each innermost row, even if that has two: torch's
-# own functions are several times faster there, and give uncompiled code's numbers. Torch 2.13 cannot compile a
-# loop that calls them more than once in a round (two groups): then Inductor's are taken.
+# own functions are several times faster there, and give uncompiled code's numbers. Torch 2.13 cannot compile
+# a loop that calls them more than once in a round (two groups): then Inductor's are taken.
 TORCHS_RANDOM: dict[str, Any] = {"fallback_random": True}
 
 
