@@ -1,8 +1,9 @@
 """The best share of episodes without a collision.
 
 On the easy map, two one-way roads that cross, a controller that sees all cars is a finite-horizon dynamic
-programme over the occupied cells of the two roads: how long a car has been there does not matter for collisions.
-On the other maps only the bound that no share exceeds 1 is given; the rule beside it says how much it leaves.
+programme over the occupied cells of the two roads: how long a car has been there does not matter for
+collisions. On the other maps only the bound that no share exceeds 1 is given; the rule beside it says how
+much it leaves.
 """
 
 from __future__ import annotations

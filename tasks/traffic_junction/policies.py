@@ -27,9 +27,10 @@ class AlwaysGas:
 
 @dataclass
 class RightOfWay:
-    """Centralised: of those who want a cell the one that entered first goes, if the cell gets free.
+    """Centralised: of those who want a cell the one whose queue reaches an entry goes, else the oldest.
 
-    It reads the place and route of every car. Who is blocked follows from the claims of the cells and the
+    Who enters cannot be stopped, so a queue that reaches an entry is about to be hit. It reads the place and
+    route of every car. Who is blocked follows from the claims of the cells and the
     chains of cars behind blocked ones, without a loop over agents; a ring of cars moves as one.
     """
 
@@ -47,7 +48,10 @@ class RightOfWay:
         on_road = route.long().clamp(min=0), place.long().clamp(min=0)
         cell = torch.where(driving, path[on_road], outside)
         target = torch.where(driving, path[on_road[0], on_road[1] + 1], outside)
-        age = torch.where(mask[..., 1], wait, float(self.task.params.max_steps) + 1.0)
+        late = float(self.task.params.max_steps) + 1.0
+        entries = torch.isin(cell, self.task.tables.entry)
+        age = wait + late * queues_back(cell, target, entries, outside)
+        age = torch.where(mask[..., 1], age, 2.0 * late)  # nobody stops a dead agent's car
         moves = may_move(cell, target, age, outside)
         return tensordict.set(("agents", "action"), (~(moves & driving)).long())
 
@@ -67,13 +71,36 @@ def may_move(cell: Tensor, target: Tensor, age: Tensor, outside: int) -> Tensor:
     first = torch.full((n_envs, outside + 1), torch.iinfo(torch.long).max, device=cell.device)
     first.scatter_reduce_(1, target, rank, "amin")
     blocked = (look(first, target) != rank) & (target != outside)
-    holder = torch.full((n_envs, outside + 1), n, device=cell.device)
-    holder.scatter_(1, cell, index.expand(n_envs, -1))
-    holder[:, outside] = n
-    ahead = look(holder, target)
-    blocked = torch.cat([blocked, torch.zeros_like(blocked[:, :1])], 1)
-    ahead = torch.cat([ahead, torch.full_like(ahead[:, :1], n)], 1)
+    return ~_spread(blocked, _who(cell, target, outside))
+
+
+def queues_back(cell: Tensor, target: Tensor, entries: Tensor, outside: int) -> Tensor:
+    """Cars behind which others stand, cell by cell, back to an entry, ``[n_envs, n_agents]`` bool.
+
+    Args:
+        cell: where the cars stand, ``[n_envs, n_agents]``; ``outside`` for no car.
+        target: the cells they want, likewise.
+        entries: cars that stand at an entry, ``[n_envs, n_agents]`` bool.
+        outside: number of road cells.
+    """
+    return _spread(entries, _who(target, cell, outside))
+
+
+def _who(there: Tensor, wanted: Tensor, outside: int) -> Tensor:
+    """Index of a car whose ``there`` is one's ``wanted``, ``[n_envs, n_agents]``; n_agents if none is."""
+    n_envs, n = there.shape
+    held = torch.full((n_envs, outside + 1), n, device=there.device)
+    held.scatter_(1, there, torch.arange(n, device=there.device).expand(n_envs, -1))
+    held[:, outside] = n
+    return look(held, wanted)
+
+
+def _spread(flag: Tensor, link: Tensor) -> Tensor:
+    """Whether a flag is set anywhere along the chain of links from each car; every hop doubles its reach."""
+    n = flag.shape[1]
+    flag = torch.cat([flag, torch.zeros_like(flag[:, :1])], 1)
+    link = torch.cat([link, torch.full_like(link[:, :1], n)], 1)
     for _ in range(max(1, (n - 1).bit_length())):
-        blocked = blocked | look(blocked, ahead)
-        ahead = look(ahead, ahead)
-    return ~blocked[:, :n]
+        flag = flag | look(flag, link)
+        link = look(link, link)
+    return flag[:, :n]
