@@ -76,8 +76,8 @@ def fly(
     back_x, back_y = torch.where(rightward, -1.0, 1.0) * speed * angle.cos(), speed * angle.sin()
     left = 1.0 - time
     vx, vy = torch.where(hit, back_x, vx), torch.where(hit, back_y, vy)
-    x = torch.where(hit, line + back_x * left, torch.where(arrives, line, x + vx))
-    y, rise = fold(torch.where(hit, at_line + back_y * left, torch.where(arrives, at_line, y + vy)))
+    x = torch.where(hit, line + vx * left, torch.where(arrives, line, x + vx))
+    y, rise = fold(torch.where(hit, at_line + vy * left, torch.where(arrives, at_line, y + vy)))
     miss = arrives & ~hit
     missed = torch.stack([miss & ~rightward, miss & rightward], -1)
     return Flight(torch.stack([x, y], -1), torch.stack([vx, vy * rise], -1), hit, missed)

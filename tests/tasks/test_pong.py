@@ -263,12 +263,13 @@ def test_the_dead_neither_move_nor_hit_nor_are_seen():
     assert td["left", "mask"][:, 0].float().mean().item() not in (0.0, 1.0)
     mask = td["left", "action_mask"]
     assert torch.equal(mask.sum(-1), torch.where(td["left", "mask"], 3, 1))
-    before = env.state.paddle
-    moved = env.rollout(5)["next", "left", "observation"]
-    dead = ~env.state.alive[:, 0]
-    assert torch.equal(env.state.paddle[:, 0][dead], before[:, 0][dead])
-    other = moved[:, -1, 0, 5][dead[:, 1]]  # what player 0 sees of player 1
+    seen = env.rollout(5)["next", "left", "observation"]
+    other = seen[:, -1, 0, 5][~env.state.alive[:, 0, 1]]  # what player 0 sees of player 1
     assert other.numel() and other.eq(0).all()
+    task = make_task("pong", n_agents=4, dead_agents=0.5)  # without masks
+    *_, (state, _, _, step) = played(task, 3)
+    still = (step.state.paddle == state.paddle)[~state.alive]
+    assert still.all() and not (step.state.paddle == state.paddle)[state.alive].all()
 
 
 def test_lost_messages_are_seen_in_the_middle():
