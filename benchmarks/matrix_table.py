@@ -36,6 +36,7 @@ from registry_runs import (
 
 from marl_td import register
 from marl_td.evaluation.scores import evaluate_episodes
+from marl_td.registry import algorithm_config
 from marl_td.training.trained import load_run
 
 NAME = "matrix_table"
@@ -79,7 +80,7 @@ SETTINGS = [
     "critic_model.num_cells=[64,64]",
     "experiment.prefer_continuous_actions=false",
     "experiment.lr=0.003",
-    "experiment.gamma=0.99",
+    "experiment.gamma=0.0",  # nothing that is done changes what comes later
     "experiment.compile=off",
     "experiment.on_policy_n_envs_per_worker=50",
     "experiment.on_policy_collected_frames_per_batch=1250",
@@ -89,15 +90,17 @@ SETTINGS = [
     "experiment.off_policy_collected_frames_per_batch=1250",
     "experiment.off_policy_n_optimizer_steps=25",
     "experiment.off_policy_train_batch_size=128",
-    "experiment.off_policy_memory_size=50000",
+    "experiment.off_policy_memory_size=2500",  # what the others do now, not what they did once
     "experiment.exploration_eps_init=1.0",
     "experiment.exploration_eps_end=0.05",
 ]
 """Of every run: 50 environments, an episode of each between updates; too short to compile."""
+ENTROPY = "algorithm.entropy_coef=0.01"
+"""Of those that have it: without it policies are certain before the other agent has changed its mind."""
 
 
 def frames_of(name: str, args: argparse.Namespace) -> int:
-    """Environment steps of a run; on-policy algorithms have more, as in the paper."""
+    """Environment steps of a run."""
     return int(args.on_policy_frames if is_on_policy(name) else args.off_policy_frames)
 
 
@@ -120,6 +123,7 @@ def run(cell: dict[str, Any], settings: list[str]) -> dict[str, Any]:
         f"seed={cell['seed']}",
         f"experiment.max_n_frames={cell['frames']}",
         f"experiment.exploration_anneal_frames={cell['frames'] // 2}",
+        *([ENTROPY] if hasattr(algorithm_config(cell["algorithm"]), "entropy_coef") else []),
         *settings,
     ]
     with tempfile.TemporaryDirectory() as folder:
@@ -160,8 +164,8 @@ def main() -> None:
     )
     add_options(parser, NAME, range(5))
     parser.add_argument("--games", nargs="+", choices=GAMES, default=list(GAMES))
-    parser.add_argument("--on-policy-frames", type=int, default=200_000)
-    parser.add_argument("--off-policy-frames", type=int, default=50_000)
+    parser.add_argument("--on-policy-frames", type=int, default=100_000)
+    parser.add_argument("--off-policy-frames", type=int, default=100_000)
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -186,6 +186,7 @@ class MarlTdTask(Task):
     SIMPLE_ADVERSARY = None
     PURSUIT = None
     TRAFFIC_JUNCTION = None
+    PONG = None
     MPE = None
     VMAS = None
 

@@ -26,6 +26,7 @@ TASKS: dict[str, str] = {
     "simple_adversary": "marl_td.tasks.particle.simple_adversary:SimpleAdversary",
     "pursuit": "marl_td.tasks.pursuit:Pursuit",
     "traffic_junction": "marl_td.tasks.traffic_junction:TrafficJunction",
+    "pong": "marl_td.tasks.pong:Pong",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 
