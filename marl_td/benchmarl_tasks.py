@@ -177,6 +177,7 @@ class MarlTdTask(Task):
     MATRIX_GAME = None
     SHARING_GAME = None
     TWO_STEP = None
+    LEVERS = None
     RECALL = None
     RETAIL = None
     BANKING = None
