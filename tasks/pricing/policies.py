@@ -34,7 +34,19 @@ Rule = Callable[[TensorDictBase], Tensor]
 def baselines(task: Pricing) -> dict[str, Policy]:
     """All rules by name."""
     rules = season_rules(task) if task.params.inventory else market_rules(task)
-    return {name: to_policy(task, rule) for name, rule in rules.items()}
+    policies = {name: to_policy(task, rule) for name, rule in rules.items()}
+    if task.params.inventory:
+        return policies
+    return {"best_response": best_response(task), **policies}
+
+
+def best_response(task: Pricing) -> Policy:
+    """Everybody earns most if the others repeat their prices."""
+
+    def policy(td: TensorDictBase) -> TensorDictBase:
+        return td.set((GROUP, "action"), task.best_response(last_prices(td)))
+
+    return policy
 
 
 def to_policy(task: Pricing, rule: Rule) -> Policy:
@@ -70,10 +82,9 @@ def market_rules(task: Pricing) -> dict[str, Rule]:
     charges the joint price whatever happens.
     """
     nash, joint = (row.to(task.device, torch.float32) for row in price_points(task.params))
-    market = task.market
 
     def undercut(td: TensorDictBase) -> Tensor:
-        return below(task, last_prices(td), STEP_DOWN * (joint - nash)).maximum(market.cost)
+        return below(task, last_prices(td), STEP_DOWN * (joint - nash)).maximum(task.market.cost)
 
     def grim_trigger(td: TensorDictBase) -> Tensor:
         """Its memory is the last prices: after a cut these are never all at the joint price again."""
@@ -83,7 +94,6 @@ def market_rules(task: Pricing) -> dict[str, Rule]:
 
     return {
         "undercut": undercut,
-        "best_response": lambda td: market.best_response(last_prices(td)),
         "static_nash": lambda td: always(nash, td),
         "grim_trigger": grim_trigger,
         "monopoly": lambda td: always(joint, td),

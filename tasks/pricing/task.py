@@ -176,6 +176,21 @@ class Pricing(Task[PricingParams, PricingState]):
             return share.unsqueeze(-1)
         return (share * (self.params.n_prices - 1)).round().long()
 
+    def best_response(self, price: Tensor) -> Tensor:
+        """Everybody's action with the most expected profit if the others charge ``price`` ``[*B, n_agents]``.
+
+        Of the range or the grid of prices; without ``inventory`` only.
+        """
+        if self.continuous:  # profit has one peak, so that the end nearest to it is best
+            return self.action_for(self.market.best_response(price))
+        p = self.params
+        share = torch.linspace(0.0, 1.0, p.n_prices, device=self.device)
+        choice = torch.lerp(self.low, self.high, share.unsqueeze(-1))  # [n_prices, n_agents]
+        itself = torch.eye(p.n_agents, dtype=torch.bool, device=self.device)
+        tried = torch.where(itself, choice.unsqueeze(1), price[..., None, None, :])
+        profit = self.market.profit(tried).diagonal(dim1=-2, dim2=-1)  # [*B, n_prices, n_agents]
+        return profit.argmax(-2)
+
     def step(self, state: PricingState, action: Groups, noise: Noise) -> Step[PricingState]:
         p = self.params
         price = self.prices(action[GROUP])
