@@ -177,6 +177,7 @@ class MarlTdTask(Task):
     MATRIX_GAME = None
     SHARING_GAME = None
     TWO_STEP = None
+    LEVERS = None
     RECALL = None
     RETAIL = None
     BANKING = None
@@ -187,6 +188,7 @@ class MarlTdTask(Task):
     PURSUIT = None
     TRAFFIC_JUNCTION = None
     PONG = None
+    PRICING = None
     MPE = None
     VMAS = None
 

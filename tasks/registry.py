@@ -17,6 +17,7 @@ TASKS: dict[str, str] = {
     "matrix_game": "marl_td.tasks.matrix_game:MatrixGame",
     "two_step": "marl_td.tasks.two_step:TwoStep",
     "sharing_game": "marl_td.tasks.sharing_game:SharingGame",
+    "levers": "marl_td.tasks.levers:Levers",
     "recall": "marl_td.tasks.recall:Recall",
     "retail": "marl_td.tasks.retail:Retail",
     "banking": "marl_td.tasks.banking:Banking",
@@ -27,6 +28,7 @@ TASKS: dict[str, str] = {
     "pursuit": "marl_td.tasks.pursuit:Pursuit",
     "traffic_junction": "marl_td.tasks.traffic_junction:TrafficJunction",
     "pong": "marl_td.tasks.pong:Pong",
+    "pricing": "marl_td.tasks.pricing:Pricing",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 
