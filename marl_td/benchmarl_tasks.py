@@ -186,6 +186,7 @@ class MarlTdTask(Task):
     SIMPLE_ADVERSARY = None
     PURSUIT = None
     MAPF = None
+    WAREHOUSE = None
     MPE = None
     VMAS = None
 

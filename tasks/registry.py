@@ -26,6 +26,7 @@ TASKS: dict[str, str] = {
     "simple_adversary": "marl_td.tasks.particle.simple_adversary:SimpleAdversary",
     "pursuit": "marl_td.tasks.pursuit:Pursuit",
     "mapf": "marl_td.tasks.mapf:Mapf",
+    "warehouse": "marl_td.tasks.warehouse:Warehouse",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 

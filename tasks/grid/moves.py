@@ -39,46 +39,51 @@ def move_in_turn(
     Returns:
         The new cells, ``[n_envs, n]``.
     """
-    n_envs = cell.shape[0]
-    last = torch.iinfo(turn.dtype).max
     holder = look(board.holders(cell), target)
     # One more column: the holder of an empty cell, who left before everyone else.
     turn_of = torch.cat([turn, torch.full_like(turn[:, :1], -1)], 1)
     wants = (target != cell) & ~look(closed, target) & (look(turn_of, holder) < turn)
-    claim = torch.where(wants, turn, last)
-    first = torch.full((n_envs, board.n_cells), last, device=cell.device)
-    first.scatter_reduce_(1, target, claim, "amin")
-    moves = wants & (look(first, target) == turn)
+    moves = wants & _is_first(board, target, wants, turn)
     return torch.where(_follow(moves, holder), target, cell)
 
 
-def move_together(board: Board, cell: Tensor, target: Tensor, closed: Tensor) -> Tensor:
+def move_together(
+    board: Board, cell: Tensor, target: Tensor, closed: Tensor, turn: Tensor | None = None
+) -> Tensor:
     """Where things stand after all have moved in the same moment, as far as there was room.
 
     A thing enters the cell it wants if (1) it is not closed, (2) its holder does not want the thing's own
-    cell in exchange, (3) nobody of lower index who may exchange no cell wants it, too, and (4) its holder
-    leaves it. Rings of three and more turn. It is the rule ``soft`` of pogema, see ``docs/tasks/mapf.md``.
+    cell in exchange, (3) nobody with an earlier turn wants it, too, and (4) its holder leaves it. Rings of
+    three and more turn. With turns by index it is the rule ``soft`` of pogema.
 
     Args:
         board: the board.
         cell: where they stand, ``[n_envs, n]``, all different except for ``nowhere``.
         target: the cells they want; their own to stay.
         closed: cells that nobody can enter, ``[n_envs, n_cells]`` bool.
+        turn: who gets a cell that several want, different integers ``[n_envs, n]``; by index if None.
 
     Returns:
         The new cells, ``[n_envs, n]``.
     """
-    n_envs, n = cell.shape
+    if turn is None:
+        turn = torch.arange(cell.shape[1], device=cell.device).expand_as(cell)
     wants = (target != cell) & ~look(closed, target)
     holder = look(board.holders(cell), target)
     goes = torch.where(wants, target, cell)
     goes = torch.cat([goes, torch.full_like(goes[:, :1], -1)], 1)  # no holder goes nowhere
     wants = wants & (look(goes, holder) != cell)
-    index = torch.arange(n, device=cell.device)
-    first = torch.full((n_envs, board.n_cells), n, device=cell.device)
-    first.scatter_reduce_(1, target, torch.where(wants, index, n), "amin")
-    moves = wants & (look(first, target) == index)
+    moves = wants & _is_first(board, target, wants, turn)
     return torch.where(_follow(moves, holder), target, cell)
+
+
+def _is_first(board: Board, target: Tensor, wants: Tensor, turn: Tensor) -> Tensor:
+    """Whose turn is first among those who want the same target, ``[n_envs, n]`` bool."""
+    last = torch.iinfo(turn.dtype).max
+    claim = torch.where(wants, turn, last)
+    first = torch.full((len(target), board.n_cells), last, device=target.device)
+    first.scatter_reduce_(1, target, claim, "amin")
+    return look(first, target) == turn
 
 
 def _follow(moves: Tensor, holder: Tensor) -> Tensor:
