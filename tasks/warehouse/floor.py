@@ -101,7 +101,7 @@ class Floor:
         return torch.where(here.unsqueeze(-1), whole, 0.0)
 
     def crowds(self, state: WarehouseState) -> Tensor:
-        """Robots, loaded ones and goals in each region, ``[n_envs, 3 * REGIONS ** 2]``; 1 if spread evenly."""
+        """Robots, loaded ones, goals in each region, ``[n_envs, 3 * REGIONS ** 2]``; 1 if spread evenly."""
         here = self.here(state)
         cells = torch.where(here, state.cell, self.cells[0])
         place, goal = self.region[cells], self.region[self.goals[self.goal(state)]]
