@@ -189,6 +189,8 @@ class MarlTdTask(Task):
     TRAFFIC_JUNCTION = None
     PONG = None
     PRICING = None
+    MAPF = None
+    WAREHOUSE = None
     MPE = None
     VMAS = None
 

@@ -29,6 +29,8 @@ TASKS: dict[str, str] = {
     "traffic_junction": "marl_td.tasks.traffic_junction:TrafficJunction",
     "pong": "marl_td.tasks.pong:Pong",
     "pricing": "marl_td.tasks.pricing:Pricing",
+    "mapf": "marl_td.tasks.mapf:Mapf",
+    "warehouse": "marl_td.tasks.warehouse:Warehouse",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 

@@ -1,11 +1,14 @@
-"""Boards: geometry, and moves in turn beside the loop that they stand for."""
+"""Boards: geometry, moves beside the loops that they stand for, distances, and planned steps."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marl_td.tasks.grid import Board, look, move_in_turn, turns
+from marl_td.tasks.grid import Board, look, move_in_turn, move_together, turns
+from marl_td.tasks.grid.distance import FAR, components, distance_fields, read_maps
+from marl_td.tasks.grid.pibt import pibt
 
 
 def moved_one_by_one(cell, target, turn, closed):
@@ -75,12 +78,138 @@ def test_turns_are_different_even_for_equal_draws():
     assert turns(draw).argsort(1).tolist() == [[3, 1, 0, 2]]
 
 
+def moved_together(cell, target, turn, closed):
+    """The rule robot by robot: refuse one move after the other until those left can all be made."""
+    n = len(cell)
+    goes = {i for i in range(n) if target[i] != cell[i] and not closed[target[i]]}
+    holder = {c: i for i, c in enumerate(cell)}
+    swaps = {
+        i for i in goes if holder.get(target[i]) in goes and target[holder[target[i]]] == cell[i]
+    }
+    goes -= swaps
+    for c in {target[i] for i in goes}:
+        rivals = sorted((i for i in goes if target[i] == c), key=lambda i: turn[i])
+        goes -= set(rivals[1:])
+    while True:
+        stuck = {i for i in goes if target[i] in holder and holder[target[i]] not in goes}
+        if not stuck:
+            return [target[i] if i in goes else cell[i] for i in range(n)]
+        goes -= stuck
+
+
+@given(
+    rows=st.integers(1, 6),
+    columns=st.integers(1, 6),
+    share=st.floats(0.1, 1.0),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_moving_together_is_the_sequential_rule_and_nobody_collides(rows, columns, share, seed):
+    board = Board((rows, columns), sight=1)
+    n = max(1, int(share * rows * columns))
+    parts = crowd(board, 16, n, torch.Generator().manual_seed(seed))
+    cell, target, turn, closed = parts
+    found = move_together(board, cell, target, closed, turn)
+    for row, *given_ in zip(found.tolist(), *[part.tolist() for part in parts], strict=True):
+        assert row == moved_together(*given_)
+        assert len(set(row)) == n  # nobody overlaps, no two claims on one cell
+        before = given_[0]
+        moves = {(a, b) for a, b in zip(before, row, strict=True) if a != b}
+        assert not any((b, a) in moves for a, b in moves)  # no swap
+    by_index = torch.arange(n).expand_as(cell)
+    assert torch.equal(
+        move_together(board, cell, target, closed),
+        move_together(board, cell, target, closed, by_index),
+    )
+
+
+def test_rings_turn_chains_follow_and_pairs_do_not_swap():
+    board = Board(3, sight=1)
+    closed = board.wall.expand(1, -1)
+    ring = board.inside[[0, 1, 4, 3]].unsqueeze(0)
+    turned = ring.roll(-1, 1)
+    assert torch.equal(move_together(board, ring, turned, closed), turned)
+    row = board.inside[[0, 1]].unsqueeze(0)
+    assert torch.equal(move_together(board, row, row + 1, closed), row + 1)
+    assert torch.equal(move_together(board, row, row.flip(1), closed), row)
+    row = board.inside[[1, 2]].unsqueeze(0)  # the first in the chain runs into the wall
+    assert torch.equal(move_together(board, row, row + 1, closed), row)
+    rivals = board.inside[[0, 2]].unsqueeze(0)
+    middle = board.inside[[1, 1]].unsqueeze(0)
+    for turn, winner in (([0, 1], 0), ([1, 0], 1)):
+        new = move_together(board, rivals, middle, closed, torch.tensor([turn]))
+        assert (new == middle)[0].tolist() == [winner == 0, winner == 1]
+
+
+def test_a_chain_of_a_thousand_is_followed_to_its_end():
+    board = Board((1, 1001), sight=1)
+    chain = board.inside[:1000].unsqueeze(0)
+    closed = board.wall.expand(1, -1).clone()
+    assert torch.equal(move_together(board, chain, chain + 1, closed), chain + 1)
+    closed[0, board.inside[1000]] = True
+    assert torch.equal(move_together(board, chain, chain + 1, closed), chain)
+
+
+@given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_distances_are_those_of_a_search_from_every_goal(rows, columns, seed):
+    free = np.random.default_rng(seed).random((rows, columns)) < 0.7
+    free[0, 0] = True
+    goals = np.flatnonzero(free)
+    found = distance_fields(free, goals)
+    part = components(free)
+    for goal, field in zip(goals, found, strict=True):
+        expected, queue = {goal: 0}, [goal]
+        for at in queue:
+            row, column = divmod(at, columns)
+            for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+                place = row + down, column + right
+                if 0 <= place[0] < rows and 0 <= place[1] < columns and free[place]:
+                    number = place[0] * columns + place[1]
+                    if number not in expected:
+                        expected[number] = expected[at] + 1
+                        queue.append(number)
+        assert field.tolist() == [expected.get(cell, FAR) for cell in range(rows * columns)]
+        assert np.flatnonzero(part == part[goal]).tolist() == sorted(expected)
+
+
+def test_maps_are_read_and_bad_ones_refused():
+    assert read_maps("..# .#.").tolist() == [[[True, True, False], [True, False, True]]]
+    assert read_maps("..\n.# / ## #.").shape == (2, 2, 2)
+    for text in ("..\n.", ".x", "", ".. / .. .."):
+        with pytest.raises(ValueError, match=r"maps are rows of '\.' and '#', all of one size"):
+            read_maps(text)
+
+
+@given(size=st.integers(2, 5), share=st.floats(0.1, 1.0), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_planned_steps_are_all_carried_out_and_the_first_gets_its_way(size, share, seed):
+    board = Board(size, sight=1)
+    n = max(1, int(share * size * size))
+    generator = torch.Generator().manual_seed(seed)
+    cell = crowd(board, 8, n, generator)[0]
+    beside = torch.cat([cell.unsqueeze(-1), board.around(cell)], -1)
+    cost = torch.rand(beside.shape, generator=generator) + FAR * board.wall[beside]
+    priority = torch.rand(cell.shape, generator=generator)
+    action = pibt(cell, beside, cost, priority, FAR)
+    target = beside.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    new = move_together(board, cell, target, board.wall.expand(8, -1))
+    assert torch.equal(new, target)
+    first = priority.argmax(-1, keepdim=True)
+    if (
+        n < size * size
+    ):  # on a grid with a free cell whoever chooses first can always be made room for
+        liked = cost.argmin(-1)
+        assert torch.equal(action.gather(1, first), liked.gather(1, first))
+
+
 @pytest.mark.parametrize(("size", "sight"), [(1, 1), (3, 2), (10, 4)])
 def test_nobody_sees_or_reaches_nowhere(size, sight):
     board = Board(size, sight)
     assert (~board.wall).nonzero().flatten().tolist() == board.inside.tolist()
     row, column = board.place(board.inside)
     assert torch.equal(row * size + column, torch.arange(size * size))
+    assert torch.equal(board.number(board.inside), torch.arange(size * size))
     seen = (board.inside.unsqueeze(-1) + board.window).flatten()
     assert seen.min() >= 0 and board.nowhere not in seen.tolist()
     from_nowhere = board.nowhere + board.window

@@ -1,0 +1,66 @@
+"""The state of path finding, and what an agent sees of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from marl_td.tasks.grid import look
+from marl_td.tasks.grid.distance import FAR
+from marl_td.tasks.mapf.tables import MapTables
+
+PATIENCE = 10.0
+"""Steps of waiting that an observation shows as 1."""
+
+
+class MapfState(NamedTuple):
+    """Where everybody stands and wants to be; integers are int64."""
+
+    map: Tensor
+    """Which map, ``[n_envs]``."""
+    cell: Tensor
+    """Cells on the :class:`~marl_td.tasks.grid.Board`, ``[n_envs, n_agents]``; ``nowhere`` if gone."""
+    goal: Tensor
+    """Goals, counted row by row on the board, ``[n_envs, n_agents]``."""
+    way: Tensor
+    """Shortest way to the goal when it was given, in steps, ``[n_envs, n_agents]``."""
+    waited: Tensor
+    """Steps since a goal was last reached, ``[n_envs, n_agents]``."""
+    stood: Tensor
+    """Steps that an agent has stood on its goal (mode nothing), ``[n_envs, n_agents]``."""
+    time: Tensor
+    """Steps since the start, ``[n_envs]``."""
+    unheard: Tensor
+    """Cells of whose agents nothing is seen, bool ``[n_envs, n_agents, view]``, or 0 wide."""
+
+
+def view(tables: MapTables, state: MapfState, dropout: bool) -> Tensor:
+    """Obstacles, agents and goal around every agent, bool ``[n_envs, n_agents, 3 * view]``."""
+    board = tables.board
+    sight, index = board.margin, torch.arange(board.window.numel(), device=tables.device)
+    around = state.cell.unsqueeze(-1) + board.window
+    agents = look(board.taken(state.cell), around)
+    if dropout:
+        agents = agents & (~state.unheard | (board.window == 0))
+    places = zip(board.place(board.inside[state.goal]), board.place(state.cell), strict=True)
+    down, right = ((to - at).clamp(-sight, sight) + sight for to, at in places)
+    goal = (down * (2 * sight + 1) + right).unsqueeze(-1) == index
+    return torch.cat([tables.seen(state.map, around), agents, goal], -1)
+
+
+def guide(tables: MapTables, state: MapfState) -> Tensor:
+    """Which moves lead closer, how far the goal is and how long it has been: ``[n_envs, n_agents, 6]``."""
+    around = tables.steps_around(state.map, state.goal, state.cell)
+    steps = distance(tables, state).unsqueeze(-1)
+    closer = torch.where(around == FAR, 0, steps - around).float()
+    waited = (state.waited.unsqueeze(-1) / PATIENCE).clamp(max=1.0)
+    return torch.cat([closer, steps / sum(tables.board.shape), waited], -1)
+
+
+def distance(tables: MapTables, state: MapfState) -> Tensor:
+    """Shortest ways to the goals, ``[n_envs, n_agents]``; 0 for those who have left."""
+    here = state.cell != tables.board.nowhere
+    number = torch.where(here, tables.board.number(state.cell), 0)
+    return torch.where(here, tables.steps(state.map, state.goal, number), 0)

@@ -1,0 +1,6 @@
+"""Robots that fetch and deliver; see :mod:`marl_td.tasks.warehouse.task`."""
+
+from marl_td.tasks.warehouse.params import WarehouseParams
+from marl_td.tasks.warehouse.task import Warehouse, WarehouseState
+
+__all__ = ["Warehouse", "WarehouseParams", "WarehouseState"]

@@ -1,0 +1,112 @@
+"""The floor as tensors, the state of the robots on it, and what a robot sees."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from marl_td.tasks.grid import Board, look
+from marl_td.tasks.grid.distance import FAR
+from marl_td.tasks.warehouse.layout import Layout
+
+REGIONS = 8
+"""Regions along a side of the floor that the global state counts robots in."""
+PATIENCE = 10.0
+"""Steps of waiting that an observation shows as 1."""
+
+
+class WarehouseState(NamedTuple):
+    """Where the robots are and what they carry out; integers are int64."""
+
+    cell: Tensor
+    """Cells on the :class:`~marl_td.tasks.grid.Board`, ``[n_envs, n_agents]``; ``nowhere`` if dead."""
+    pick: Tensor
+    """Which of the picks the order is at, ``[n_envs, n_agents]``."""
+    drop: Tensor
+    """Which of the drops it goes to, ``[n_envs, n_agents]``."""
+    loaded: Tensor
+    """Whether it has been picked, ``[n_envs, n_agents]`` bool."""
+    waited: Tensor
+    """Steps since a goal was last reached, ``[n_envs, n_agents]``."""
+    unheard: Tensor
+    """Cells of whose robots nothing is seen, bool ``[n_envs, n_agents, view]``, or 0 wide."""
+
+
+class Floor:
+    """Tables over the cells of the board.
+
+    Args:
+        layout: the floor.
+        sight: how far a view reaches, in cells.
+        device: where the tables live.
+    """
+
+    def __init__(self, layout: Layout, sight: int, device: torch.device) -> None:
+        rows, columns = layout.free.shape
+        self.board = board = Board((rows, columns), sight, device)
+        free = torch.as_tensor(layout.free.ravel(), device=device)
+        self.wall = board.wall.clone()
+        """Cells that cannot be entered, ``[board.n_cells]``."""
+        self.wall[board.inside] = ~free
+        self.cells = board.inside[free]
+        """The free cells, ``[n_free]``."""
+        self.n_picks, self.n_drops = len(layout.picks), len(layout.drops)
+        self.goals = board.inside[
+            torch.as_tensor(layout.picks.tolist() + layout.drops.tolist(), device=device)
+        ]
+        """Cells of the picks and then the drops, ``[n_goals]``."""
+        steps = torch.full((len(self.goals), board.n_cells), FAR, dtype=torch.int16, device=device)
+        steps[:, board.inside] = torch.as_tensor(layout.steps, device=device)
+        self.steps = steps.flatten()
+        """Shortest ways to every goal from every cell; ``FAR`` from walls, ``[n_goals * n_cells]``."""
+        row, column = board.place(torch.arange(board.n_cells, device=device))
+        region = row * REGIONS // rows * REGIONS + column * REGIONS // columns
+        self.region = torch.where(self.wall, 0, region)
+        """The region of a free cell, ``[board.n_cells]``."""
+
+    def goal(self, state: WarehouseState) -> Tensor:
+        """Where every robot has to go next, an index into ``goals``, ``[n_envs, n_agents]``."""
+        return torch.where(state.loaded, self.n_picks + state.drop, state.pick)
+
+    def distance(self, goal: Tensor, cell: Tensor) -> Tensor:
+        """Shortest ways from cells of the board to goals of the same shape."""
+        return self.steps[goal * self.board.n_cells + cell].long()
+
+    def here(self, state: WarehouseState) -> Tensor:
+        """Which robots are on the floor, ``[n_envs, n_agents]`` bool."""
+        return state.cell != self.board.nowhere
+
+    def observe(self, state: WarehouseState, dropout: bool) -> Tensor:
+        """Observations ``[n_envs, n_agents, 4 * view + 7]``; see the task."""
+        board, here, goal = self.board, self.here(state), self.goal(state)
+        around = self.distance(goal.unsqueeze(-1), board.around(state.cell))
+        way = torch.where(here, around.argmin(-1) + 1, 0)  # 1 to 4: up, down, left, right
+        ways = torch.zeros((len(way), board.n_cells), dtype=way.dtype, device=way.device)
+        ways.scatter_(1, state.cell, way)
+        view = state.cell.unsqueeze(-1) + board.window
+        seen = look(ways, view)
+        if dropout:
+            seen = torch.where(state.unheard & (board.window != 0), 0, seen)
+        down = (seen == 2).float() - (seen == 1).float()
+        right = (seen == 4).float() - (seen == 3).float()
+        steps = self.distance(goal, state.cell).unsqueeze(-1)
+        closer = torch.where(around == FAR, 0, steps - around).float()
+        own = [
+            *(closer, steps / sum(board.shape), state.loaded.unsqueeze(-1).float()),
+            (state.waited.unsqueeze(-1) / PATIENCE).clamp(max=1.0),
+        ]
+        whole = torch.cat([self.wall[view].float(), (seen > 0).float(), down, right, *own], -1)
+        return torch.where(here.unsqueeze(-1), whole, 0.0)
+
+    def crowds(self, state: WarehouseState) -> Tensor:
+        """Robots, loaded ones, goals in each region, ``[n_envs, 3 * REGIONS ** 2]``; 1 if spread evenly."""
+        here = self.here(state)
+        cells = torch.where(here, state.cell, self.cells[0])
+        place, goal = self.region[cells], self.region[self.goals[self.goal(state)]]
+        parts = []
+        for where, weight in ((place, here), (place, here & state.loaded), (goal, here)):
+            count = torch.zeros((len(here), REGIONS**2), device=here.device)
+            parts.append(count.scatter_add_(1, where, weight.float()))
+        return torch.cat(parts, -1) * (REGIONS**2 / here.shape[1])
