@@ -185,6 +185,7 @@ class MarlTdTask(Task):
     SIMPLE_TAG = None
     SIMPLE_ADVERSARY = None
     PURSUIT = None
+    MARKET_MAKING = None
     MPE = None
     VMAS = None
 
