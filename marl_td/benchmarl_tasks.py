@@ -191,6 +191,7 @@ class MarlTdTask(Task):
     PRICING = None
     MAPF = None
     WAREHOUSE = None
+    MARKET_MAKING = None
     MPE = None
     VMAS = None
 

@@ -31,6 +31,7 @@ TASKS: dict[str, str] = {
     "pricing": "marl_td.tasks.pricing:Pricing",
     "mapf": "marl_td.tasks.mapf:Mapf",
     "warehouse": "marl_td.tasks.warehouse:Warehouse",
+    "market_making": "marl_td.tasks.market_making:MarketMaking",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 
