@@ -79,11 +79,11 @@ def with_progress(cells: list[dict[str, Any]], columns: Iterable[str]) -> Iterat
         yield cell
 
 
-def over_seeds(values: list[float], digits: int = 2) -> str:
+def over_seeds(values: list[float], digits: int = 2, kind: str = "f") -> str:
     """Mean with the worst and the best seed."""
     if not values:
         return "-"
-    shown = (f"{f(values):.{digits}f}" for f in (statistics.mean, min, max))
+    shown = (f"{f(values):.{digits}{kind}}" for f in (statistics.mean, min, max))
     return "{} ({} to {})".format(*shown)
 
 
