@@ -186,6 +186,7 @@ class MarlTdTask(Task):
     SIMPLE_TAG = None
     SIMPLE_ADVERSARY = None
     PURSUIT = None
+    PREDATOR_PREY = None
     TRAFFIC_JUNCTION = None
     PONG = None
     PRICING = None

@@ -26,6 +26,7 @@ TASKS: dict[str, str] = {
     "simple_tag": "marl_td.tasks.particle.simple_tag:SimpleTag",
     "simple_adversary": "marl_td.tasks.particle.simple_adversary:SimpleAdversary",
     "pursuit": "marl_td.tasks.pursuit:Pursuit",
+    "predator_prey": "marl_td.tasks.predator_prey:PredatorPrey",
     "traffic_junction": "marl_td.tasks.traffic_junction:TrafficJunction",
     "pong": "marl_td.tasks.pong:Pong",
     "pricing": "marl_td.tasks.pricing:Pricing",
