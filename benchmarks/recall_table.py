@@ -16,6 +16,7 @@ import argparse
 import csv
 import time
 import warnings
+from copy import deepcopy
 from dataclasses import asdict
 from statistics import mean
 from typing import Any, NamedTuple
@@ -58,9 +59,12 @@ RUN: dict[str, Any] = {
 ITERATIONS = {
     "on-policy": 20,
     "off-policy": 8,
-    "off-policy, continuous": 16,
+    "off-policy, actors": 30,
+    "off-policy, continuous": 40,
 }
-"""Deterministic continuous answers take longer to become exact."""
+"""Actors learn after their critics; deterministic continuous answers take longer to become exact."""
+OWN_CRITICS = ("iddpg", "facmac", "isac")
+"""Whose critics see what their agent sees: they need a memory as much as the actors do."""
 OWN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # Policy gradients without a bound on the ratio: two steps of the actors on a batch, so more batches.
     "coma": ({"critic_steps": 4}, {"max_n_iters": 60}),
@@ -92,8 +96,8 @@ def learn(name: str, recurrent: bool, seed: int, continuous: bool = False) -> Ou
         # A return of at most 1 is worth more than some nats.
         options = {"alpha_init": 0.02, **options}
     kind = "on-policy" if config.on_policy() else "off-policy"
-    if kind == "off-policy" and continuous:
-        kind = "off-policy, continuous"
+    if kind == "off-policy" and not issubclass(config, QConfig):
+        kind += ", continuous" if continuous else ", actors"
     start = time.process_time()
     run = train(
         MarlTdTask.RECALL.get_task(asdict(PARAMS)),
@@ -109,7 +113,7 @@ def learn(name: str, recurrent: bool, seed: int, continuous: bool = False) -> Ou
             }
         ),
         model=GRU if recurrent else mlp(32, 32),
-        critic_model=mlp(32, 32),
+        critic_model=deepcopy(GRU) if recurrent and name in OWN_CRITICS else mlp(32, 32),
     )
     seconds = time.process_time() - start
     experiment = run.experiment
