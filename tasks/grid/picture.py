@@ -9,7 +9,7 @@ import numpy as np
 from marl_td.tasks.grid.distance import Array
 
 if TYPE_CHECKING:
-    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageDraw import ImageDraw as Brush
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 OVERSAMPLING = 2
@@ -38,7 +38,7 @@ class Picture:
         self._left = (self.size[0] - columns * self.side) / 2
         scaled = (self.size[0] * OVERSAMPLING, self.size[1] * OVERSAMPLING)
         self._image = Image.new("RGB", scaled, PAPER)
-        self._draw: ImageDraw = ImageDraw.Draw(self._image)
+        self._draw: Brush = ImageDraw.Draw(self._image)
         for row in range(rows):
             for column in range(columns):
                 ground = (255, 255, 255) if free[row, column] else block

@@ -174,9 +174,7 @@ def test_a_thousand_robots_are_stepped_without_pairs_of_robots():
         step = task.step(state, action, task.draw_step(2, torch.Generator()))
         task.observe(step.state), task.team_state(step.state)
     largest = max(event.cpu_memory_usage for event in profile.events())
-    assert (
-        largest < 8 * 2 * 1000 * 100
-    )  # a bit for each pair of robots would take 2 MB
+    assert largest < 8 * 2 * 1000 * 100  # a bit for each pair of robots would take 2 MB
     assert step.state.cell[0].unique().numel() == 1000
 
 
