@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from marl_td.tasks.grid.picture import Picture, colours, pale
+from marl_td.tasks.grid.render import Picture, colours, pale
 
 if TYPE_CHECKING:
     from marl_td.tasks.mapf.task import Mapf

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import colorsys
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from marl_td.tasks.grid.distance import Array
-
-if TYPE_CHECKING:
-    from PIL.ImageDraw import ImageDraw as Brush
-    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 OVERSAMPLING = 2
 LONGEST = 560
@@ -29,8 +27,6 @@ class Picture:
     """
 
     def __init__(self, free: Array, block: Colour = BLOCK) -> None:
-        from PIL import Image, ImageDraw
-
         rows, columns = free.shape
         self.side = max(4, min(40, LONGEST // max(rows, columns)))
         """Pixels of a cell."""
@@ -38,7 +34,7 @@ class Picture:
         self._left = (self.size[0] - columns * self.side) / 2
         scaled = (self.size[0] * OVERSAMPLING, self.size[1] * OVERSAMPLING)
         self._image = Image.new("RGB", scaled, PAPER)
-        self._draw: Brush = ImageDraw.Draw(self._image)
+        self._draw = ImageDraw.Draw(self._image)
         for row in range(rows):
             for column in range(columns):
                 ground = (255, 255, 255) if free[row, column] else block
@@ -56,9 +52,7 @@ class Picture:
         upper = self._corner(row + inset, column + inset)
         return *upper, *self._corner(row + 1 - inset, column + 1 - inset)
 
-    def _font(self, pixels: float) -> FreeTypeFont | ImageFont:
-        from PIL import ImageFont
-
+    def _font(self, pixels: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         return ImageFont.load_default(max(6.0, pixels) * OVERSAMPLING)
 
     def title(self, text: str) -> None:
@@ -92,15 +86,11 @@ class Picture:
 
     def pixels(self) -> np.ndarray[Any, Any]:
         """The picture as ``uint8 [height, width, 3]``."""
-        from PIL import Image
-
         return np.asarray(self._image.resize(self.size, Image.Resampling.BOX))
 
 
 def colours(n: int) -> list[Colour]:
     """``n`` colours as different as can be, dark enough for white text."""
-    import colorsys
-
     found = []
     for i in range(n):
         light = (0.36, 0.46, 0.28)[i % 3]
