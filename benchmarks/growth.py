@@ -57,9 +57,12 @@ CURVES = (
     Curve("agents", "banking"),
     Curve("agents", "simple_spread"),
     Curve("envs", "simple_spread"),
+    Curve("envs", "warehouse"),
+    Curve("agents", "warehouse"),
+    Curve("envs", "mapf"),
 )
 """By default, banking's observation names its router and simple_spread's has everybody's place: both grow
-with the number of agents, by definition."""
+with the number of agents, by definition. The warehouse grows with its robots, whose density is given."""
 
 
 def exponent(sizes: list[float], costs: list[float]) -> float | None:

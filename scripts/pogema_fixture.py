@@ -1,13 +1,13 @@
-"""Plays pogema and writes what happened to `tests/tasks/pogema_soft.npz`, which a test of `mapf` replays.
+"""Plays pogema and writes `tests/tasks/pogema_soft.npz`, which a test of `mapf` replays.
 
-    python -m venv ENV && ENV/bin/pip install pogema==1.4.0     # it pins old packages: an environment of its own
+    python -m venv ENV && ENV/bin/pip install pogema==1.4.0    # it pins old packages
     python scripts/pogema_fixture.py --python ENV/bin/python
 
-Collision rule `soft`, all three modes, random maps from crowded to roomy. For every setting `k` the file has
-`free_k [episodes, size, size]`, `starts_k` and `actions_k [episodes, steps, agents]`; and, after each step
-and at the start, `places_k`, `goals_k [.., steps + 1, agents, 2]` and `active_k`; `rewards_k`, `ended_k`; what
-the first episode's agents see, `seen_k [steps + 1, agents, 3, view, view]`; and in mode `nothing`
-pogema's sum of costs, `costs_k [episodes]` (-1 if the time limit came first). `settings` names them all.
+Collision rule `soft`, all three modes, random maps from crowded to roomy. For every setting `k` the
+file has `free_k [episodes, size, size]` and `actions_k [episodes, steps, agents]`; after each step and
+at the start `places_k`, `goals_k [.., steps + 1, agents, 2]` and `active_k`; `rewards_k` and `ended_k`;
+what the first episode's agents see, `seen_k [steps + 1, agents, 3, view, view]`; and in mode `nothing`
+pogema's sum of costs, `costs_k [episodes]`, -1 where the time limit came first. `settings` names all.
 """
 
 from __future__ import annotations
@@ -89,14 +89,16 @@ def episode(setting: dict[str, Any], seed: int, look: bool) -> dict[str, Any]:
             done[key].append(value)
     free = env.grid.get_obstacles(ignore_borders=True) == 0
     small = {"places": np.int8, "goals": np.int8, "actions": np.int8, "rewards": np.int8}
-    found = {key: np.array(value).astype(small.get(key, bool)) for key, value in {**rows, **done}.items()}
+    found = {
+        key: np.array(value).astype(small.get(key, bool)) for key, value in {**rows, **done}.items()
+    }
     return {**found, "free": free, "costs": np.array(cost, dtype=np.int32)}
 
 
 def main() -> None:
     """Run in the environment that has pogema, and write the file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--python", help="the interpreter of the environment with pogema; default: this one")
+    parser.add_argument("--python", help="of the environment with pogema; default: this one")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     if args.python:

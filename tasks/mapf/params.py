@@ -37,7 +37,7 @@ class MapfParams(FailureParams):
     sight: int = 5
     """How far an agent sees in each direction, in cells, at least 1: 5 is a view of 11 x 11."""
     guide: bool = True
-    """Whether an agent also sees which moves lead closer to its goal, and how far that is."""
+    """Whether an agent also sees which moves lead closer, where others have to go, and who goes first."""
     reward: str = "pogema"
     """Rewards: pogema (1 for an arrival; nothing: 1 to all when all stand) or primal (costs per step)."""
 

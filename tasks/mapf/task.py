@@ -21,12 +21,16 @@ Observation space (per agent, float32): views of ``(2 * sight + 1) ** 2`` cells 
     obstacles     view   1 for obstacles and the cells next to the board
     agents        view   1 for cells with an agent, itself included
     goal          view   1 where the own goal is, on the edge of the view if it is outside
+    first         view   1 for others that would get a cell that both want: those of lower index
+    second        view   1 for others that would not
+    down          view   which way others have to go: 1 down, -1 up
+    right         view   likewise: 1 right, -1 left
     up to right   4      1 if the move leads closer to the goal, -1 farther, 0 not possible
     distance      1      shortest way to the goal in steps / (rows + columns)
     waited        1      steps since a goal was reached / 10, at most 1
     ============  =====  ==================================================================
 
-    The last six only with ``guide``.
+    All after ``goal`` only with ``guide``.
 
 Global state: obstacles, agents and goals of the agents on the board, ``[3 * rows * columns]``, 0 or 1.
 Reward: ``pogema``: 1 to an agent that arrives; mode ``nothing``: 1 to all when all stand. ``primal`` (mode
@@ -61,6 +65,7 @@ from marl_td.tasks.base import (
 )
 from marl_td.tasks.failures import alive_agents, dead_count
 from marl_td.tasks.grid import move_together
+from marl_td.tasks.grid.traffic import N_PLANES
 from marl_td.tasks.mapf.maps import make_maps
 from marl_td.tasks.mapf.params import MapfParams
 from marl_td.tasks.mapf.tables import MapTables
@@ -102,7 +107,9 @@ class Mapf(Task[MapfParams, MapfState]):
     @property
     def groups(self) -> dict[str, GroupSpec]:
         p = self.params
-        d_obs = 3 * self.board.window.numel() + 6 * p.guide
+        d_obs = 3 * self.board.window.numel()
+        if p.guide:
+            d_obs += N_PLANES * self.board.window.numel() + 6
         info = {"position": 2, "goal": 2, "map": 1, "waited": 1}
         spec = GroupSpec(
             p.n_agents, d_obs, Discrete(N_ACTIONS), masked=True, mortal=True, info=info
@@ -204,9 +211,10 @@ class Mapf(Task[MapfParams, MapfState]):
     # ---------------------------------------------------------------- sensing
     def observe(self, state: MapfState) -> Groups:
         here = state.cell != self.board.nowhere
-        parts = [view(self.tables, state, self.params.message_dropout > 0.0).float()]
+        dropout = self.params.message_dropout > 0.0
+        parts = [view(self.tables, state, dropout).float()]
         if self.params.guide:
-            parts.append(guide(self.tables, state))
+            parts.append(guide(self.tables, state, dropout))
         return {GROUP: torch.where(here.unsqueeze(-1), torch.cat(parts, -1), 0.0)}
 
     def distance(self, state: MapfState) -> Tensor:

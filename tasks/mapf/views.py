@@ -9,6 +9,7 @@ from torch import Tensor
 
 from marl_td.tasks.grid import look
 from marl_td.tasks.grid.distance import FAR
+from marl_td.tasks.grid.traffic import traffic, ways
 from marl_td.tasks.mapf.tables import MapTables
 
 PATIENCE = 10.0
@@ -50,13 +51,20 @@ def view(tables: MapTables, state: MapfState, dropout: bool) -> Tensor:
     return torch.cat([tables.seen(state.map, around), agents, goal], -1)
 
 
-def guide(tables: MapTables, state: MapfState) -> Tensor:
-    """Which moves lead closer, how far the goal is and how long it has been: ``[n_envs, n_agents, 6]``."""
+def guide(tables: MapTables, state: MapfState, dropout: bool) -> Tensor:
+    """Views of the others, which moves lead closer, how far the goal is and how long it has been.
+
+    ``[n_envs, n_agents, 4 * view + 6]``.
+    """
     around = tables.steps_around(state.map, state.goal, state.cell)
-    steps = distance(tables, state).unsqueeze(-1)
-    closer = torch.where(around == FAR, 0, steps - around).float()
-    waited = (state.waited.unsqueeze(-1) / PATIENCE).clamp(max=1.0)
-    return torch.cat([closer, steps / sum(tables.board.shape), waited], -1)
+    steps = distance(tables, state)
+    turn = torch.arange(steps.shape[1], device=tables.device).expand_as(steps)
+    unheard = state.unheard if dropout else None
+    others = traffic(tables.board, state.cell, ways(around, steps), turn, unheard)
+    closer = torch.where(around == FAR, 0, steps.unsqueeze(-1) - around).float()
+    waited = (state.waited / PATIENCE).clamp(max=1.0)
+    own = torch.stack([steps / sum(tables.board.shape), waited], -1)
+    return torch.cat([others, closer, own], -1)
 
 
 def distance(tables: MapTables, state: MapfState) -> Tensor:

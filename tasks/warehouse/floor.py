@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from marl_td.tasks.grid import Board, look
+from marl_td.tasks.grid import Board
 from marl_td.tasks.grid.distance import FAR
+from marl_td.tasks.grid.traffic import traffic, ways
 from marl_td.tasks.warehouse.layout import Layout
 
 REGIONS = 8
@@ -78,26 +79,24 @@ class Floor:
         """Which robots are on the floor, ``[n_envs, n_agents]`` bool."""
         return state.cell != self.board.nowhere
 
+    def turn(self, state: WarehouseState) -> Tensor:
+        """Who gets a cell that several want: the lowest, ``[n_envs, n_agents]``; who has waited longest."""
+        n = state.cell.shape[1]
+        return torch.arange(n, device=state.cell.device) - n * state.waited
+
     def observe(self, state: WarehouseState, dropout: bool) -> Tensor:
-        """Observations ``[n_envs, n_agents, 4 * view + 7]``; see the task."""
+        """Observations ``[n_envs, n_agents, 5 * view + 7]``; see the task."""
         board, here, goal = self.board, self.here(state), self.goal(state)
         around = self.distance(goal.unsqueeze(-1), board.around(state.cell))
-        way = torch.where(here, around.argmin(-1) + 1, 0)  # 1 to 4: up, down, left, right
-        ways = torch.zeros((len(way), board.n_cells), dtype=way.dtype, device=way.device)
-        ways.scatter_(1, state.cell, way)
-        view = state.cell.unsqueeze(-1) + board.window
-        seen = look(ways, view)
-        if dropout:
-            seen = torch.where(state.unheard & (board.window != 0), 0, seen)
-        down = (seen == 2).float() - (seen == 1).float()
-        right = (seen == 4).float() - (seen == 3).float()
-        steps = self.distance(goal, state.cell).unsqueeze(-1)
-        closer = torch.where(around == FAR, 0, steps - around).float()
-        own = [
-            *(closer, steps / sum(board.shape), state.loaded.unsqueeze(-1).float()),
-            (state.waited.unsqueeze(-1) / PATIENCE).clamp(max=1.0),
-        ]
-        whole = torch.cat([self.wall[view].float(), (seen > 0).float(), down, right, *own], -1)
+        steps = self.distance(goal, state.cell)
+        unheard = state.unheard if dropout else None
+        way = ways(around, steps)
+        others = traffic(board, state.cell, way, self.turn(state), unheard)
+        walls = self.wall[state.cell.unsqueeze(-1) + board.window].float()
+        closer = torch.where(around == FAR, 0, steps.unsqueeze(-1) - around).float()
+        waited = (state.waited / PATIENCE).clamp(max=1.0)
+        own = torch.stack([steps / sum(board.shape), state.loaded.float(), waited], -1)
+        whole = torch.cat([walls, others, closer, own], -1)
         return torch.where(here.unsqueeze(-1), whole, 0.0)
 
     def crowds(self, state: WarehouseState) -> Tensor:

@@ -18,8 +18,10 @@ Observation space (per robot, float32): views of ``(2 * sight + 1) ** 2`` cells 
     columns       width  content
     ============  =====  ====================================================================
     walls         view   1 for shelves and the world outside
-    robots        view   1 for cells with a robot, itself included
-    down, right   2 view  which way robots have to go: -1, 0 or 1; up and left are negative
+    first         view   1 for other robots that would get a cell that both want
+    second        view   1 for other robots that would not
+    down          view   which way others have to go: 1 down, -1 up
+    right         view   likewise: 1 right, -1 left
     up to right   4      1 if the move leads closer to the own goal, -1 farther, 0 not possible
     distance      1      shortest way to the goal in steps / (rows + columns)
     loaded        1      1 on the way to the station
@@ -95,7 +97,7 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
     # ------------------------------------------------------------------ shape
     @property
     def groups(self) -> dict[str, GroupSpec]:
-        n, d_obs = self.params.n_agents, 4 * self.board.window.numel() + 7
+        n, d_obs = self.params.n_agents, 5 * self.board.window.numel() + 7
         info = {"position": 2, "goal": 1, "waited": 1}
         mortal = self.n_dead > 0
         return {GROUP: GroupSpec(n, d_obs, Discrete(N_ACTIONS), True, mortal, info)}
@@ -144,9 +146,8 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
         p, floor, board = self.params, self.floor, self.board
         here, goal = floor.here(state), floor.goal(state)
         target = torch.where(here, state.cell + self.step_of[action[GROUP]], state.cell)
-        turn = torch.arange(p.n_agents, device=self.device) - p.n_agents * state.waited
         closed = floor.wall.expand(len(here), -1)
-        cell = move_together(board, state.cell, target, closed, turn)
+        cell = move_together(board, state.cell, target, closed, floor.turn(state))
         failed = (target != state.cell) & (cell == state.cell)
 
         there = here & (cell == floor.goals[goal])

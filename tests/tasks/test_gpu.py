@@ -62,3 +62,23 @@ def test_a_hunt_with_the_same_noise_is_that_of_the_cpu():
         there = {key: value.cuda() for key, value in noise.items()}
         found = cuda.step(found, {"agents": action.cuda()}, there).state
         assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("mapf", {"mode": "restart"}), ("warehouse", {"n_agents": 100})]
+)
+def test_robots_with_the_same_noise_go_as_on_the_cpu(name, params):
+    generator = torch.Generator().manual_seed(0)
+    cpu, cuda = make_task(name, **params), make_task(name, device="cuda", **params)
+    noise = cpu.draw_reset(16, generator)
+    expected = cpu.reset(16, noise)
+    found = cuda.reset(16, {key: value.cuda() for key, value in noise.items()})
+    for _ in range(8):
+        action = torch.randint(5, (16, cpu.params.n_agents), generator=generator)
+        noise = cpu.draw_step(16, generator)
+        expected = cpu.step(expected, {"agents": action}, noise).state
+        there = {key: value.cuda() for key, value in noise.items()}
+        found = cuda.step(found, {"agents": action.cuda()}, there).state
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+        seen = cuda.observe(found)["agents"].cpu()
+        torch.testing.assert_close(seen, cpu.observe(expected)["agents"])

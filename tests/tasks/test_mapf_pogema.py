@@ -1,4 +1,4 @@
-"""Path finding beside pogema 1.4.0, collision rule `soft`: a replay of what `scripts/pogema_fixture.py` saw."""
+"""Path finding beside pogema 1.4.0, rule `soft`: a replay of what `scripts/pogema_fixture.py` saw."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_every_step_is_pogema_s(number):
 def test_the_record_has_conflicts_arrivals_and_ends_of_all_kinds():
     steps = sum(int(recorded(k)["active"][:, :-1].sum()) for k in range(len(SETTINGS)))
     assert steps > 20_000
-    ends = {mode: 0 for mode in ("finish", "nothing", "restart")}
+    ends = dict.fromkeys(("finish", "nothing", "restart"), 0)
     arrivals = failed = 0
     for k, setting in enumerate(SETTINGS):
         told = recorded(k)

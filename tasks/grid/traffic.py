@@ -1,0 +1,53 @@
+"""What a robot sees of the others around it: who goes first, and where they have to go."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from marl_td.tasks.grid.board import Board, look
+
+N_PLANES = 4
+WAYS = 8
+"""A way is 0 (none) to 4; the number of codes kept for it."""
+
+
+def ways(around: Tensor, steps: Tensor) -> Tensor:
+    """The way to the goal, ``[n_envs, n]``: 1 up, 2 down, 3 left, 4 right, 0 if it is reached.
+
+    Args:
+        around: shortest ways from the cells above, below, left and right, ``[n_envs, n, 4]``.
+        steps: shortest ways from the own cells, ``[n_envs, n]``.
+    """
+    return torch.where(around.amin(-1) < steps, around.argmin(-1) + 1, 0)
+
+
+def traffic(
+    board: Board, cell: Tensor, way: Tensor, turn: Tensor, unheard: Tensor | None
+) -> Tensor:
+    """Views of the others, ``[n_envs, n, N_PLANES * view]`` float, plane by plane.
+
+    The planes: 1 for robots with an earlier turn, which get a cell that both want; 1 for those with a later
+    one; whether they have to go down (1) or up (-1); and right (1) or left (-1). Work and memory grow with
+    robots times view: nothing is pairs of robots.
+
+    Args:
+        board: the board.
+        cell: where the robots stand, ``[n_envs, n]``.
+        way: where they have to go, ``[n_envs, n]``, see :func:`ways`.
+        turn: different integers ``[n_envs, n]``, the lowest goes first.
+        unheard: cells of the views of which nothing is seen, bool ``[n_envs, n, view]``, or None.
+    """
+    nobody = torch.iinfo(turn.dtype).max
+    codes = torch.full((len(cell), board.n_cells), nobody, device=cell.device)
+    codes.scatter_(1, cell, turn * WAYS + way)
+    seen = look(codes, cell.unsqueeze(-1) + board.window)
+    there = (seen != nobody) & (board.window != 0)
+    if unheard is not None:
+        there = there & ~unheard
+    theirs = torch.where(there, seen, 0)
+    earlier = there & (theirs // WAYS < turn.unsqueeze(-1))
+    goes = theirs % WAYS
+    down = (goes == 2).float() - (goes == 1).float()
+    right = (goes == 4).float() - (goes == 3).float()
+    return torch.cat([earlier.float(), (there & ~earlier).float(), down, right], -1)
