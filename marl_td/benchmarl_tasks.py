@@ -2,6 +2,7 @@
 
 * ``task=marl_td/retail`` or ``MarlTdTask.RETAIL.get_task()``: a batched task of this package;
 * ``task=marl_td/mpe task.scenario=simple_spread_v3``: an adapted environment;
+* ``task=marl_td/pettingzoo task.env=my_env:make``: a PettingZoo environment of yours;
 * ``FunctionTask("mine", make_env, max_steps=50)``: any TorchRL environment, from a function of yours.
 """
 
@@ -10,24 +11,30 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 from benchmarl.environments.common import Task, TaskClass
 from torchrl.data import Composite
 from torchrl.envs import EnvBase, RewardSum, Transform
 
-from marl_td.tasks.adapters.by_name import ADAPTED, adapted_env
+from marl_td.tasks.adapters.by_name import ADAPTED, action_kinds, adapted_env
 from marl_td.tasks.base import Task as BatchedTask
 from marl_td.tasks.base import TaskParams
 from marl_td.tasks.registry import TASKS, make_env, task_class
 from marl_td.tasks.vector_env import batched_task
 
+PYTHON_COPIES = 16
+"""Copies of a PettingZoo environment that an evaluation runs side by side at most."""
 NOT_OBSERVED = ("action_mask", "mask", "info")
 """Entries of a group beside its observation; networks do not read them as features."""
 
 
 class SpecTask(TaskClass):
     """A BenchMARL task whose specs are read off an environment that follows ``docs/shapes.md``."""
+
+    max_copies: int | None = None
+    """How many copies an evaluation runs side by side at most; None for its own limit."""
 
     def max_steps(self, env: EnvBase) -> int:
         """The time limit."""
@@ -108,15 +115,35 @@ class MarlTdTaskClass(SpecTask):
 
     def supports_continuous_actions(self) -> bool:
         """Whether the task has continuous actions."""
-        return self._key not in TASKS or task_class(self._key).has_continuous_actions
+        if self._key in TASKS:
+            return task_class(self._key).has_continuous_actions
+        return "continuous" in self._action_kinds
 
     def supports_discrete_actions(self) -> bool:
         """Whether the task has discrete actions."""
-        return self._key not in TASKS or task_class(self._key).has_discrete_actions
+        if self._key in TASKS:
+            return task_class(self._key).has_discrete_actions
+        return "discrete" in self._action_kinds
+
+    @property
+    def needed_actions(self) -> frozenset[str]:
+        """Kinds of action that an algorithm must be able to learn, because some agent has no other."""
+        return self._action_kinds if self._key == "pettingzoo" and self.config else frozenset()
+
+    @cached_property
+    def _action_kinds(self) -> frozenset[str]:
+        return action_kinds(self._key, self.config)
+
+    @property
+    def max_copies(self) -> int | None:  # type: ignore[override]
+        """Environments that advance one by one gain nothing from many copies, which take memory."""
+        return PYTHON_COPIES if self._key == "pettingzoo" else None
 
     def has_render(self, env: EnvBase) -> bool:
         """Whether the task draws itself."""
-        return self._key in TASKS and task_class(self._key).render is not BatchedTask.render
+        if self._key in TASKS:
+            return task_class(self._key).render is not BatchedTask.render
+        return getattr(env, "render_mode", None) == "rgb_array"
 
 
 class FunctionTask(SpecTask):
@@ -195,6 +222,7 @@ class MarlTdTask(Task):
     MARKET_MAKING = None
     MPE = None
     VMAS = None
+    PETTINGZOO = None
 
     @staticmethod
     def associated_class() -> type[TaskClass]:

@@ -128,11 +128,22 @@ def _register_tasks() -> None:
         name = member.name.lower()
         params = params_class(name)
         task_config_registry[f"marl_td/{name}"] = member
-        store.store(group="task/marl_td", name=name, node=params, provider="marl_td")
+        store.store(group="task/marl_td", name=name, node=_open(params), provider="marl_td")
         # BenchMARL looks for a task's dataclass in a module of this fixed name, and warns without it.
         module = types.ModuleType(f"benchmarl.environments.marl_td.{name}")
         module.TaskConfig = params  # type: ignore[attr-defined]
         sys.modules.setdefault(module.__name__, module)
+
+
+def _open(params: type[Any]) -> Any:
+    """The settings of a dataclass whose dictionaries, such as ``options``, take any name."""
+    from omegaconf import DictConfig, OmegaConf
+
+    node = OmegaConf.structured(params)
+    for name in node:
+        if isinstance(node[name], DictConfig):
+            OmegaConf.set_struct(node[name], False)
+    return node
 
 
 def _register_levels() -> None:

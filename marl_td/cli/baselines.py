@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     continuous = task.supports_continuous_actions() and not arguments.discrete
     if not continuous and not task.supports_discrete_actions():
         raise ValueError(f"task '{name}' has no discrete actions; leave out --discrete.")
-    n_copies = min(arguments.episodes, MAX_COPIES)
+    n_copies = min(arguments.episodes, getattr(task, "max_copies", None) or MAX_COPIES)
     env = task.get_env_fun(n_copies, continuous, arguments.seed, "cpu")()
     table = baseline_table(
         name,

@@ -32,6 +32,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--video", type=Path, metavar="FILE", help="also record one episode (.mp4 or .gif)"
     )
+    parser.add_argument(
+        "--env",
+        metavar="MODULE:FUNCTION",
+        help="for a run on an environment of yours: its import path again, since no code is imported "
+        "because a file in DIR names it",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON only")
     add_progress_option(parser)
     parser.set_defaults(run=run)
@@ -43,10 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     seed = EVALUATION_SEED if arguments.seed is None else arguments.seed
     notify = Steps(arguments.progress, "evaluating")
-    report = judge_run(arguments.folder, arguments.episodes, seed, notify)
+    report = judge_run(arguments.folder, arguments.episodes, seed, notify, arguments.env)
     report.write(arguments.folder / REPORT_FOLDER)
     if arguments.video is not None:
-        _record(arguments.folder, arguments.video, seed)
+        _record(arguments.folder, arguments.video, seed, arguments.env)
     if arguments.json:
         print_json(report.as_dict())
     else:
@@ -71,10 +77,10 @@ def print_report(report: RunReport) -> None:
     print()
 
 
-def _record(folder: Path, path: Path, seed: int) -> None:
+def _record(folder: Path, path: Path, seed: int, env: str | None) -> None:
     from marl_td.evaluation.episode import record_video
     from marl_td.training.trained import load_run
 
-    run = load_run(folder, 1)
+    run = load_run(folder, 1, env=env)
     pictures = record_video(run.env, run.policy, seed, path)
     note(f"wrote {pictures} pictures to {path}")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marl_td.cli.output import add_progress_option, count, note
+
+if TYPE_CHECKING:
+    from marl_td.training.settings import RunSettings
 
 RUN_FILES = ("config.yaml", "metrics.csv", "checkpoints", "policy", "report")
 """What a run folder holds."""
@@ -16,6 +19,7 @@ EPILOG = """examples:
   marl-td train --out runs/retail algorithm=marl_td/maddpg task=marl_td/retail
   marl-td train --out runs/quick preset=retail_maddpg experiment.max_n_frames=60000 seed=3
   marl-td train --out runs/balance algorithm=marl_td/mappo task=vmas/balance model.num_cells=[64,64]
+  marl-td train --out runs/mine algorithm=marl_td/mappo task=marl_td/pettingzoo task.env=my_env:make
 
 DIR holds config.yaml, metrics.csv, checkpoints/, policy/ and report/ in the end."""
 
@@ -67,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     experiment.run()
     print(f"trained {settings.algorithm} on {settings.task}: {experiment.total_frames} frames")
     if arguments.report:
-        _report(arguments)
+        _report(arguments, settings)
     print(_contents(arguments.out))
     return 0
 
@@ -99,12 +103,14 @@ def _clear(folder: Path, overwrite: bool) -> None:
             path.unlink(missing_ok=True)
 
 
-def _report(arguments: argparse.Namespace) -> None:
+def _report(arguments: argparse.Namespace, settings: RunSettings) -> None:
     from marl_td.cli.evaluate import print_report
     from marl_td.evaluation.judge import REPORT_FOLDER, judge_run
+    from marl_td.training.settings import OWN_ENVIRONMENT
 
     note("evaluating the trained policy and the baselines ...")
-    report = judge_run(arguments.out, arguments.episodes)
+    env = settings.task_config.config.get("env") if settings.task == OWN_ENVIRONMENT else None
+    report = judge_run(arguments.out, arguments.episodes, env=env)
     report.write(arguments.out / REPORT_FOLDER)
     print_report(report)
 

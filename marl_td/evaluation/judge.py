@@ -19,7 +19,11 @@ EVALUATION_SEED = 20_000_003
 
 
 def judge_run(
-    folder: Path, n_episodes: int, seed: int = EVALUATION_SEED, notify: Notify | None = None
+    folder: Path,
+    n_episodes: int,
+    seed: int = EVALUATION_SEED,
+    notify: Notify | None = None,
+    env: str | None = None,
 ) -> RunReport:
     """Evaluate a run's policy and everything it is compared with.
 
@@ -28,13 +32,14 @@ def judge_run(
         n_episodes: episodes per policy, at least 2.
         seed: of all evaluations.
         notify: told what is being evaluated.
+        env: import path of the environment, for a run on one of the user's own.
 
     Raises:
         ValueError: if the folder holds no finished run, or ``n_episodes`` is below 2.
     """
     if n_episodes < 2:
         raise ValueError(f"--episodes must be at least 2, for an interval; got {n_episodes}.")
-    run = load_run(folder, min(n_episodes, MAX_COPIES))
+    run = load_run(folder, min(n_episodes, MAX_COPIES), env=env)
     max_steps = run.settings.task_config.max_steps(run.env)
     if notify is not None:
         notify(LEARNED)

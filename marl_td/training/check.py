@@ -93,19 +93,21 @@ def check_model(name: str, model: Any) -> None:
 
 
 def check_actions(algorithm: str, algorithm_config: Any, task: str, task_config: Any) -> None:
-    """Check that the algorithm can learn a kind of action that the task has."""
-    offered = _kinds(task_config)
-    if offered & _kinds(algorithm_config):
+    """Check that the algorithm can learn a kind of action that the task has, or all that its agents have."""
+    offered, learned = _kinds(task_config), _kinds(algorithm_config)
+    needed = getattr(task_config, "needed_actions", set())
+    if offered & learned and needed <= learned:
         return
     fitting = [
         name
         for name, cls in algorithm_config_registry.items()
-        if name.startswith("marl_td/") and _kinds(cls) & offered
+        if name.startswith("marl_td/") and _kinds(cls) & offered and needed <= _kinds(cls)
     ]
-    learned = " or ".join(sorted(_kinds(algorithm_config)))
+    both = " and " if len(needed) > 1 else " or "
     raise ValueError(
-        f"algorithm '{algorithm}' learns {learned} actions, but task '{task}' has "
-        f"{' or '.join(sorted(offered))} ones only; take one of {', '.join(fitting)}."
+        f"algorithm '{algorithm}' learns {' or '.join(sorted(learned))} actions, but task '{task}' has "
+        f"{both.join(sorted(offered))} ones{'' if len(needed) > 1 else ' only'}; take one of "
+        f"{', '.join(fitting)}."
     )
 
 

@@ -29,7 +29,7 @@ from marl_td import register
 from marl_td.tasks.registry import suggest
 from marl_td.training.check import check_settings
 from marl_td.training.extras import require_simulator
-from marl_td.training.settings import RunSettings
+from marl_td.training.settings import OWN_ENVIRONMENT, RunSettings
 
 
 def compose(overrides: list[str]) -> RunSettings:
@@ -81,6 +81,7 @@ def _compose(
 ) -> tuple[DictConfig, dict[str, str]]:
     """The composed configuration and which option was chosen for each group."""
     register()
+    overrides = [_written_out(override) for override in overrides]
     given = dict(_split(override) for override in overrides)
     _check_names(given)
     for group in needed:
@@ -110,6 +111,14 @@ def _benchmarl_configuration() -> Iterator[None]:
     finally:
         if outer is not None:
             GlobalHydra.instance().initialize(outer)
+
+
+def _written_out(override: str) -> str:
+    """An override without the two abbreviations for a PettingZoo environment of the user's own."""
+    name, equals, value = override.partition("=")
+    if (name, value) == ("task", "pettingzoo"):
+        return f"task={OWN_ENVIRONMENT}"
+    return f"task.env{equals}{value}" if name == "env" and equals else override
 
 
 def _split(override: str) -> tuple[str, str]:

@@ -246,7 +246,9 @@ class Experiment(RunSetup):
 
     @staticmethod
     def reload_from_file(
-        restore_file: str, experiment_patch: dict[str, Any] | None = None
+        restore_file: str,
+        experiment_patch: dict[str, Any] | None = None,
+        env: str | None = None,
     ) -> Experiment:
         """The experiment of a checkpoint ``DIR/checkpoints/checkpoint_<frames>.pt``.
 
@@ -255,11 +257,12 @@ class Experiment(RunSetup):
         Args:
             restore_file: the checkpoint.
             experiment_patch: experiment settings to change, such as ``{"max_n_frames": 200_000}``.
+            env: import path of the environment, for a run on one of the user's own.
 
         Raises:
             ValueError: for a folder that holds no run, or an unknown setting.
         """
-        settings = RunSettings.load(Path(restore_file).parent.parent / CONFIG_FILE)
+        settings = RunSettings.load(Path(restore_file).parent.parent / CONFIG_FILE, env)
         settings.experiment_config.restore_file = str(restore_file)
         for key, value in (experiment_patch or {}).items():
             if not hasattr(settings.experiment_config, key):

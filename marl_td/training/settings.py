@@ -29,6 +29,8 @@ from marl_td.training.files import write_atomic
 CONFIG_FILE = "config.yaml"
 ENSEMBLE = "marl_td.ensemble"
 """Name of a run with an algorithm for each group; not one of the registry, which holds single ones."""
+OWN_ENVIRONMENT = "marl_td/pettingzoo"
+"""The task whose settings hold an import path."""
 MACHINE_FIELDS = ("save_folder", "restore_file")
 """Experiment settings that say where a run lies; a copied run folder must not point back."""
 
@@ -81,11 +83,17 @@ class RunSettings:
         write_atomic(path, yaml.safe_dump(data, sort_keys=False).encode())
 
     @staticmethod
-    def load(path: Path) -> RunSettings:
+    def load(path: Path, env: str | None = None) -> RunSettings:
         """Settings from a file that :meth:`save` wrote.
 
+        Args:
+            path: the file.
+            env: import path of the environment, for a run on one of the user's own. The one in the
+                file is never imported: it would run whatever code the file names.
+
         Raises:
-            ValueError: if the file is missing or damaged, or names what no registry holds.
+            ValueError: if the file is missing or damaged, names what no registry holds, or names an
+                import path and ``env`` is None.
         """
         marl_td.register()
         data = _read(path)
@@ -96,7 +104,7 @@ class RunSettings:
             task=data["task"],
             seed=data["seed"],
             algorithm_config=_algorithm(data["algorithm"], data["algorithm_config"], path),
-            task_config=task.get_task(data["task_config"]),
+            task_config=task.get_task(_task_config(data, env, path)),
             experiment_config=_build(RunConfig, experiment, path),
             model_config=_model(data["model_config"], path),
             critic_model_config=_model(data["critic_model_config"], path),
@@ -132,6 +140,26 @@ def _read(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"'{path}' lacks {', '.join(missing)}; it is not a run's {path.name}.")
     return dict(data)
+
+
+def _task_config(data: dict[str, Any], env: str | None, path: Path) -> dict[str, Any]:
+    """The task's settings, with the user's import path in place of the file's."""
+    config = dict(data["task_config"])
+    if data["task"] != OWN_ENVIRONMENT:
+        if env is not None:
+            raise ValueError(
+                f"the run in '{path.parent}' is on the task '{data['task']}', which takes no import path "
+                f"of an environment; leave out '{env}'."
+            )
+        return config
+    if env is None:
+        raise ValueError(
+            f"the run in '{path.parent}' is on an environment of its user's, '{config.get('env')}' with "
+            f"the arguments {config.get('options')}. No code is imported because a file names it: if it "
+            "is yours, name it again (`--env package.module:function` on the command line, env=... in "
+            "Python)."
+        )
+    return {**config, "env": env}
 
 
 def _registered(registry: dict[str, Any], name: str, kind: str, path: Path) -> Any:

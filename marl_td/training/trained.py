@@ -41,23 +41,28 @@ class _PolicyOnly(RunSetup):
         self.policy = self.algorithm.get_policy_for_collection()
 
 
-def load_run(folder: Path, n_envs: int, device: str | None = None) -> TrainedRun:
+def load_run(
+    folder: Path, n_envs: int, device: str | None = None, env: str | None = None
+) -> TrainedRun:
     """Rebuild the policy of a run from its settings, through the registries, and load its weights.
 
     Args:
         folder: what ``marl-td train --out`` wrote.
-        n_envs: copies in the environment.
+        n_envs: copies in the environment; fewer where the task says that many do not pay.
         device: where policy and environment live; None takes the run's own.
+        env: import path of the environment, for a run on one of the user's own
+            (:meth:`RunSettings.load`).
 
     Raises:
         ValueError: if the folder holds no run, or its files do not fit together.
         ImportError: if the task needs a package that is not installed.
     """
-    settings = RunSettings.load(folder / CONFIG_FILE)
+    settings = RunSettings.load(folder / CONFIG_FILE, env)
     require_simulator(settings.task)
     check_settings(settings)
     config = settings.experiment_config
-    config.evaluation_episodes = n_envs
+    most = getattr(settings.task_config, "max_copies", None)
+    config.evaluation_episodes = n_envs if most is None else min(n_envs, most)
     config.on_policy_n_envs_per_worker = config.off_policy_n_envs_per_worker = 1
     if device is not None:
         config.sampling_device = config.train_device = config.buffer_device = device

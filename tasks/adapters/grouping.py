@@ -7,27 +7,41 @@ from typing import Literal
 
 from marl_td.tasks.base import require
 
-Grouping = Mapping[str, Sequence[str]] | Literal["all", "each"] | None
-"""``None``: by name prefix; ``"all"``: one group; ``"each"``: a group per agent; or a mapping."""
+Grouping = Mapping[str, Sequence[str]] | Literal["name", "spaces", "all", "each"]
+"""By name prefix, by equal spaces, one group, a group per agent; or a mapping ``{group: [agents]}``."""
 
+MODES = ("name", "spaces", "all", "each")
 RESERVED = {"action", "done", "info", "next", "observation", "reward", "state", "terminated"}
+MAX_PREFIXES = 3
+"""A group by spaces is named after at most so many kinds of agents."""
 
 
-def group_agents(agents: Sequence[str], groups: Grouping = None) -> dict[str, list[str]]:
+def group_agents(
+    agents: Sequence[str],
+    groups: Grouping = "name",
+    spaces: Mapping[str, object] | None = None,
+) -> dict[str, list[str]]:
     """Groups and their agents, in the agents' order.
 
-    By default ``"adversary_0"`` and ``"adversary_1"`` form the group ``"adversary"``, as in TorchRL;
-    a name without a number is a group of its own.
+    By name, ``"adversary_0"`` and ``"adversary_1"`` form the group ``"adversary"``, as in TorchRL; a
+    name without a number is a group of its own. By spaces, a group is named after the prefixes of its
+    agents, such as ``"archer_knight"``.
+
+    Args:
+        agents: the agents' names.
+        groups: how to group them.
+        spaces: per agent what must be equal in a group (by ``==``), for ``groups="spaces"``.
 
     Raises:
-        ValueError: if a mapping does not name every agent exactly once, or a group's name is taken by
-            another key of the environment's data.
+        ValueError: if a mapping does not name every agent exactly once, a group's name is taken by
+            another key of the environment's data, or ``groups`` is none of the above.
     """
-    if groups is None:
+    if groups == "name":
         found: dict[str, list[str]] = {}
         for agent in agents:
-            prefix, _, number = agent.rpartition("_")
-            found.setdefault(prefix if prefix and number.isdigit() else agent, []).append(agent)
+            found.setdefault(_prefix(agent), []).append(agent)
+    elif groups == "spaces" and spaces is not None:
+        found = _by_spaces(agents, spaces)
     elif groups == "all":
         found = {"agents": list(agents)}
     elif groups == "each":
@@ -41,9 +55,37 @@ def group_agents(agents: Sequence[str], groups: Grouping = None) -> dict[str, li
             f"groups name {sorted(named)}.",
         )
     else:
-        raise ValueError(f"groups must be None, 'all', 'each' or a mapping; got {groups!r}.")
+        known = ", ".join(repr(mode) for mode in MODES if spaces is not None or mode != "spaces")
+        raise ValueError(f"groups must be {known} or a mapping; got {groups!r}.")
     taken = sorted(RESERVED & found.keys())
     require(not taken, f"a group must not be named {taken}; pass groups={{'name': [agents]}}.")
+    return found
+
+
+def _prefix(agent: str) -> str:
+    prefix, _, number = agent.rpartition("_")
+    return prefix if prefix and number.isdigit() else agent
+
+
+def _by_spaces(agents: Sequence[str], spaces: Mapping[str, object]) -> dict[str, list[str]]:
+    """Agents of equal spaces together."""
+    kinds: list[list[str]] = []
+    for agent in agents:
+        alike = (kind for kind in kinds if spaces[kind[0]] == spaces[agent])
+        kind = next(alike, None)
+        if kind is None:
+            kinds.append([agent])
+        else:
+            kind.append(agent)
+    found: dict[str, list[str]] = {}
+    for kind in kinds:
+        prefixes = list(dict.fromkeys(_prefix(agent) for agent in kind))
+        name = "_".join(prefixes) if len(prefixes) <= MAX_PREFIXES else "agents"
+        free = name
+        number = 2
+        while free in found:
+            free, number = f"{name}_kind_{number}", number + 1
+        found[free] = kind
     return found
 
 

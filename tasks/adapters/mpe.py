@@ -33,7 +33,7 @@ def from_mpe(
     seed: int | None = 0,
     max_steps: int = 25,
     continuous_actions: bool = False,
-    groups: Grouping = None,
+    groups: Grouping = "name",
     device: torch.device | str = "cpu",
     **options: Any,
 ) -> PythonEnv:

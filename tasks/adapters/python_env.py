@@ -156,6 +156,11 @@ class PythonEnv(EnvBase):
             words = np.random.SeedSequence(seed).generate_state(self.n_envs)
             self._seeds = [int(word) for word in words]
 
+    @property
+    def render_mode(self) -> str | None:
+        """What the environments can draw, if they say so: ``"rgb_array"`` makes :meth:`render` work."""
+        return getattr(getattr(self.copies[0], "env", None), "render_mode", None)
+
     def render(self, mode: str = "rgb_array", index: int = 0) -> Array:
         """Picture of copy ``index`` as ``uint8 [height, width, 3]``."""
         require(mode == "rgb_array", f"render mode must be 'rgb_array'; got '{mode}'.")

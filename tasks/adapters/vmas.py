@@ -39,7 +39,7 @@ def from_vmas(
     seed: int | None = 0,
     max_steps: int | None = None,
     continuous_actions: bool = True,
-    groups: Grouping = None,
+    groups: Grouping | None = None,
     device: torch.device | str = "cpu",
     **options: Any,
 ) -> VmasScenarioEnv:
@@ -150,10 +150,10 @@ class IsolatedEnvironment(Environment):
 class VmasScenarioEnv(VmasWrapper):
     """TorchRL's wrapper with ``truncated`` told from ``terminated``; built by :func:`from_vmas`."""
 
-    def __init__(self, env: IsolatedEnvironment, groups: Grouping = None) -> None:
+    def __init__(self, env: IsolatedEnvironment, groups: Grouping | None = None) -> None:
         names = [agent.name for agent in env.agents]
-        by_name = groups is None
-        group_map = self._get_default_group_map(names) if by_name else group_agents(names, groups)
+        default = self._get_default_group_map
+        group_map = default(names) if groups is None else group_agents(names, groups)
         for group, agents in group_map.items():
             seats = [names.index(agent) for agent in agents]
             require_same("observation", group, agents, [env.observation_space[i] for i in seats])

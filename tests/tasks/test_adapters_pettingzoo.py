@@ -112,7 +112,8 @@ def same_spaces():
 @pytest.mark.parametrize(
     ("groups", "expected"),
     [
-        (None, {"cat": ["cat_0", "cat_1"], "mouse": ["mouse_0"]}),
+        ("name", {"cat": ["cat_0", "cat_1"], "mouse": ["mouse_0"]}),
+        ("spaces", {"cat_mouse": ["cat_0", "cat_1", "mouse_0"]}),
         ("all", {"agents": ["cat_0", "cat_1", "mouse_0"]}),
         ("each", {"cat_0": ["cat_0"], "cat_1": ["cat_1"], "mouse_0": ["mouse_0"]}),
         ({"a": ["mouse_0", "cat_1"], "b": ["cat_0"]}, None),
@@ -145,7 +146,7 @@ def test_differing_actions_in_a_group_are_named():
     [
         ({"a": ["cat_0", "cat_1"]}, r"every agent exactly once.*'mouse_0'\], groups name \['cat_0"),
         ({"a": ["cat_0", "cat_1", "mouse_0"], "b": ["cat_0"]}, "every agent exactly once"),
-        ("some", "groups must be None, 'all', 'each' or a mapping; got 'some'"),
+        ("some", "groups must be 'name', 'spaces', 'all', 'each' or a mapping; got 'some'"),
         ({"state": ["cat_0", "cat_1"], "m": ["mouse_0"]}, r"must not be named \['state'\]"),
     ],
 )
@@ -191,9 +192,23 @@ def test_the_global_generators_are_left_alone():
 
 
 # -------------------------------------------------------------------------------- refused objects
-def test_a_turn_based_environment_gets_the_remedy():
-    with pytest.raises(TypeError, match=r"turn-based AECEnv; .*aec_to_parallel\(env\)"):
-        from_pettingzoo(parallel_to_aec(Toy()))
+def turn_based(parallelizable):
+    env = parallel_to_aec(Toy())
+    env.metadata = {"name": "toy", "is_parallelizable": parallelizable}
+    return env
+
+
+@pytest.mark.parametrize("source", [turn_based(True), lambda: turn_based(True)])
+def test_a_turn_based_environment_is_made_parallel(source):
+    env = from_pettingzoo(source)
+    assert env.rollout(9).shape == (1, 4)
+    assert env.group_map == from_pettingzoo(Toy).group_map
+
+
+def test_a_game_in_which_one_moves_at_a_time_is_refused_with_the_reason():
+    message = r"toy is a turn-based AECEnv whose agents cannot all act at once .*parallel_env"
+    with pytest.raises(ValueError, match=message):
+        from_pettingzoo(turn_based(False))
 
 
 @pytest.mark.parametrize("wrong", [3, "simple_spread_v3", dict])
@@ -222,8 +237,8 @@ def test_copies_that_differ_are_refused():
 
 def test_an_action_space_that_no_policy_here_serves_is_named():
     toy = Toy()
-    toy.acts["mouse_0"] = spaces.MultiDiscrete([2, 3])
-    with pytest.raises(ValueError, match=r"'mouse_0' has the action space MultiDiscrete.*Wrap"):
+    toy.acts["mouse_0"] = spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)])
+    with pytest.raises(ValueError, match=r"'mouse_0' has the action space Tuple.*Wrap"):
         from_pettingzoo(toy)
 
 
