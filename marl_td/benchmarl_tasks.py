@@ -186,6 +186,7 @@ class MarlTdTask(Task):
     SIMPLE_ADVERSARY = None
     PURSUIT = None
     MARKET_MAKING = None
+    ENERGY_GRID = None
     MPE = None
     VMAS = None
 

@@ -26,6 +26,7 @@ TASKS: dict[str, str] = {
     "simple_adversary": "marl_td.tasks.particle.simple_adversary:SimpleAdversary",
     "pursuit": "marl_td.tasks.pursuit:Pursuit",
     "market_making": "marl_td.tasks.market_making:MarketMaking",
+    "energy_grid": "marl_td.tasks.energy_grid:EnergyGrid",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 
