@@ -220,6 +220,7 @@ class MarlTdTask(Task):
     MAPF = None
     WAREHOUSE = None
     MARKET_MAKING = None
+    ENERGY_GRID = None
     MPE = None
     VMAS = None
     PETTINGZOO = None

@@ -33,6 +33,7 @@ TASKS: dict[str, str] = {
     "mapf": "marl_td.tasks.mapf:Mapf",
     "warehouse": "marl_td.tasks.warehouse:Warehouse",
     "market_making": "marl_td.tasks.market_making:MarketMaking",
+    "energy_grid": "marl_td.tasks.energy_grid:EnergyGrid",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 

@@ -34,7 +34,7 @@ def draw(params: MarketMakingParams, state: MarketState, index: int) -> np.ndarr
     _quotes(quotes, params, row, shown)
     _inventories(stock, params, row, shown)
     more = f", {shown} of {params.n_agents} makers" if shown < params.n_agents else ""
-    text = f"mid price {row['price']:.2f} $   wealth {row['wealth'].sum():+.1f} $   "
+    text = f"mid price \\${row['price']:.2f}   wealth \\${row['wealth'].sum():+.1f}   "
     text += f"step {row['step']} of {params.max_steps}{more}"
     figure.text(0.5, 0.945, text, ha="center", color=INK, fontsize=11)
     canvas.draw()
@@ -44,7 +44,7 @@ def draw(params: MarketMakingParams, state: MarketState, index: int) -> np.ndarr
 def _quotes(axes: Any, params: MarketMakingParams, row: dict[str, Any], shown: int) -> None:
     top = 1.12 * params.max_depth
     axes.set(xlim=(-0.6, shown - 0.4), ylim=(-top, top), xticks=[])
-    axes.set_ylabel("quotes ($ from the mid)", color=INK, fontsize=9)
+    axes.set_ylabel("quotes (\\$ from the mid)", color=INK, fontsize=9)
     axes.axhline(0.0, color=INK, lw=1)
     for side, (sign, colour) in enumerate(((-1, BID), (1, ASK))):
         best = row["depth"][:, side].min()

@@ -1,0 +1,143 @@
+"""A lower bound on the cost of a day: the linear programme of someone who knows it in advance."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linprog
+from scipy.sparse import csr_matrix, hstack, identity, kron, vstack
+
+from marl_td.tasks.base import Optimum
+from marl_td.tasks.energy_grid.dispatch import economic_dispatch, fuel_cost
+from marl_td.tasks.energy_grid.network import Grid, draw_grid
+from marl_td.tasks.energy_grid.params import EnergyGridParams
+from marl_td.tasks.energy_grid.reference import make_reference, mean_net_load
+
+SEGMENTS = 8
+"""Straight pieces that stand for a generator's quadratic cost, from below."""
+LARGEST = 60
+"""Generators up to which the linear programme is solved; it takes seconds there and minutes beyond."""
+
+
+def optimum(params: EnergyGridParams) -> Optimum:
+    """Least cost in $ per MWh: :func:`lower_bound`, or in large grids the looser :func:`unconstrained`."""
+    value = _cached(json.dumps(dataclasses.asdict(params)))
+    method = "linear programme"
+    if params.n_agents > LARGEST:
+        method = "economic dispatch without ramps and lines"
+    how = f"{method} of the mean day, known in advance; it is convex, so noise only adds cost"
+    return Optimum(value, "lower", how)
+
+
+@functools.lru_cache(maxsize=32)
+def _cached(key: str) -> float:
+    params = EnergyGridParams(**json.loads(key))
+    grid = draw_grid(params)
+    net = _episode(mean_net_load(grid), params.max_steps)
+    energy = params.dt * float(grid.load.sum()) * _episode(grid.profile, params.max_steps).sum()
+    find = lower_bound if params.n_agents <= LARGEST else unconstrained
+    return find(params, grid, net) / energy
+
+
+def _episode(day: torch.Tensor, n_steps: int) -> Any:
+    """Rows of a day, repeated, for the steps of an episode."""
+    return day[torch.arange(n_steps) % day.shape[0]].numpy()
+
+
+def lower_bound(params: EnergyGridParams, grid: Grid, net: Any) -> float:
+    """Least cost in $ of meeting the net loads ``net`` (MW, ``[n_steps, N]``), known in advance.
+
+    Variables per step: output of every generator in ``SEGMENTS`` pieces and its move, power unserved and in
+    surplus, what every bus feeds in, flow of every line within its limit and above it. Ramps bind from the
+    start state on. The pieces are the envelope of tangents, which lies below the quadratic cost. As the cost
+    is convex in the net loads, the cost at their mean bounds the mean cost of all days from below (Jensen),
+    whoever dispatches with whatever knowledge; and a blackout costs at least what unserved load does.
+    """
+    reference = make_reference(params, grid)
+    n_steps, n_bus = net.shape
+    width, slope, base = tangent_pieces(grid)
+    n_gen, n_lines = grid.most.shape[0], grid.ptdf.shape[0]
+    least, ramp, at_bus = grid.least.numpy(), grid.ramp.numpy(), csr_matrix(grid.at_bus.numpy())
+    sizes = [n_gen * SEGMENTS, n_gen, n_gen, 2, n_bus, n_lines, n_lines, n_lines]
+    one, line = identity(n_gen, format="csr"), identity(n_lines, format="csr")
+    pieces = kron(one, np.ones((1, SEGMENTS)))
+    rows = [
+        _row(sizes, {0: pieces, 1: -one}),  # an output (above its least) is the sum of its pieces,
+        _row(sizes, {1: one, 2: -one}),  # and the output before (put in below) + the move
+        _row(sizes, {1: -at_bus.T, 4: identity(n_bus)}),  # what a bus feeds in
+        _row(sizes, {1: np.ones((1, n_gen)), 3: np.array([[1.0, -1.0]])}),  # balance
+        _row(
+            sizes, {4: grid.ptdf.numpy(), 5: -line, 6: -line, 7: line}
+        ),  # flow = within limit +- above
+    ]
+    start = reference.start.numpy() - least
+    right = [
+        np.zeros((n_steps, n_gen)),
+        np.concatenate([start[None], np.zeros((n_steps - 1, n_gen))]),
+        (at_bus.T @ least)[None] - net,
+        net.sum(1, keepdims=True) - least.sum(),
+        np.zeros((n_steps, n_lines)),
+    ]
+    before = [csr_matrix(row.shape) for row in rows]
+    before[1] = _row(sizes, {1: -one})
+    earlier = csr_matrix(np.eye(n_steps, k=-1))
+    free, limit = np.full(n_bus, np.inf), reference.limit.numpy()
+    unlimited = np.full(n_lines, np.inf)
+    high = np.concatenate([width, grid.most.numpy() - least, ramp, [np.inf] * 2, free, limit])
+    low = np.concatenate([np.zeros(n_gen * (SEGMENTS + 1)), -ramp, [0.0] * 2, -free, -limit])
+    bounds = np.stack(
+        [np.append(low, [0.0] * (2 * n_lines)), np.concatenate([high, unlimited, unlimited])], 1
+    )
+    price = np.zeros(bounds.shape[0])
+    price[: slope.shape[0]] = slope
+    price[sum(sizes[:3]) : sum(sizes[:4])] = params.unserved_cost, params.surplus_cost
+    price[-2 * n_lines :] = params.overload_cost
+    result = linprog(
+        np.tile(params.dt * price, n_steps),
+        A_eq=kron(identity(n_steps), vstack(rows), "csr") + kron(earlier, vstack(before), "csr"),
+        b_eq=np.concatenate(right, 1).ravel(),
+        bounds=np.tile(bounds, (n_steps, 1)),
+        method="highs-ipm",
+    )
+    if result.status != 0:
+        raise RuntimeError(f"the linear programme of the day has no solution: {result.message}")
+    return float(result.fun) + params.dt * n_steps * base
+
+
+def _row(sizes: list[int], blocks: dict[int, Any]) -> Any:
+    """Rows of the programme for one step: ``blocks`` at their groups of variables, 0 elsewhere."""
+    n_rows = next(iter(blocks.values())).shape[0]
+    parts = [blocks.get(i, csr_matrix((n_rows, size))) for i, size in enumerate(sizes)]
+    return hstack([csr_matrix(part) for part in parts], format="csr")
+
+
+def unconstrained(params: EnergyGridParams, grid: Grid, net: Any) -> float:
+    """Least cost in $ of the net loads ``[n_steps, N]`` without ramps and lines, by bisection.
+
+    What load lies outside the generators' limits is charged as unserved or surplus.
+    """
+    demand = torch.as_tensor(net).sum(-1)
+    shape = (demand.shape[0], grid.most.shape[0])
+    power, _ = economic_dispatch(grid, demand, grid.least.expand(shape), grid.most.expand(shape))
+    gap = power.sum(-1) - demand
+    other = params.unserved_cost * (-gap).clamp_min(0) + params.surplus_cost * gap.clamp_min(0)
+    return params.dt * float((fuel_cost(grid, power) + other).sum())
+
+
+def tangent_pieces(grid: Grid) -> tuple[Any, Any, float]:
+    """Widths (MW) and slopes ($ / MWh) of all pieces ``[G x SEGMENTS]``; cost at least output below, $ / h.
+
+    Tangents at the middles of equal pieces cross at the pieces' ends, so that the envelope's slopes are the
+    marginal costs in the middles; it lies a (width / 2)^2 below the cost at the ends.
+    """
+    width = ((grid.most - grid.least) / SEGMENTS).unsqueeze(-1).repeat(1, SEGMENTS)
+    middle = grid.least.unsqueeze(-1) + width * (torch.arange(SEGMENTS) + 0.5)
+    slope = 2.0 * grid.quadratic.unsqueeze(-1) * middle + grid.linear.unsqueeze(-1)
+    at_least = (grid.quadratic * grid.least + grid.linear) * grid.least
+    below = grid.quadratic * (width[:, 0] / 2) ** 2
+    return width.flatten().numpy(), slope.flatten().numpy(), float((at_least - below).sum())
