@@ -185,6 +185,7 @@ class MarlTdTask(Task):
     SIMPLE_TAG = None
     SIMPLE_ADVERSARY = None
     PURSUIT = None
+    INTERSECTION = None
     TRAFFIC_JUNCTION = None
     MPE = None
     VMAS = None

@@ -25,6 +25,7 @@ TASKS: dict[str, str] = {
     "simple_tag": "marl_td.tasks.particle.simple_tag:SimpleTag",
     "simple_adversary": "marl_td.tasks.particle.simple_adversary:SimpleAdversary",
     "pursuit": "marl_td.tasks.pursuit:Pursuit",
+    "intersection": "marl_td.tasks.intersection:Intersection",
     "traffic_junction": "marl_td.tasks.traffic_junction:TrafficJunction",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
