@@ -214,6 +214,7 @@ class MarlTdTask(Task):
     SIMPLE_ADVERSARY = None
     PURSUIT = None
     PREDATOR_PREY = None
+    INTERSECTION = None
     TRAFFIC_JUNCTION = None
     PONG = None
     PRICING = None

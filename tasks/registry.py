@@ -27,6 +27,7 @@ TASKS: dict[str, str] = {
     "simple_adversary": "marl_td.tasks.particle.simple_adversary:SimpleAdversary",
     "pursuit": "marl_td.tasks.pursuit:Pursuit",
     "predator_prey": "marl_td.tasks.predator_prey:PredatorPrey",
+    "intersection": "marl_td.tasks.intersection:Intersection",
     "traffic_junction": "marl_td.tasks.traffic_junction:TrafficJunction",
     "pong": "marl_td.tasks.pong:Pong",
     "pricing": "marl_td.tasks.pricing:Pricing",
