@@ -118,8 +118,15 @@ def punishment(
     nash, joint = price_points(p)
     gap = float((joint - nash).mean())
     kept = slice(cut_at - BEFORE, None)
-    series = (row[kept] for row in (price, profit, calm_price, calm_profit))
-    return Punishment(deviator, *series, gap, gamma)
+    return Punishment(
+        deviator=deviator,
+        price=price[kept],
+        profit=profit[kept],
+        calm_price=calm_price[kept],
+        calm_profit=calm_profit[kept],
+        gap=gap,
+        gamma=gamma,
+    )
 
 
 @contextmanager

@@ -82,3 +82,22 @@ def test_robots_with_the_same_noise_go_as_on_the_cpu(name, params):
         assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
         seen = cuda.observe(found)["agents"].cpu()
         torch.testing.assert_close(seen, cpu.observe(expected)["agents"])
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("pricing", {"continuous": False, "shock": 0.2}), ("levers", {})]
+)
+def test_prices_and_levers_with_the_same_noise_go_as_on_the_cpu(name, params):
+    generator = torch.Generator().manual_seed(0)
+    cpu, cuda = make_task(name, **params), make_task(name, device="cuda", **params)
+    noise = cpu.draw_reset(16, generator)
+    action = torch.randint(5, (16, cpu.params.n_agents), generator=generator)
+    noise_of_step = cpu.draw_step(16, generator)
+    expected = cpu.step(cpu.reset(16, noise), {"agents": action}, noise_of_step)
+    there, then = ({key: value.cuda() for key, value in n.items()} for n in (noise, noise_of_step))
+    found = cuda.step(cuda.reset(16, there), {"agents": action.cuda()}, then)
+    for a, b in zip(found.state, expected.state, strict=True):
+        torch.testing.assert_close(a.cpu(), b)
+    torch.testing.assert_close(found.reward["agents"].cpu(), expected.reward["agents"])
+    seen = cuda.observe(found.state)["agents"].cpu()
+    torch.testing.assert_close(seen, cpu.observe(expected.state)["agents"])
