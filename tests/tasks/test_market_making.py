@@ -318,5 +318,7 @@ def test_policies_by_rule_come_in_their_known_order(continuous):
     table = baseline_table("t", task, 64, seed=0)
     found = {row.policy: row.value for row in table.rows}
     assert found["reservation"] < found["lone_optimum"] < table.optimum.value
-    assert found["fixed"] - 0.01 < found["avellaneda_stoikov_0.01"] < found["avellaneda_stoikov_0.1"]
+    assert (
+        found["fixed"] - 0.01 < found["avellaneda_stoikov_0.01"] < found["avellaneda_stoikov_0.1"]
+    )
     assert found["random"] < found["fixed"]
