@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_AGENTS = 10
 """The least sum of costs is searched for so many agents at most."""
-STARTS, MAX_NODES = 256, 500
+STARTS, MAX_NODES = 128, 200
 """Random starts that are solved, and branches of the search for each."""
 _known: dict[str, Optimum] = {}
 
@@ -32,7 +32,8 @@ def bound(task: Mapf) -> Optimum:
 
 def _shortest(task: Mapf) -> Optimum:
     """Nobody is faster than on a shortest way."""
-    ways = torch.where(task.alive(_starts(task))["agents"], _starts(task).way, 0).sum(-1).double()
+    state = _starts(task)
+    ways = torch.where(task.alive(state)["agents"], state.way, 0).sum(-1).double()
     how = "without others all would be on shortest ways, "
     how += f"{ways.mean().item():.1f} steps for all agents of an episode ({STARTS} starts)"
     return Optimum((ways / ways).mean().item(), "upper", how)
