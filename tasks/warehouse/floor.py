@@ -14,8 +14,8 @@ from marl_td.tasks.warehouse.layout import Layout
 
 REGIONS = 8
 """Regions along a side of the floor that the global state counts robots in."""
-PATIENCE = 10.0
-"""Steps of waiting that an observation shows as 1."""
+PATIENCE, STANDING = 10.0, 5.0
+"""Steps since a goal was reached, and since the last move, that an observation shows as 1."""
 
 
 class WarehouseState(NamedTuple):
@@ -31,6 +31,8 @@ class WarehouseState(NamedTuple):
     """Whether it has been picked, ``[n_envs, n_agents]`` bool."""
     waited: Tensor
     """Steps since a goal was last reached, ``[n_envs, n_agents]``."""
+    stood: Tensor
+    """Steps since it last moved, ``[n_envs, n_agents]``."""
     unheard: Tensor
     """Cells of whose robots nothing is seen, bool ``[n_envs, n_agents, view]``, or 0 wide."""
 
@@ -85,7 +87,7 @@ class Floor:
         return torch.arange(n, device=state.cell.device) - n * state.waited
 
     def observe(self, state: WarehouseState, dropout: bool) -> Tensor:
-        """Observations ``[n_envs, n_agents, 5 * view + 7]``; see the task."""
+        """Observations ``[n_envs, n_agents, 5 * view + 8]``; see the task."""
         board, here, goal = self.board, self.here(state), self.goal(state)
         around = self.distance(goal.unsqueeze(-1), board.around(state.cell))
         steps = self.distance(goal, state.cell)
@@ -94,8 +96,9 @@ class Floor:
         others = traffic(board, state.cell, way, self.turn(state), unheard)
         walls = self.wall[state.cell.unsqueeze(-1) + board.window].float()
         closer = torch.where(around == FAR, 0, steps.unsqueeze(-1) - around).float()
-        waited = (state.waited / PATIENCE).clamp(max=1.0)
-        own = torch.stack([steps / sum(board.shape), state.loaded.float(), waited], -1)
+        times = (state.waited / PATIENCE, state.stood / STANDING)
+        waited, stood = (time.clamp(max=1.0) for time in times)
+        own = torch.stack([steps / sum(board.shape), state.loaded.float(), waited, stood], -1)
         whole = torch.cat([walls, others, closer, own], -1)
         return torch.where(here.unsqueeze(-1), whole, 0.0)
 

@@ -26,6 +26,7 @@ Observation space (per robot, float32): views of ``(2 * sight + 1) ** 2`` cells 
     distance      1      shortest way to the goal in steps / (rows + columns)
     loaded        1      1 on the way to the station
     waited        1      steps since a goal was reached / 10, at most 1
+    stood         1      steps since the last move / 5, at most 1
     ============  =====  ====================================================================
 
 Global state: robots, loaded robots and goals in each of 8 x 8 regions, relative to an even spread, ``[192]``;
@@ -97,7 +98,7 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
     # ------------------------------------------------------------------ shape
     @property
     def groups(self) -> dict[str, GroupSpec]:
-        n, d_obs = self.params.n_agents, 5 * self.board.window.numel() + 7
+        n, d_obs = self.params.n_agents, 5 * self.board.window.numel() + 8
         info = {"position": 2, "goal": 1, "waited": 1}
         mortal = self.n_dead > 0
         return {GROUP: GroupSpec(n, d_obs, Discrete(N_ACTIONS), True, mortal, info)}
@@ -140,7 +141,7 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
         pick, drop = self._orders(noise)
         zero = torch.zeros_like(pick)
         unheard = noise["unheard"] < self.params.message_dropout
-        return WarehouseState(cell, pick, drop, zero.bool(), zero, unheard)
+        return WarehouseState(cell, pick, drop, zero.bool(), zero, zero, unheard)
 
     def step(self, state: WarehouseState, action: Groups, noise: Noise) -> Step[WarehouseState]:
         p, floor, board = self.params, self.floor, self.board
@@ -159,6 +160,7 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
             torch.where(delivered, drop, state.drop),
             torch.where(there, picked, state.loaded),
             torch.where(there, 0, state.waited + 1),
+            torch.where(cell == state.cell, state.stood + 1, 0),
             noise["unheard"] < p.message_dropout,
         )
         counted = {"deliveries": delivered, "pickups": picked, "blocked": failed}

@@ -266,11 +266,11 @@ def test_policies_by_rule_come_in_their_known_order(mode):
     found = {row.policy: row.value for row in table.rows}
     assert found["random"] < 0.2 < 0.3 < found["sidestep"] < found["pibt"] <= table.optimum.value
     assert found["shortest_path"] < found["pibt"] - 0.2
-    assert table.optimum.kind == "upper" and table.optimum.value == 1.0
+    assert table.optimum.kind == "upper" and (table.optimum.value == 1.0) == (mode == "restart")
 
 
 def test_agents_alone_reach_the_bound():
-    task = make_task("mapf", n_agents=1, density=0.3, max_steps=80)
+    task = make_task("mapf", n_agents=1, density=0.3, n_maps=8)
     table = baseline_table("t", task, 20, seed=0)
     found = {row.policy: row.value for row in table.rows}
     assert found["shortest_path"] == found["pibt"] == 1.0 > found["sidestep"]

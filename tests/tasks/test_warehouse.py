@@ -49,7 +49,8 @@ def test_an_order_is_picked_and_delivered_and_another_follows():
     step = stepped(task, state, RIGHT)
     assert facts(step) == (0, 1, 0) and step.state.loaded.item() and step.reward["agents"] == 0.0
     state = stepped(task, step.state, LEFT).state
-    assert state.waited.item() == 1
+    assert state.waited.item() == 1 and state.stood.item() == 0
+    assert stepped(task, state, STAY).state.stood.item() == 1
     step = stepped(task, state, LEFT, pick=0.99)
     assert facts(step) == (1, 0, 0) and step.reward["agents"].item() == 1.0
     assert not step.state.loaded.item() and step.state.waited.item() == 0
@@ -86,16 +87,16 @@ def test_team_reward_and_shaping():
 
 def test_what_a_robot_sees():
     task, state = placed("D.P .#. ...", [(0, 1), (0, 2), (2, 1)], [True, True, False])
-    state = state._replace(waited=torch.tensor([[2, 5, 20]]))
+    state = state._replace(waited=torch.tensor([[2, 5, 20]]), stood=torch.tensor([[2, 9, 0]]))
     seen = task.observe(state)["agents"][0]
     walls, first, second, down, right = seen[0, :45].unflatten(0, (5, 3, 3))
     assert walls.tolist() == [[1, 1, 1], [0, 0, 0], [0, 1, 0]]
     assert first.tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 0]] and not second.any()
     assert right.tolist() == [[0, 0, 0], [0, 0, -1], [0, 0, 0]] and not down.any()
-    assert seen[0, 45:].tolist() == pytest.approx([0, 0, 1, -1, 1 / 6, 1, 0.2])
+    assert seen[0, 45:].tolist() == pytest.approx([0, 0, 1, -1, 1 / 6, 1, 0.2, 0.4])
     second = seen[1, 18:27].unflatten(0, (3, 3))
     assert second.tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0]]
-    assert seen[2, 45:].tolist() == pytest.approx([0, 0, -1, 1, 3 / 6, 0, 1])
+    assert seen[2, 45:].tolist() == pytest.approx([0, 0, -1, 1, 3 / 6, 0, 1, 0])
     mask = task.action_mask(state)["agents"][0].int().tolist()
     assert mask == [[1, 0, 0, 1, 1], [1, 0, 1, 1, 0], [1, 0, 0, 1, 1]]
 
