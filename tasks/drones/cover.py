@@ -33,7 +33,7 @@ def greedy_cover(n: int, side: float, n_cells: int, radius: float) -> float:
     cell = side / n_cells
     reach = math.ceil(radius / cell) + 1
     way = np.arange(-reach, reach + 1) + 0.5
-    shift = (np.arange(FINE) + 0.5) / FINE
+    shift = np.arange(FINE) / FINE
     dx = ((way[:, None] - shift) * cell) ** 2  # [cells, shifts]
     masks = dx.T[:, None, :, None] + dx.T[None, :, None, :] <= radius**2 + 1e-9
     kernels = np.unique(masks.reshape(-1, len(way), len(way)), axis=0).astype(float)
