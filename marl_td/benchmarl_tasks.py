@@ -222,6 +222,7 @@ class MarlTdTask(Task):
     WAREHOUSE = None
     MARKET_MAKING = None
     ENERGY_GRID = None
+    DRONES = None
     MPE = None
     VMAS = None
     PETTINGZOO = None

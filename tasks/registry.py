@@ -35,6 +35,7 @@ TASKS: dict[str, str] = {
     "warehouse": "marl_td.tasks.warehouse:Warehouse",
     "market_making": "marl_td.tasks.market_making:MarketMaking",
     "energy_grid": "marl_td.tasks.energy_grid:EnergyGrid",
+    "drones": "marl_td.tasks.drones:Drones",
 }
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 
