@@ -54,11 +54,13 @@ def table(config: type[Any]) -> str:
 def pages() -> dict[Path, type[Any]]:
     """Every algorithm's and task's page, with the dataclass of its settings."""
     from marl_td.registry import ALGORITHMS, algorithm_config
+    from marl_td.tasks.adapters.by_name import PettingZooParams
     from marl_td.tasks.registry import TASKS, task_class
 
     found: dict[Path, type[Any]] = {
         DOCS / "algorithms" / f"{name}.md": algorithm_config(name) for name in ALGORITHMS
     }
+    found[DOCS / "own_environments.md"] = PettingZooParams
     return {**found, **{DOCS / "tasks" / f"{name}.md": task_class(name).Params for name in TASKS}}
 
 

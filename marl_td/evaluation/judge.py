@@ -46,7 +46,7 @@ def judge_run(
     episodes = evaluate_episodes(run.env, run.policy, n_episodes, seed, max_steps=max_steps)
     task = batched_task(run.env)
     scores = episodes.totals["return"] if task is None else task.score(episodes.totals)
-    name = run.settings.task
+    name = run.settings.task if env is None else f"{run.settings.task} ({env})"
     table = baseline_table(name, task or run.env, n_episodes, seed, notify, max_steps=max_steps)
     frames, seconds = totals_of(folder / METRICS_FILE)
     return RunReport(

@@ -72,8 +72,8 @@ def _imported(path: str) -> Callable[..., Any]:
         found = getattr(found, word)
     if not callable(found):
         raise ValueError(
-            f"task.env '{path}' is a {type(found).__name__}, not a function or class that builds the "
-            "environment; give one, so that several copies can be made."
+            f"task.env '{path}' is of type {type(found).__name__}, not a function or class that builds "
+            "the environment; give one, so that several copies can be made."
         )
     return found
 

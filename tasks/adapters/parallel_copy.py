@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -158,10 +159,27 @@ class ParallelCopy:
             if groups[group].masked:
                 row.action_mask[group][seat] = self._legal(agent, seen, infos, agent in alive)
         if self._state is not None:
-            row.state[:] = self._state()
+            self._write_state(row, self._state)
         for key in self.layout.info_keys:
             told = [float(info[key]) for info in infos.values() if key in info]
             row.info[key][:] = sum(told) / len(told) if told else 0.0
+
+    def _write_state(self, row: Row, read: Callable[[], Array]) -> None:
+        """The global state; the one before stays where an environment has none after its end."""
+        try:
+            row.state[:] = read()
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            if self.env.agents:
+                raise ValueError(
+                    f"the environment's state() failed while agents were in the game ({told}); leave it "
+                    "out with state=False."
+                ) from error
+            warnings.warn(
+                f"{self.env} has no global state after an episode's end ({told}); the one before the "
+                "last step is used in its place.",
+                stacklevel=2,
+            )
 
     def _legal(self, agent: str, seen: Any, infos: Mapping[str, Any], alive: bool) -> Array:
         """The agent's available actions; the first one if it is dead or reports none."""

@@ -216,3 +216,20 @@ def test_an_environment_that_breaks_the_interface_gets_a_sentence(breaks, messag
     with pytest.raises(ValueError, match=message):
         env = from_pettingzoo(toy)
         env.step(env.rand_step(env.reset()))
+
+
+def test_a_state_that_is_gone_after_the_end_stays_as_it_was():
+    toy = Toy(state=True, limit=2)
+    state = toy.state
+    toy.state = lambda: state() if toy.agents else toy.nowhere
+    env = from_pettingzoo(toy)
+    with pytest.warns(
+        UserWarning, match=r"no global state after an episode's end \(AttributeError"
+    ):
+        td = env.rollout(9)
+    assert td["next", "state"][0, :, 0].tolist() == [1, 1] and td["next", "truncated"][0, -1]
+    toy.state = lambda: toy.nowhere if toy.count else state()
+    with pytest.raises(
+        ValueError, match=r"state\(\) failed while agents .*; leave it out with state="
+    ):
+        env.rollout(9)
