@@ -99,9 +99,9 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
         "spread",
     )
     levels: ClassVar[dict[str, dict[str, Any]]] = {
-        "easy": {"n_agents": 1},
+        "easy": {"n_agents": 1, "adverse": 0.0},
         "medium": {},
-        "hard": {"n_agents": 10, "adverse": 0.2},
+        "hard": {"n_agents": 10, "inventory_penalty": 5.0},
     }
 
     def __init__(

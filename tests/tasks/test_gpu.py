@@ -64,6 +64,22 @@ def test_a_hunt_with_the_same_noise_is_that_of_the_cpu():
         assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("name", ["market_making", "energy_grid"])
+def test_markets_and_grids_with_the_same_noise_go_as_on_the_cpu(name):
+    generator = torch.Generator().manual_seed(0)
+    cpu, cuda = make_task(name), make_task(name, device="cuda")
+    expected, found = cpu.reset(16, {}), cuda.reset(16, {})
+    for _ in range(8):
+        shape = cpu.groups["agents"].action.high
+        action = torch.rand((16, cpu.params.n_agents, len(shape)), generator=generator)
+        noise = cpu.draw_step(16, generator)
+        expected = cpu.step(expected, {"agents": action}, noise).state
+        there = {key: value.cuda() for key, value in noise.items()}
+        found = cuda.step(found, {"agents": action.cuda()}, there).state
+        seen = cuda.observe(found)["agents"].cpu()
+        torch.testing.assert_close(seen, cpu.observe(expected)["agents"], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "params"), [("mapf", {"mode": "restart"}), ("warehouse", {"n_agents": 100})]
 )
