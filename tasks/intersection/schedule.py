@@ -19,8 +19,8 @@ class Problem(NamedTuple):
     """Vehicles in the order of arrival.
 
     ``release`` ``[n]`` s; ``separation`` ``[n, n]`` s, at least 0; ``fixed`` ``[n, n]`` bool, true where the
-    row must cross before the column; ``slack`` ``[n]``: a vehicle's delay is how much its time exceeds release +
-    slack, and at least 0.
+    row must cross before the column; ``slack`` ``[n]``: a vehicle's delay is how much its time exceeds
+    release + slack, and at least 0.
     """
 
     release: Array
@@ -101,7 +101,7 @@ def best(problem: Problem, max_nodes: int = 100_000) -> float:
     n = len(problem.release)
     worst = float(problem.delay(in_order(problem)).sum())
     if n < 2 or worst <= 1e-9:
-        return 0.0
+        return worst
     latest = problem.release + problem.slack + worst
     rows: list[dict[int, float]] = []
     right: list[float] = []

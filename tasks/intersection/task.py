@@ -2,14 +2,14 @@
 
 Description:
     ``n_agents`` vehicles arrive at random on four approaches with one lane each and follow fixed paths
-    (right, straight or left): 12 movements, of which 28 pairs cross or merge. Each agent is one vehicle and chooses
-    its acceleration. All share the cost of all delays. With the ``shield`` (default) an action after which a
-    collision could follow is replaced by full braking, so that collisions are impossible and only the order
-    and the timing are left to learn.
+    (right, straight or left): 12 movements, of which 28 pairs cross or merge. Each agent is one vehicle and
+    chooses its acceleration. All share the cost of all delays. With the ``shield`` (default) an action after
+    which a collision could follow is replaced by full braking, so that collisions are impossible and only the
+    order and the timing are left to learn.
 
 Action space: discrete: 0 brake (``-braking``), 1 keep the speed, 2 accelerate; or continuous, one
     acceleration in m/s2 in [``-braking``, ``acceleration``]. Mask: with the shield, what it lets pass unless
-    another vehicle commits at the same time; braking always; only braking for vehicles that are not on the road.
+    another vehicle commits at the same time; braking always; only braking for vehicles not on the road.
 
 Observation space (per agent, float32), zeros for vehicles that are not on the road:
 
@@ -28,8 +28,8 @@ Observation space (per agent, float32), zeros for vehicles that are not on the r
     ============  ================  ==================================================================
 
 Global state: time / time limit, and per vehicle: position / ``approach``, speed / ``max_speed``,
-    acceleration / ``braking``, committed, on the road, has left, works, waits before the road, movement one-hot (zeros until
-    it arrives).
+    acceleration / ``braking``, committed, on the road, has left, works, waits before the road, movement
+    one-hot (zeros until it arrives).
 Reward (the team's, the same for every agent), mean over the vehicles: ``-dt`` for each that has arrived and
     not left, ``-jerk_weight`` per m/s2 of change of its acceleration. A collision costs ``collision_penalty``
     and, for every vehicle, the time that it will wait until the time limit: the junction stays blocked.
