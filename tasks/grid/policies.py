@@ -19,6 +19,7 @@ from marl_td.tasks.grid.distance import FAR
 from marl_td.tasks.grid.pibt import pibt
 
 GROUP = "agents"
+STAY = 0
 
 Costs = Callable[[TensorDictBase], tuple[Tensor, Tensor]]
 """Where the robots stand, ``[n_envs, n]`` cells of the board, and the steps to their goals after each of the
@@ -41,8 +42,9 @@ class ShortestPath:
         cost = self.costs(tensordict)[1]
         aside = torch.where(cost < FAR, torch.rand_like(cost), FAR)
         astray = (torch.rand_like(cost[..., :1]) < self.sidestep) & (cost[..., :1] > 0.0)
+        unable = (cost >= FAR).all(-1)  # has left the map
         cost = torch.where(astray, aside, cost + 0.5 * torch.rand_like(cost))
-        return tensordict.set((GROUP, "action"), cost.argmin(-1))
+        return tensordict.set((GROUP, "action"), torch.where(unable, STAY, cost.argmin(-1)))
 
 
 @dataclass

@@ -1,0 +1,203 @@
+"""What every batched task promises, checked on every one in the registry."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensordict import TensorDict
+from torchrl.envs.utils import check_env_specs
+
+from marl_td.tasks import VectorEnv, make_env, make_task, task_class
+from marl_td.tasks.base import Box
+from marl_td.tasks.registry import TASKS
+from marl_td.tasks.vector_env import observed
+
+SMALL = {
+    "banking": {"max_steps": 20},
+    "drones": {"n_agents": 4},
+    "energy_grid": {"n_agents": 4},
+    "levers": {"n_pool": 12},
+    "mapf": {"grid_size": 5, "n_agents": 4, "n_maps": 4},
+    "predator_prey": {"grid_size": 5},
+    "pursuit": {"grid_size": 5, "n_agents": 4, "n_prey": 3},
+    "warehouse": {"n_agents": 5},
+}
+"""Sizes at which a test is quick."""
+WITHOUT_PICTURE = ("matrix_game", "two_step", "sharing_game")
+"""A payoff table is all there would be to see."""
+KINDS = [
+    (name, continuous)
+    for name in TASKS
+    for continuous in (True, False)
+    if (
+        task_class(name).has_continuous_actions
+        if continuous
+        else task_class(name).has_discrete_actions
+    )
+]
+each_kind = pytest.mark.parametrize(
+    ("name", "continuous"), KINDS, ids=[f"{n}-{'box' if c else 'discrete'}" for n, c in KINDS]
+)
+each_task = pytest.mark.parametrize("name", TASKS)
+
+
+def small_env(name, n_envs=4, continuous=None, seed=0):
+    """A small environment of the task."""
+    known = task_class(name).Params.__dataclass_fields__
+    params = {key: value for key, value in SMALL.get(name, {}).items() if key in known}
+    return make_env(name, n_envs, continuous=continuous, seed=seed, **params)
+
+
+def after_some_steps(env, n_steps):
+    """The environment's data after random steps, at which no episode ended."""
+    data = env.reset()
+    for _ in range(n_steps):
+        data = env.step(env.rand_action(data))["next"]
+        data = env.reset(data.set("_reset", data["done"].clone())) if data["done"].any() else data
+    return data
+
+
+def random_actions(env, data):
+    """An action for every group, drawn among the available ones."""
+    data = env.rand_action(data.clone())
+    return {group: data[group, "action"] for group in env.task.groups}
+
+
+def one_row(parts, row):
+    """Row ``row`` of a dictionary or a tuple of tensors, as a batch of one."""
+    if isinstance(parts, dict):
+        return {key: value[row : row + 1] for key, value in parts.items()}
+    return type(parts)(*(value[row : row + 1] for value in parts))
+
+
+@each_kind
+def test_specs_hold(name, continuous):
+    torch.manual_seed(0)
+    check_env_specs(small_env(name, 3, continuous))
+
+
+@each_kind
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**16), n_steps=st.integers(0, 6))
+def test_an_environment_alone_does_what_it_does_among_others(name, continuous, seed, n_steps):
+    torch.manual_seed(seed)
+    env = small_env(name, 5, continuous, seed)
+    task = env.task
+    data = after_some_steps(env, n_steps)
+    state, noise = env.state, task.draw_step(5, env.rng)
+    action = random_actions(env, data)
+    many = task.step(state, action, noise)
+    alone = task.step(one_row(state, 3), one_row(action, 3), one_row(noise, 3))
+    for found, expected in zip(alone.state, one_row(many.state, 3), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    for group, reward in many.reward.items():
+        assert torch.isfinite(reward).all()
+        assert reward.shape == (5, task.groups[group].n_agents)
+        torch.testing.assert_close(alone.reward[group], reward[3:4], rtol=1e-4, atol=1e-4)
+    assert many.terminated.dtype == torch.bool
+    assert torch.equal(alone.terminated, many.terminated[3:4])
+    assert set(many.info) == set(task.info_keys)
+    shown = observed(task, alone.state, alone.info)
+    among = observed(task, many.state, many.info)
+    for key, value in among.items():
+        torch.testing.assert_close(shown[key], value[3:4], rtol=1e-4, atol=1e-4)
+        if value.is_floating_point():
+            assert torch.isfinite(value).all(), key
+
+
+@each_task
+def test_a_partial_reset_touches_its_rows_only(name):
+    torch.manual_seed(1)
+    env = small_env(name)
+    data = after_some_steps(env, 2)
+    before, counted = env.state, env.step_count
+    env.reset(data.set("_reset", torch.tensor([[False], [True], [False], [True]])))
+    for old, new in zip(before, env.state, strict=True):
+        assert torch.equal(old[[0, 2]], new[[0, 2]])
+    assert torch.equal(env.step_count[[0, 2]], counted[[0, 2]])
+    assert env.step_count[[1, 3]].tolist() == [0, 0]
+
+
+@each_kind
+def test_a_step_and_what_is_seen_of_it_are_one_graph(name, continuous):
+    torch.manual_seed(2)
+    torch._dynamo.reset()  # the function below is one and the same for all tasks
+    env = small_env(name, 4, continuous)
+    task = env.task
+    data = after_some_steps(env, 1)
+
+    def everything(state, action, noise):
+        step = task.step(state, action, noise)
+        return step.state, step.reward, step.terminated, observed(task, step.state, step.info)
+
+    arguments = (env.state, random_actions(env, data), task.draw_step(4, env.rng))
+    found = torch.compile(everything, fullgraph=True, backend="eager")(*arguments)
+    torch.testing.assert_close(found, everything(*arguments))
+
+
+@each_kind
+def test_masked_groups_always_have_an_action(name, continuous):
+    torch.manual_seed(3)
+    env = small_env(name, 16, continuous)
+    for n_steps in (0, 5):
+        after_some_steps(env, n_steps)
+        masks = env.task.action_mask(env.state)
+        assert set(masks) == {group for group, spec in env.task.groups.items() if spec.masked}
+        for mask in masks.values():
+            assert mask.any(-1).all()
+
+
+@each_kind
+def test_classical_policies_play_by_the_rules(name, continuous):
+    torch.manual_seed(4)
+    env = small_env(name, 3, continuous)
+    for label, policy in env.task.baselines().items():
+        data = env.reset()
+        for _ in range(3):
+            data = policy(data)
+            for group, spec in env.task.groups.items():
+                action = data[group, "action"]
+                if isinstance(spec.action, Box):
+                    low, high = torch.tensor(spec.action.low), torch.tensor(spec.action.high)
+                    inside = (action >= low - 1e-5) & (action <= high + 1e-5)
+                    assert inside.all(), (label, group)
+                    continue
+                assert ((action >= 0) & (action < spec.action.n)).all(), (label, group)
+                if spec.masked:
+                    chosen = data[group, "action_mask"].gather(-1, action.unsqueeze(-1))
+                    assert chosen.all(), (label, group)
+            data = env.step(data)["next"]
+            data = env.reset(data.set("_reset", data["done"].clone()))
+
+
+@each_task
+def test_it_is_drawn(name):
+    env = small_env(name, 2)
+    env.reset()
+    if name in WITHOUT_PICTURE:
+        with pytest.raises(NotImplementedError, match=f"task '{name}' has no renderer"):
+            env.render()
+        return
+    picture = env.render(index=1)
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[-1] == 3
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
+    for lines in env.task.episode_series(env.state).values():
+        assert lines.shape[0] == 2 and lines.ndim == 2
+
+
+@each_task
+def test_a_score_is_a_number_per_episode(name):
+    task = small_env(name).task
+    names = (*task.info_keys, "return", "steps")
+    totals = {key: torch.full((3,), 2.0) for key in names}
+    score = task.score(totals)
+    assert score.shape == (3,) and torch.isfinite(score).all()
+    assert task.unit
+
+
+@each_task
+def test_every_level_starts(name):
+    for level in task_class(name).levels:
+        env = VectorEnv(make_task(name, level=level), 2)
+        assert isinstance(env.reset(), TensorDict)
