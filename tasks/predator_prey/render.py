@@ -43,7 +43,7 @@ def draw(board: Board, state: PredatorPreyState, index: int) -> np.ndarray[Any, 
     for row, column in (~board.open).nonzero().tolist():
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=WALL, zorder=1))
     row, column = board.place[prey].tolist()
-    axes.add_patch(RegularPolygon((column, row), 4, radius=0.4, facecolor=PREY, zorder=2))
+    axes.add_patch(RegularPolygon((column, row), 4, radius=0.52, facecolor=PREY, zorder=2))
     places = board.place[state.predator[index]].tolist()
     for number, (row, column) in enumerate(places):
         color = AGENT if bool(state.alive[index, number]) else DEAD
