@@ -116,14 +116,14 @@ def test_the_last_unit_s_price_tops_the_range():
 @pytest.mark.parametrize("continuous", [True, False])
 def test_play_earns_what_the_programme_says(continuous):
     params = {"customers": 40.0, "stock": 6, "max_steps": 40, "continuous": continuous}
-    table = baseline_table("t", make_task("pricing", **ALONE, **params), 2000, seed=0)
+    table = baseline_table("t", make_task("pricing", **ALONE, **params), 500, seed=0)
     found = {row.policy: row for row in table.rows}
     best = found["optimal"]
     assert table.optimum.kind == "exact"
     assert best.low - 0.01 < table.optimum.value < best.high + 0.01
     assert found["random"].value < found["fixed_price"].value < best.value
     assert found["own_stock"].value == pytest.approx(found["pooled"].value)
-    assert best.high - best.low < 0.03
+    assert best.high - best.low < 0.06
 
 
 def test_rules_of_several_stores_come_in_their_known_order():
