@@ -8,8 +8,9 @@ from torch import Tensor
 from marl_td.tasks.grid.board import Board, look
 
 N_PLANES = 4
-WAYS = 8
-"""A way is 0 (none) to 4; the number of codes kept for it."""
+SHIFT = 3
+WAYS = 1 << SHIFT
+"""A way is 0 (none) to 4; the number of codes kept for it in the lowest bits of a robot's number."""
 
 
 def ways(around: Tensor, steps: Tensor) -> Tensor:
@@ -38,16 +39,15 @@ def traffic(
         turn: different integers ``[n_envs, n]``, the lowest goes first.
         unheard: cells of the views of which nothing is seen, bool ``[n_envs, n, view]``, or None.
     """
-    nobody = torch.iinfo(turn.dtype).max
+    nobody = torch.iinfo(turn.dtype).max  # its way is WAYS - 1, which is none
     codes = torch.full((len(cell), board.n_cells), nobody, device=cell.device)
-    codes.scatter_(1, cell, turn * WAYS + way)
+    codes.scatter_(1, cell, (turn << SHIFT) + way)
     seen = look(codes, cell.unsqueeze(-1) + board.window)
-    there = (seen != nobody) & (board.window != 0)
-    if unheard is not None:
-        there = there & ~unheard
-    theirs = torch.where(there, seen, 0)
-    earlier = there & (theirs // WAYS < turn.unsqueeze(-1))
-    goes = theirs % WAYS
+    hidden = (board.window == 0) if unheard is None else (board.window == 0) | unheard
+    seen = torch.where(hidden, nobody, seen)
+    there = seen != nobody
+    earlier = (seen >> SHIFT) < turn.unsqueeze(-1)  # which nobody's is not
+    goes = seen & (WAYS - 1)
     down = (goes == 2).float() - (goes == 1).float()
     right = (goes == 4).float() - (goes == 3).float()
     return torch.cat([earlier.float(), (there & ~earlier).float(), down, right], -1)

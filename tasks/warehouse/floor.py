@@ -86,8 +86,11 @@ class Floor:
         n = state.cell.shape[1]
         return torch.arange(n, device=state.cell.device) - n * state.waited
 
-    def observe(self, state: WarehouseState, dropout: bool) -> Tensor:
-        """Observations ``[n_envs, n_agents, 5 * view + 8]``; see the task."""
+    def observe(self, state: WarehouseState, dropout: bool, dead: bool) -> Tensor:
+        """Observations ``[n_envs, n_agents, 5 * view + 8]``; see the task.
+
+        ``dropout`` and ``dead`` say whether messages are lost and whether there are dead robots.
+        """
         board, here, goal = self.board, self.here(state), self.goal(state)
         around = self.distance(goal.unsqueeze(-1), board.around(state.cell))
         steps = self.distance(goal, state.cell)
@@ -100,7 +103,7 @@ class Floor:
         waited, stood = (time.clamp(max=1.0) for time in times)
         own = torch.stack([steps / sum(board.shape), state.loaded.float(), waited, stood], -1)
         whole = torch.cat([walls, others, closer, own], -1)
-        return torch.where(here.unsqueeze(-1), whole, 0.0)
+        return torch.where(here.unsqueeze(-1), whole, 0.0) if dead else whole
 
     def crowds(self, state: WarehouseState) -> Tensor:
         """Robots, loaded ones, goals in each region, ``[n_envs, 3 * REGIONS ** 2]``; 1 if spread evenly."""

@@ -178,7 +178,8 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
 
     # ---------------------------------------------------------------- sensing
     def observe(self, state: WarehouseState) -> Groups:
-        return {GROUP: self.floor.observe(state, self.params.message_dropout > 0.0)}
+        dropout = self.params.message_dropout > 0.0
+        return {GROUP: self.floor.observe(state, dropout, self.n_dead > 0)}
 
     def team_state(self, state: WarehouseState) -> Tensor:
         return self.floor.crowds(state)
