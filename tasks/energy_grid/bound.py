@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
-from scipy.sparse import csr_matrix, hstack, identity, kron, vstack
 
 from marl_td.tasks.base import Optimum
 from marl_td.tasks.energy_grid.dispatch import economic_dispatch, fuel_cost
@@ -58,50 +56,29 @@ def lower_bound(params: EnergyGridParams, grid: Grid, net: Any) -> float:
     is convex in the net loads, the cost at their mean bounds the mean cost of all days from below (Jensen),
     whoever dispatches with whatever knowledge; and a blackout costs at least what unserved load does.
     """
-    reference = make_reference(params, grid)
-    n_steps, n_bus = net.shape
+    from scipy.optimize import linprog
+
     width, slope, base = tangent_pieces(grid)
-    n_gen, n_lines = grid.most.shape[0], grid.ptdf.shape[0]
-    least, ramp, at_bus = grid.least.numpy(), grid.ramp.numpy(), csr_matrix(grid.at_bus.numpy())
-    sizes = [n_gen * SEGMENTS, n_gen, n_gen, 2, n_bus, n_lines, n_lines, n_lines]
-    one, line = identity(n_gen, format="csr"), identity(n_lines, format="csr")
-    pieces = kron(one, np.ones((1, SEGMENTS)))
-    rows = [
-        _row(sizes, {0: pieces, 1: -one}),  # an output (above its least) is the sum of its pieces,
-        _row(sizes, {1: one, 2: -one}),  # and the output before (put in below) + the move
-        _row(sizes, {1: -at_bus.T, 4: identity(n_bus)}),  # what a bus feeds in
-        _row(sizes, {1: np.ones((1, n_gen)), 3: np.array([[1.0, -1.0]])}),  # balance
-        _row(
-            sizes, {4: grid.ptdf.numpy(), 5: -line, 6: -line, 7: line}
-        ),  # flow = within limit +- above
-    ]
-    start = reference.start.numpy() - least
-    right = [
-        np.zeros((n_steps, n_gen)),
-        np.concatenate([start[None], np.zeros((n_steps - 1, n_gen))]),
-        (at_bus.T @ least)[None] - net,
-        net.sum(1, keepdims=True) - least.sum(),
-        np.zeros((n_steps, n_lines)),
-    ]
-    before = [csr_matrix(row.shape) for row in rows]
-    before[1] = _row(sizes, {1: -one})
-    earlier = csr_matrix(np.eye(n_steps, k=-1))
-    free, limit = np.full(n_bus, np.inf), reference.limit.numpy()
-    unlimited = np.full(n_lines, np.inf)
-    high = np.concatenate([width, grid.most.numpy() - least, ramp, [np.inf] * 2, free, limit])
-    low = np.concatenate([np.zeros(n_gen * (SEGMENTS + 1)), -ramp, [0.0] * 2, -free, -limit])
-    bounds = np.stack(
-        [np.append(low, [0.0] * (2 * n_lines)), np.concatenate([high, unlimited, unlimited])], 1
+    reference = make_reference(params, grid)
+    sizes = _sizes(grid)
+    matrix, right = _equations(grid, net, reference.start.numpy() - grid.least.numpy(), sizes)
+    free, limit = np.full(sizes[4], np.inf), reference.limit.numpy()
+    room, ramp = (grid.most - grid.least).numpy(), grid.ramp.numpy()
+    beyond = np.full(2 * sizes[5], np.inf)
+    high = np.concatenate([width, room, ramp, [np.inf] * 2, free, limit, beyond])
+    low = np.concatenate(
+        [0 * width, 0 * room, -ramp, [0.0] * 2, -free, -limit, 0.0 * limit, 0.0 * limit]
     )
-    price = np.zeros(bounds.shape[0])
-    price[: slope.shape[0]] = slope
+    price = np.zeros(sum(sizes))
+    price[: sizes[0]] = slope
     price[sum(sizes[:3]) : sum(sizes[:4])] = params.unserved_cost, params.surplus_cost
-    price[-2 * n_lines :] = params.overload_cost
+    price[sum(sizes[:6]) :] = params.overload_cost
+    n_steps = net.shape[0]
     result = linprog(
         np.tile(params.dt * price, n_steps),
-        A_eq=kron(identity(n_steps), vstack(rows), "csr") + kron(earlier, vstack(before), "csr"),
-        b_eq=np.concatenate(right, 1).ravel(),
-        bounds=np.tile(bounds, (n_steps, 1)),
+        A_eq=matrix,
+        b_eq=right,
+        bounds=np.tile(np.stack([low, high], 1), (n_steps, 1)),
         method="highs-ipm",
     )
     if result.status != 0:
@@ -109,8 +86,47 @@ def lower_bound(params: EnergyGridParams, grid: Grid, net: Any) -> float:
     return float(result.fun) + params.dt * n_steps * base
 
 
+def _sizes(grid: Grid) -> list[int]:
+    """Variables per step: pieces, outputs above least, moves, unserved and surplus, buses, 3 x lines."""
+    n_gen, (n_lines, n_bus) = grid.most.shape[0], grid.ptdf.shape
+    return [n_gen * SEGMENTS, n_gen, n_gen, 2, n_bus, n_lines, n_lines, n_lines]
+
+
+def _equations(grid: Grid, net: Any, start: Any, sizes: list[int]) -> tuple[Any, Any]:
+    """All equations of the programme; ``start`` holds the outputs before the first step, above least."""
+    from scipy.sparse import csr_matrix, identity, kron, vstack
+
+    n_steps, n_bus = net.shape
+    n_gen, n_lines = sizes[1], sizes[5]
+    least, at_bus = grid.least.numpy(), csr_matrix(grid.at_bus.numpy())
+    one, line = identity(n_gen, format="csr"), identity(n_lines, format="csr")
+    rows = [
+        _row(
+            sizes, {0: kron(one, np.ones((1, SEGMENTS))), 1: -one}
+        ),  # an output is its pieces' sum,
+        _row(sizes, {1: one, 2: -one}),  # and the output before (put in below) + the move
+        _row(sizes, {1: -at_bus.T, 4: identity(n_bus)}),  # what a bus feeds in
+        _row(sizes, {1: np.ones((1, n_gen)), 3: np.array([[1.0, -1.0]])}),  # balance
+        _row(sizes, {4: grid.ptdf.numpy(), 5: -line, 6: -line, 7: line}),  # flow = within +- above
+    ]
+    before = [csr_matrix(row.shape) for row in rows]
+    before[1] = _row(sizes, {1: -one})
+    right = [
+        np.zeros((n_steps, n_gen)),
+        np.concatenate([start[None], np.zeros((n_steps - 1, n_gen))]),
+        (at_bus.T @ least)[None] - net,
+        net.sum(1, keepdims=True) - least.sum(),
+        np.zeros((n_steps, n_lines)),
+    ]
+    earlier = csr_matrix(np.eye(n_steps, k=-1))
+    matrix = kron(identity(n_steps), vstack(rows), "csr") + kron(earlier, vstack(before), "csr")
+    return matrix, np.concatenate(right, 1).ravel()
+
+
 def _row(sizes: list[int], blocks: dict[int, Any]) -> Any:
     """Rows of the programme for one step: ``blocks`` at their groups of variables, 0 elsewhere."""
+    from scipy.sparse import csr_matrix, hstack
+
     n_rows = next(iter(blocks.values())).shape[0]
     parts = [blocks.get(i, csr_matrix((n_rows, size))) for i, size in enumerate(sizes)]
     return hstack([csr_matrix(part) for part in parts], format="csr")

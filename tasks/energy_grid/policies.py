@@ -14,6 +14,7 @@ from torch import Tensor
 
 from marl_td.tasks.base import Policy
 from marl_td.tasks.energy_grid.dispatch import economic_dispatch, merit_order
+from marl_td.tasks.energy_grid.sensing import NEED
 
 if TYPE_CHECKING:
     from marl_td.tasks.energy_grid.task import EnergyGrid
@@ -65,10 +66,10 @@ class Dispatching:
 
     def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write ``("agents", "action")``."""
-        grid, first = self.task.grid, 8 + self.task.n_ahead
+        grid = self.task.grid
         seen = tensordict.get((GROUP, "observation"))
         power = tensordict.get((GROUP, "info", "power")).squeeze(-1)
-        demand = seen[..., 0, first] * grid.ramp.sum() + power.sum(-1)
+        demand = seen[..., 0, NEED] * grid.ramp.sum() + power.sum(-1)
         target = self.rule(power, demand, power > 0.0)
         share = ((target - power) / grid.ramp).clamp(-1.0, 1.0)
         if self.task.continuous:

@@ -55,21 +55,15 @@ import torch
 from torch import Tensor
 
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Optimum, Policy, Step, Task
-from marl_td.tasks.energy_grid import dynamics
-from marl_td.tasks.energy_grid.dispatch import marginal_cost
+from marl_td.tasks.energy_grid import dynamics, sensing
 from marl_td.tasks.energy_grid.network import draw_grid
 from marl_td.tasks.energy_grid.params import EnergyGridParams
 from marl_td.tasks.energy_grid.reference import look_up, make_reference
+from marl_td.tasks.energy_grid.sensing import AHEAD, CUT, D_OBS
 from marl_td.tasks.failures import alive_agents, dead_count
 
 GROUP = "agents"
 MOVES = (-1.0, -0.5, 0.0, 0.5, 1.0)
-AHEAD = (1, 4, 12)
-"""Steps ahead for which the net load and its price are expected; the first is the step to come."""
-NEAR = 0.9
-"""Share of its limit from which a line counts as congested in observations."""
-CUT = 3.0
-"""Standard deviations at which the wind is cut."""
 COSTS = ("fuel", "unserved", "surplus", "overload", "blackout")
 
 
@@ -126,7 +120,6 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
         left = [self._over_steps(grid.profile, start) for start in range(params.max_steps + 1)]
         self.left = params.dt * self.peak * torch.tensor(left, device=self.device)
         """Expected load from each step on to the end, MWh ``[max_steps + 1]``."""
-        self.n_ahead = len(AHEAD)
 
     def _over_steps(self, profile: Tensor, start: int = 0) -> float:
         """Sum of the profile over the steps of an episode from ``start`` on."""
@@ -139,7 +132,7 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
         action = Box((-1.0,), (1.0,)) if self.continuous else Discrete(len(MOVES))
         spec = GroupSpec(
             self.params.n_agents,
-            11 + 2 * len(AHEAD),
+            D_OBS,
             action,
             masked=not self.continuous,
             mortal=self.n_dead > 0,
@@ -218,54 +211,15 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
         return Step(new, team, black, info)
 
     # ---------------------------------------------------------------- sensing
-    def expected(self, state: GridState) -> Tensor:
-        """Net load expected in each of the steps ``AHEAD``, MW ``[n_envs, len(AHEAD)]``."""
-        p, profile = self.params, self.grid.profile
-        steps = state.step.unsqueeze(-1) + self.ahead - 1  # the step to come has the state's number
-        wind = state.wind.clamp(-CUT, CUT).unsqueeze(-1) * p.wind_memory**self.ahead
-        wind = self.wind_sum * (1.0 + p.wind_spread * wind)
-        return self.peak * profile[steps % profile.shape[0]] - wind
-
-    def congestion(self, state: GridState) -> Tensor:
-        """Push of one more MW at every bus on nearly full lines, ``[n_envs, N]``; above 0: on it."""
-        load = state.flow / self.reference.limit
-        full = ((load.abs() - NEAR) / (1.0 - NEAR)).clamp(0.0, 2.0)
-        return (full * load.sign()) @ self.grid.ptdf
-
-    def _outlook(self, state: GridState) -> Tensor:
-        """Prices and net load ahead, as in the observation, ``[n_envs, 2 len(AHEAD)]``."""
-        expected = self.expected(state)
-        price = look_up(self.reference.price, expected, self.reference.demand) / 25.0
-        need = expected - state.power.sum(-1, keepdim=True)
-        return torch.cat([price, need / self.grid.ramp.sum()], -1)
-
     def observe(self, state: GridState) -> Groups:
-        grid, n = self.grid, self.params.n_agents
-        reach = dynamics.window(grid, state.power, state.alive)
-        outlook = self._outlook(state)
-        price = outlook[:, :1] * 25.0
-        own = [
-            (state.power - grid.least) / (grid.most - grid.least),
-            10.0 * (reach.high - state.power) / grid.most,
-            10.0 * (state.power - reach.low) / grid.most,
-            (grid.most / grid.most.mean()).expand_as(state.power),
-            (10.0 * grid.ramp / grid.most).expand_as(state.power),
-            (marginal_cost(grid, state.power) - price) / 10.0,
-            (grid.linear / 25.0).expand_as(state.power),
-            self.congestion(state) @ grid.at_bus.T,
-        ]
-        hour = state.step.float() * (self.params.dt * 2.0 * math.pi / 24.0)
-        public = [state.frequency / self.params.frequency_limit, hour.sin(), hour.cos()]
-        shared = torch.cat([outlook, torch.stack(public, -1)], -1)
-        shared = shared.unsqueeze(1).expand(-1, n, -1)
-        return {GROUP: torch.cat([torch.stack(own, -1), shared], -1)}
+        return {GROUP: sensing.seen(self, state)}
 
     def team_state(self, state: GridState) -> Tensor:
         parts = [
             state.power @ self.grid.at_bus / self.peak,
             state.net_load / self.peak,
             state.flow / self.reference.limit,
-            self._outlook(state),
+            sensing.outlook(self, state),
             state.wind.unsqueeze(-1),
             (state.frequency / self.params.frequency_limit).unsqueeze(-1),
         ]

@@ -55,7 +55,7 @@ from torch import Tensor
 
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Optimum, Policy, Step, Task
 from marl_td.tasks.failures import alive_agents, dead_count
-from marl_td.tasks.market_making import book, optimum
+from marl_td.tasks.market_making import actions, book, optimum
 from marl_td.tasks.market_making.params import N_LEVELS, MarketMakingParams
 
 GROUP = "agents"
@@ -185,28 +185,9 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
             alive=alive,
         )
 
-    def quotes(self, state: MarketState, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Depth in $ (inf: none) and units of every bid and ask, ``[n_envs, n_agents, 2]`` each."""
-        p = self.params
-        if self.continuous:
-            depth = action.clamp(0.0, p.max_depth)
-            size = torch.full_like(depth, float(p.size))
-        else:
-            pair = action // p.size
-            choice = torch.stack([pair // (N_LEVELS + 1), pair % (N_LEVELS + 1)], -1)
-            depth = self.level_depths[choice]
-            size = (action % p.size + 1).float().unsqueeze(-1).expand_as(depth)
-        units = self.room(state).minimum(size) * state.alive.unsqueeze(-1)
-        return torch.where(units > 0, depth, math.inf), units
-
-    def room(self, state: MarketState) -> Tensor:
-        """Units that every maker can still buy and sell, ``[n_envs, n_agents, 2]``."""
-        most, q = self.params.max_inventory, state.inventory
-        return torch.stack([most - q, most + q], -1)
-
     def step(self, state: MarketState, action: Groups, noise: Noise) -> Step[MarketState]:
         p = self.params
-        depth, units = self.quotes(state, action[GROUP])
+        depth, units = actions.quotes(self, state, action[GROUP])
         orders = (noise["orders"].unsqueeze(-1) >= self._cdf).sum(-1)  # [n_envs, 2]
         reach = -torch.log1p(-noise["reach"]) / p.decay
         number = torch.arange(p.max_orders, device=self.device)
@@ -275,16 +256,7 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
     def action_mask(self, state: MarketState) -> Groups:
         if self.continuous:
             return {}
-        open_ = (self.room(state) > 0) & state.alive.unsqueeze(-1)
-        side = open_.unsqueeze(-1).expand(*open_.shape, N_LEVELS)
-        side = torch.cat(
-            [side, torch.ones_like(side[..., :1])], -1
-        )  # [n_envs, n_agents, 2, choices]
-        pair = side[..., BID, :].unsqueeze(-1) & side[..., ASK, :].unsqueeze(-2)
-        every = pair.flatten(-2).unsqueeze(-1).expand(*pair.shape[:2], -1, self.params.size)
-        idle = torch.arange((N_LEVELS + 1) ** 2, device=self.device) == (N_LEVELS + 1) ** 2 - 1
-        more = torch.arange(self.params.size, device=self.device) > 0
-        return {GROUP: (every & ~(idle.unsqueeze(-1) & more)).flatten(-2)}
+        return {GROUP: actions.mask(self.params, state)}
 
     def alive(self, state: MarketState) -> Groups:
         return {GROUP: state.alive} if self.n_dead > 0 else {}

@@ -11,7 +11,7 @@ from torchrl.envs.utils import check_env_specs
 
 from marl_td.evaluation.baselines import baseline_table
 from marl_td.tasks import make_env, make_task
-from marl_td.tasks.energy_grid import GridState, dispatch, dynamics, network
+from marl_td.tasks.energy_grid import GridState, dispatch, dynamics, network, sensing
 from marl_td.tasks.specs import random_available
 
 SMALL = {"n_agents": 4, "n_loads": 5, "n_buses": 4}
@@ -101,10 +101,10 @@ def test_a_day_truncates():
 def test_what_is_expected_is_the_mean_of_what_comes():
     task, state, generator = made(4000, load_noise=0.1)
     state = state._replace(wind=torch.full((4000,), 1.0))
-    expected = task.expected(state)[0]
+    expected = sensing.expected(task, state)[0]
     step = task.step(state, {"agents": torch.zeros(4000, 4, 1)}, task.draw_step(4000, generator))
     assert step.state.net_load.sum(-1).mean().item() == pytest.approx(expected[0].item(), rel=0.01)
-    assert task._outlook(state)[0, 3] == pytest.approx(
+    assert sensing.outlook(task, state)[0, 3] == pytest.approx(
         ((expected[0] - state.power[0].sum()) / task.grid.ramp.sum()).item(), rel=1e-4
     )
 

@@ -11,7 +11,7 @@ from torchrl.envs.utils import check_env_specs
 
 from marl_td.evaluation.baselines import baseline_table
 from marl_td.tasks import make_env, make_task
-from marl_td.tasks.market_making import MarketState, book
+from marl_td.tasks.market_making import MarketState, actions, book
 from marl_td.tasks.specs import random_available
 
 INF = math.inf
@@ -199,7 +199,7 @@ def test_the_mask_leaves_quotes_with_room(size):
     proper = (bid < 5) | (ask < 5) | (action % size == 0)
     for agent, expected in enumerate([(bid == 5), (ask == 5), bid >= 0, (bid == 5) & (ask == 5)]):
         assert torch.equal(mask[agent], expected & proper)
-    depth, units = task.quotes(state, torch.full((1, 4), (1 * 6 + 4) * size + size - 1))
+    depth, units = actions.quotes(task, state, torch.full((1, 4), (1 * 6 + 4) * size + size - 1))
     assert depth[0, 2].tolist() == pytest.approx([0.8, 2.0]) and units[0, 2].tolist() == [size] * 2
     assert depth[0, 0].tolist() == [INF, 2.0] and depth[0, 3].tolist() == [INF, INF]
 
