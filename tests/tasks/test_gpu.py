@@ -117,3 +117,21 @@ def test_prices_and_levers_with_the_same_noise_go_as_on_the_cpu(name, params):
     torch.testing.assert_close(found.reward["agents"].cpu(), expected.reward["agents"])
     seen = cuda.observe(found.state)["agents"].cpu()
     torch.testing.assert_close(seen, cpu.observe(expected.state)["agents"])
+
+
+@pytest.mark.parametrize("name", ["traffic_junction", "intersection"])
+def test_traffic_with_the_same_noise_goes_as_on_the_cpu(name):
+    generator = torch.Generator().manual_seed(0)
+    cpu, cuda = (make_task(name, continuous=False, device=device) for device in ("cpu", "cuda"))
+    noise = cpu.draw_reset(16, generator)
+    expected = cpu.reset(16, noise)
+    found = cuda.reset(16, {key: value.cuda() for key, value in noise.items()})
+    for _ in range(30):
+        shape = (16, cpu.params.n_agents)
+        action = torch.randint(cpu.groups["agents"].action.n, shape, generator=generator)
+        noise = cpu.draw_step(16, generator)
+        expected = cpu.step(expected, {"agents": action}, noise).state
+        there = {key: value.cuda() for key, value in noise.items()}
+        found = cuda.step(found, {"agents": action.cuda()}, there).state
+        seen = cuda.observe(found)["agents"].cpu()
+        torch.testing.assert_close(seen, cpu.observe(expected)["agents"], rtol=1e-4, atol=1e-4)
