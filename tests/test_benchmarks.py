@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from marl_td.tasks import make_env
+
 
 def row(size, seconds, used, skipped=""):
     return {
@@ -318,3 +320,13 @@ def test_particle_table_trains_meets_and_resumes(script, monkeypatch, tmp_path):
     monkeypatch.setattr(table, "train_into", lambda *_: pytest.fail("it is there already"))
     again, matches_again, same = run("simple_speaker_listener", "simple_tag")
     assert (again, matches_again, same) == (rows, matches, text)
+
+
+def test_best_response_names_the_rules_there_are(script):
+    command = script("best_response")
+    env = make_env("pong", 1)
+    run = SimpleNamespace(env=env)
+    player = command.frozen_player(run, "striker")
+    assert player.name == "striker" and set(player.policies) == {"left", "right"}
+    with pytest.raises(ValueError, match=r"no rule 'stricker'; the task has tracker, .*striker"):
+        command.frozen_player(run, "stricker")

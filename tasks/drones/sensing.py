@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import pad
 
 from marl_td.tasks.drones import space
 from marl_td.tasks.drones.params import BLOCKS, VIEW, DronesParams
@@ -44,11 +44,20 @@ def ages(params: DronesParams, age: Tensor, position: Tensor, view: Tensor) -> T
         view: from :func:`view_offsets`.
     """
     margin = VIEW // 2 * params.pool
-    padded = pad(age.unsqueeze(1), (margin, margin, margin, margin))
-    means = avg_pool2d(padded, params.pool, stride=1).flatten(1)
+    padded = pad(age, (margin, margin, margin, margin))
+    means = _running_mean(_running_mean(padded, 1, params.pool), 2, params.pool).flatten(1)
     own = (position / params.cell).long().clamp(0, params.n_cells - 1) + margin
     block = (own[..., 1] * _width(params) + own[..., 0]).unsqueeze(-1) + view
     return means.gather(1, block.flatten(1)).view(block.shape)
+
+
+def _running_mean(values: Tensor, dim: int, width: int) -> Tensor:
+    """Means of ``width`` values that follow each other along ``dim``."""
+    n = values.shape[dim] - width + 1
+    total = values.narrow(dim, 0, n)
+    for shift in range(1, width):
+        total = total + values.narrow(dim, shift, n)
+    return total / width
 
 
 def others(

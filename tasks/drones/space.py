@@ -80,10 +80,9 @@ def nearest(
 
 
 def cell_window(radius: float, cell: float, device: torch.device) -> Tensor:
-    """Columns and rows of all cells that a drone may see, counted from its own, ``[n, 2]``."""
+    """Columns (and rows) that a drone may see, counted from its own, ``[n]``."""
     reach = math.ceil(radius / cell)
-    way = torch.arange(-reach, reach + 1, device=device)
-    return torch.cartesian_prod(way, way)
+    return torch.arange(-reach, reach + 1, device=device)
 
 
 def seen_cells(
@@ -94,18 +93,20 @@ def seen_cells(
     Args:
         position: ``[n_envs, n_agents, 2]``.
         alive: drones that see, ``[n_envs, n_agents]`` bool.
-        window: from :func:`cell_window`.
+        window: from :func:`cell_window`, ``[n]``.
         radius: of sight.
         cell: side of a cell.
         n_cells: along a side.
 
     Returns:
-        ``[n_envs, n_agents, n]`` int64; ``n_cells ** 2`` for cells of the window that are not seen.
+        ``[n_envs, n_agents, n * n]`` int64; ``n_cells ** 2`` for cells of the window that are not seen.
     """
     own = (position / cell).long().clamp(0, n_cells - 1)
-    place = own.unsqueeze(2) + window  # [n_envs, n_agents, n, 2]
-    middle = (place + 0.5) * cell - position.unsqueeze(2)
-    near = middle.square().sum(-1) <= radius**2
-    inside = ((place >= 0) & (place < n_cells)).all(-1)
-    number = place[..., 1] * n_cells + place[..., 0]
-    return torch.where(near & inside & alive.unsqueeze(-1), number, n_cells**2)
+    place = own.unsqueeze(-1) + window  # [n_envs, n_agents, 2, n]
+    way = ((place + 0.5) * cell - position.unsqueeze(-1)).square()
+    inside = (place >= 0) & (place < n_cells) & alive[..., None, None]
+    x, y = torch.where(inside, way, torch.inf).unbind(2)
+    near = x.unsqueeze(2) + y.unsqueeze(3) <= radius**2  # rows, columns
+    column, row = place.unbind(2)
+    number = row.unsqueeze(3) * n_cells + column.unsqueeze(2)
+    return torch.where(near, number, n_cells**2).flatten(2)

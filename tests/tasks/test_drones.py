@@ -94,6 +94,8 @@ def test_cells_in_sight_are_fresh_and_all_others_get_older():
     expected[9:11, 9:11] = 0.0
     assert torch.equal(step.state.age[0], expected)
     near(step.info["covered"], [4 / 400])
+    dead = state._replace(alive=torch.zeros(1, 1, dtype=torch.bool))
+    assert stepped(task, dead, 0).state.age.eq(2.5).all()
     near(step.info["age"], [2.5 * 396 / 400])
     sweep = 400.0 / (2.0 * 1.0 * 5.0)
     near(step.reward[GROUP], [[-2.5 * 0.99 / sweep]])
