@@ -95,7 +95,7 @@ def check_model(name: str, model: Any) -> None:
 def check_actions(algorithm: str, algorithm_config: Any, task: str, task_config: Any) -> None:
     """Check that the algorithm can learn a kind of action that the task has, or all that its agents have."""
     offered, learned = _kinds(task_config), _kinds(algorithm_config)
-    needed = getattr(task_config, "needed_actions", set())
+    needed: set[str] = getattr(task_config, "needed_actions", set())
     if offered & learned and needed <= learned:
         return
     fitting = [

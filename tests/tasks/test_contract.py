@@ -136,6 +136,30 @@ def test_a_step_and_what_is_seen_of_it_are_one_graph(name, continuous):
     torch.testing.assert_close(found, everything(*arguments))
 
 
+@pytest.mark.gpu
+@each_kind
+def test_a_step_on_the_gpu_is_that_of_the_cpu(name, continuous, device="cuda"):
+    """States are handed over at each step: rounding may tell a ball or a cell at an edge apart."""
+    torch.manual_seed(6)
+    env = small_env(name, 64, continuous)
+    cpu, data = env.task, env.reset()
+    there = type(cpu)(cpu.params, continuous=continuous, device=device)
+    for _ in range(20):
+        state, action, noise = env.state, random_actions(env, data), cpu.draw_step(64, env.rng)
+        env.inject_noise(noise)
+        for group, value in action.items():
+            data[group, "action"] = value
+        data = env.step(data)["next"]
+        moved = [{key: value.to(device) for key, value in part.items()} for part in (action, noise)]
+        found = there.step(type(state)(*(part.to(device) for part in state)), *moved)
+        seen = observed(there, found.state, found.info)
+        expected = observed(cpu, env.state, {key: data["info", key][:, 0] for key in found.info})
+        for key, value in expected.items():
+            same = torch.isclose(seen[key].cpu().double(), value.double(), rtol=1e-4, atol=1e-4)
+            assert same.double().mean() > 0.999, key
+        data = env.reset(data.set("_reset", data["done"].clone()))
+
+
 @each_kind
 def test_masked_groups_always_have_an_action(name, continuous):
     torch.manual_seed(3)
