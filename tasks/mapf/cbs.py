@@ -73,7 +73,7 @@ def _search(problem: Problem, who: int, bans: frozenset[Ban]) -> Path:
     latest = max((time for old, cell, time in bans if old < 0 and cell == goal), default=-1)
     last = max((time for _, _, time in bans), default=0)
     ends = -1 if problem.leaves else latest
-    queue = [(steps[start], 0, start, (start,))]
+    queue: list[tuple[int, int, int, tuple[int, ...]]] = [(steps[start], 0, start, (start,))]
     seen = set()
     limit = last + len(steps)
     while queue:
