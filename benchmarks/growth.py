@@ -57,8 +57,8 @@ CURVES = (
     Curve("agents", "banking"),
     Curve("agents", "simple_spread"),
     Curve("envs", "simple_spread"),
-    Curve("envs", "warehouse"),
-    Curve("agents", "warehouse"),
+    Curve("envs", "warehouse", ("sight=5",)),
+    Curve("agents", "warehouse", ("sight=5",)),
     Curve("envs", "mapf"),
 )
 """By default, banking's observation names its router and simple_spread's has everybody's place: both grow

@@ -26,7 +26,7 @@ def ways(around: Tensor, steps: Tensor) -> Tensor:
 def traffic(
     board: Board, cell: Tensor, way: Tensor, turn: Tensor, unheard: Tensor | None
 ) -> Tensor:
-    """Views of the others, ``[n_envs, n, N_PLANES * view]`` float, plane by plane.
+    """Views of the others, ``[n_envs, n, N_PLANES * view]`` int8, plane by plane.
 
     The planes: 1 for robots with an earlier turn, which get a cell that both want; 1 for those with a later
     one; whether they have to go down (1) or up (-1); and right (1) or left (-1). Work and memory grow with
@@ -36,18 +36,17 @@ def traffic(
         board: the board.
         cell: where the robots stand, ``[n_envs, n]``.
         way: where they have to go, ``[n_envs, n]``, see :func:`ways`.
-        turn: different integers ``[n_envs, n]``, the lowest goes first.
+        turn: different integers ``[n_envs, n]``, the lowest goes first; their size is below 2 ** 28.
         unheard: cells of the views of which nothing is seen, bool ``[n_envs, n, view]``, or None.
     """
-    nobody = torch.iinfo(turn.dtype).max  # its way is WAYS - 1, which is none
-    codes = torch.full((len(cell), board.n_cells), nobody, device=cell.device)
-    codes.scatter_(1, cell, (turn << SHIFT) + way)
+    nobody = torch.iinfo(torch.int32).max  # its way is WAYS - 1, which is none
+    codes = torch.full((len(cell), board.n_cells), nobody, dtype=torch.int32, device=cell.device)
+    codes.scatter_(1, cell, ((turn << SHIFT) + way).int())
     seen = look(codes, cell.unsqueeze(-1) + board.window)
     hidden = (board.window == 0) if unheard is None else (board.window == 0) | unheard
     seen = torch.where(hidden, nobody, seen)
-    there = seen != nobody
-    earlier = (seen >> SHIFT) < turn.unsqueeze(-1)  # which nobody's is not
-    goes = seen & (WAYS - 1)
-    down = (goes == 2).float() - (goes == 1).float()
-    right = (goes == 4).float() - (goes == 3).float()
-    return torch.cat([earlier.float(), (there & ~earlier).float(), down, right], -1)
+    earlier = (seen >> SHIFT) < turn.unsqueeze(-1).int()  # which nobody's is not
+    later = (seen != nobody) & ~earlier
+    goes = (seen & (WAYS - 1)).to(torch.int8)
+    up, down, left, right = ((goes == way).to(torch.int8) for way in range(1, 5))
+    return torch.cat([earlier.to(torch.int8), later.to(torch.int8), down - up, right - left], -1)

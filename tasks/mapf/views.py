@@ -64,7 +64,7 @@ def guide(tables: MapTables, state: MapfState, dropout: bool) -> Tensor:
     closer = torch.where(around == FAR, 0, steps.unsqueeze(-1) - around).float()
     waited = (state.waited / PATIENCE).clamp(max=1.0)
     own = torch.stack([steps / sum(tables.board.shape), waited], -1)
-    return torch.cat([others, closer, own], -1)
+    return torch.cat([others.float(), closer, own], -1)
 
 
 def distance(tables: MapTables, state: MapfState) -> Tensor:

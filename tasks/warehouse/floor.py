@@ -97,12 +97,12 @@ class Floor:
         unheard = state.unheard if dropout else None
         way = ways(around, steps)
         others = traffic(board, state.cell, way, self.turn(state), unheard)
-        walls = self.wall[state.cell.unsqueeze(-1) + board.window].float()
+        walls = self.wall[state.cell.unsqueeze(-1) + board.window].to(torch.int8)
         closer = torch.where(around == FAR, 0, steps.unsqueeze(-1) - around).float()
         times = (state.waited / PATIENCE, state.stood / STANDING)
         waited, stood = (time.clamp(max=1.0) for time in times)
         own = torch.stack([steps / sum(board.shape), state.loaded.float(), waited, stood], -1)
-        whole = torch.cat([walls, others, closer, own], -1)
+        whole = torch.cat([torch.cat([walls, others], -1).float(), closer, own], -1)
         return torch.where(here.unsqueeze(-1), whole, 0.0) if dead else whole
 
     def crowds(self, state: WarehouseState) -> Tensor:

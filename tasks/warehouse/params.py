@@ -25,8 +25,8 @@ class WarehouseParams(FailureParams):
     layout: str = ""
     """A warehouse of your own instead: rows of '.' (floor), '#' (shelf), 'P' (floor where orders are picked)
     and 'D' (floor where they are delivered), spaces between."""
-    sight: int = 5
-    """How far a robot sees in each direction, in cells, at least 1: 5 is a view of 11 x 11."""
+    sight: int = 3
+    """How far a robot sees in each direction, in cells, at least 1: 3 is a view of 7 x 7."""
     reward: str = "own"
     """Who is rewarded for a delivery: own (the robot) or team (all, with the mean over robots)."""
     blocked_cost: float = 0.02
@@ -41,6 +41,11 @@ class WarehouseParams(FailureParams):
         for name in ("n_agents", "shelf_length", "sight"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1; got {value}.")
+        turns = self.n_agents * self.max_steps
+        require(
+            turns < 2**28,
+            f"n_agents * max_steps must be below 2**28, who goes first is counted in it; got {turns}.",
+        )
         require(0.0 < self.density <= 0.5, f"density must be in (0, 0.5]; got {self.density:g}.")
         known = ", ".join(REWARDS)
         require(self.reward in REWARDS, f"reward must be one of {known}; got '{self.reward}'.")

@@ -289,6 +289,7 @@ def test_a_series_and_a_picture():
     ("params", "message"),
     [
         ({"n_agents": 0}, "n_agents must be at least 1; got 0"),
+        ({"max_steps": 10**8}, r"n_agents \* max_steps must be below 2\*\*28"),
         ({"density": 0.8}, r"density must be in \(0, 0.5\]; got 0.8"),
         ({"reward": "mine"}, "reward must be one of own, team; got 'mine'"),
         ({"blocked_cost": -1.0}, "blocked_cost must be at least 0; got -1"),
