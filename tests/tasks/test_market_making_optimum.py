@@ -84,7 +84,7 @@ def simulated(task, policy, n_envs=3000, seed=0):
     [
         (True, {}),
         (True, {"size": 2, "adverse": 0.3, "inventory_penalty": 5.0, "price_noise": True}),
-        (False, {"size": 2, "inventory_penalty": 5.0}),
+        (False, {"size": 2, "inventory_penalty": 5.0, "adverse": 0.3}),
     ],
 )
 def test_the_programme_s_value_is_what_its_policy_earns(continuous, params):
