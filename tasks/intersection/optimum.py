@@ -26,8 +26,9 @@ from marl_td.tasks.intersection.schedule import Array, Problem, best, in_order
 if TYPE_CHECKING:
     from marl_td.tasks.intersection.task import Intersection
 
-N_SEQUENCES = 32
-MAX_NODES = 1000
+N_VEHICLES = 384
+"""About so many vehicles are scheduled: 32 sequences of 12, 64 of 6."""
+MAX_NODES = 100
 """Nodes per programme; one that needs more gives the bound that it has proved by then."""
 MARGIN = 15.0
 """An arrival so close to the time limit, in s, might be left out by a policy: the bound is then 0."""
@@ -41,10 +42,15 @@ def optimum(task: Intersection) -> Optimum:
         return Optimum(0.0, "lower", "without the shield: no vehicle is faster than alone")
     mean, half = _bound(json.dumps(dataclasses.asdict(p)))
     how = (
-        f"mixed-integer programmes of the crossing order over {N_SEQUENCES} sequences of arrivals, "
+        f"mixed-integer programmes of the crossing order over {n_sequences(p)} sequences of arrivals, "
         f"95 % interval of their mean +- {half:.2f} s"
     )
     return Optimum(mean, "lower", how)
+
+
+def n_sequences(params: IntersectionParams) -> int:
+    """How many sequences of arrivals the bound is a mean of."""
+    return min(max(N_VEHICLES // params.n_agents, 8), 64)
 
 
 @functools.lru_cache(maxsize=32)
@@ -54,10 +60,11 @@ def _bound(key: str) -> tuple[float, float]:
     params = IntersectionParams(**json.loads(key))
     task = Intersection(params)
     generator = torch.Generator().manual_seed(0)
-    state = task.reset(N_SEQUENCES, task.draw_reset(N_SEQUENCES, generator))
+    n = n_sequences(params)
+    state = task.reset(n, task.draw_reset(n, generator))
     sequences = zip(state.comes.numpy(), state.movement.numpy(), strict=True)
     found = np.array([least_delay(params, *one) / params.n_agents for one in sequences])
-    return float(found.mean()), float(1.96 * found.std(ddof=1) / N_SEQUENCES**0.5)
+    return float(found.mean()), float(1.96 * found.std(ddof=1) / n**0.5)
 
 
 def least_delay(params: IntersectionParams, comes: Array, movement: Array) -> float:

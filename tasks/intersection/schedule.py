@@ -15,6 +15,10 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
+SOLVED, STOPPED = 0, 1
+"""Ends of the solver: optimal, or a limit was reached."""
+
+
 class Problem(NamedTuple):
     """Vehicles in the order of arrival.
 
@@ -129,17 +133,20 @@ def best(problem: Problem, max_nodes: int = 100_000) -> float:
     size = 2 * n + n_binary
     entries = [(r, c, v) for r, row in enumerate(rows) for c, v in row.items()]
     r, c, v = zip(*entries, strict=True)
-    found = milp(
-        np.concatenate([np.zeros(n), np.ones(n), np.zeros(n_binary)]),
-        constraints=LinearConstraint(csr_array((v, (r, c)), (len(rows), size)), right, np.inf),
-        bounds=Bounds(
-            np.concatenate([problem.release, np.zeros(n + n_binary)]),
-            np.concatenate([latest, np.full(n, worst), np.ones(n_binary)]),
-        ),
-        integrality=np.concatenate([np.zeros(2 * n), np.ones(n_binary)]),
-        options={"node_limit": max_nodes, "mip_rel_gap": 1e-6},
-    )
-    bound = found.fun if found.status == 0 else getattr(found, "mip_dual_bound", None)
+    whole = np.concatenate([np.zeros(2 * n), np.ones(n_binary)])
+    low = np.concatenate([problem.release, np.zeros(n + n_binary)])
+    high = np.concatenate([latest, np.full(n, worst), np.ones(n_binary)])
+    for presolve in (True, False):  # now and then the solver fails after its presolve
+        found = milp(
+            np.concatenate([np.zeros(n), np.ones(n), np.zeros(n_binary)]),
+            constraints=LinearConstraint(csr_array((v, (r, c)), (len(rows), size)), right, np.inf),
+            bounds=Bounds(low, high),
+            integrality=whole,
+            options={"node_limit": max_nodes, "mip_rel_gap": 1e-6, "presolve": presolve},
+        )
+        if found.status in (SOLVED, STOPPED):
+            break
+    bound = found.fun if found.status == SOLVED else getattr(found, "mip_dual_bound", None)
     if bound is None or not np.isfinite(bound):
         raise RuntimeError(f"the crossing order was not solved: {found.message}")
     return max(float(bound), 0.0)

@@ -276,6 +276,13 @@ def test_what_a_vehicle_sees():
     torch.testing.assert_close(seen[0, 12:23], torch.tensor(opposite))
     assert not seen[0, 23:].any()
     torch.testing.assert_close(seen[2, 8:11], torch.tensor([1, 15 / 60, 0.5]))
+    pair = vehicles((SOUTH + STRAIGHT, 40.0, 6.0), (WEST + LEFT, 30.0, 9.0))
+    other = make_task("intersection", n_agents=2).observe(pair)["agents"][0, :, 12:23]
+    from_left, from_right = (
+        [1, 0.5, 0.75, 0, 0, 1, 0, 0, 0, 0, 1],
+        [1, 20 / 60, 0.5, 0, 1, 0, 0, 1, 0, 1, 0],
+    )
+    torch.testing.assert_close(other, torch.tensor([from_left, from_right]))
 
 
 def test_all_approaches_are_alike():

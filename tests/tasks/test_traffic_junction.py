@@ -348,6 +348,14 @@ def test_right_of_way_never_collides_where_entries_are_safe(level, seed):
         assert not td["info", "collisions"].any()
 
 
+def test_right_of_way_spares_queues_that_reach_an_entry():
+    env = make_env("traffic_junction", 256, level="easy", p_arrive=0.6)
+    td, policy = env.reset(), env.task.baselines()["right_of_way"]
+    for _ in range(19):
+        td = env.step(policy(td))["next"]
+        assert not td["info", "collisions"].any()
+
+
 def test_policies_by_rule_come_in_their_known_order():
     table = baseline_table("t", make_task("traffic_junction", level="easy"), 64, seed=0)
     found = {row.policy: row.value for row in table.rows}
