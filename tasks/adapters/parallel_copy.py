@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -175,10 +176,9 @@ class ParallelCopy:
                     f"the environment's state() failed while agents were in the game ({told}); leave it "
                     "out with state=False."
                 ) from error
-            warnings.warn(
+            _warn_once(
                 f"{self.env} has no global state after an episode's end ({told}); the one before the "
-                "last step is used in its place.",
-                stacklevel=2,
+                "last step is used in its place."
             )
 
     def _legal(self, agent: str, seen: Any, infos: Mapping[str, Any], alive: bool) -> Array:
@@ -193,6 +193,12 @@ class ParallelCopy:
             legal[:] = True if told is None else reader.read_mask(told)
         legal[0] |= not legal.any()
         return legal
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Many copies have the same to say."""
+    warnings.warn(message, stacklevel=3)
 
 
 def _possible_agents(env: Any) -> list[str]:
