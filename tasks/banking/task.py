@@ -94,6 +94,11 @@ class Banking(Task[BankingParams, BankingState]):
         "risk_cost",
         "risk_violation",
     )
+    levels: ClassVar[dict[str, dict[str, Any]]] = {
+        "easy": {"stale": 0},
+        "medium": {},
+        "hard": {"stale": 20, "burst": True},
+    }
 
     def __init__(
         self, params: BankingParams, continuous: bool = False, device: torch.device | str = "cpu"

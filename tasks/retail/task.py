@@ -94,6 +94,11 @@ class Retail(Task[RetailParams, RetailState]):
         "ordered",
         "left",
     )
+    levels: ClassVar[dict[str, dict[str, Any]]] = {
+        "easy": {"n_agents": 3},
+        "medium": {},
+        "hard": {"n_agents": 10, "season_amplitude": 0.5, "correlation": 0.3},
+    }
 
     def __init__(
         self, params: RetailParams, continuous: bool = True, device: torch.device | str = "cpu"
