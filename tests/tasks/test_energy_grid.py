@@ -100,7 +100,8 @@ def test_a_day_truncates():
 
 def test_what_is_expected_is_the_mean_of_what_comes():
     task, state, generator = made(4000, load_noise=0.1)
-    state = state._replace(wind=torch.full((4000,), 1.0))
+    evening = torch.full((4000,), 82)  # the load falls by some 3 % per step
+    state = state._replace(wind=torch.full((4000,), 1.0), step=evening)
     expected = sensing.expected(task, state)[0]
     step = task.step(state, {"agents": torch.zeros(4000, 4, 1)}, task.draw_step(4000, generator))
     assert step.state.net_load.sum(-1).mean().item() == pytest.approx(expected[0].item(), rel=0.01)
