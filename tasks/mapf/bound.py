@@ -47,11 +47,12 @@ def _starts(task: Mapf) -> MapfState:
 def _searched(task: Mapf) -> Optimum:
     """Mean over random starts of shortest ways / least sum of costs, or / a lower bound of it."""
     state = _starts(task)
-    ways = torch.where(task.alive(state)["agents"], state.way, 0).sum(-1).double()
+    way = torch.where(task.alive(state)["agents"], state.way.clamp(max=task.params.max_steps), 0)
+    ways = way.sum(-1).double()
     found = [solve(task, state, env) for env in range(STARTS)]
     cost = torch.tensor([one.cost for one in found], dtype=torch.float64, device=ways.device)
     # Whoever does not arrive costs all steps; the others cost no less than their ways.
-    late = task.params.max_steps + ways - state.way.amax(-1)
+    late = task.params.max_steps + ways - way.amax(-1)
     score = ways / torch.minimum(cost, late)
     half = 1.96 * score.std().item() / STARTS**0.5
     exact = sum(one.exact for one in found)

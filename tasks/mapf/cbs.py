@@ -48,6 +48,7 @@ def least_cost(problem: Problem, max_nodes: int) -> Found:
     bans: list[frozenset[Ban]] = [frozenset() for _ in agents]
     order = itertools.count()
     clashes = _count(problem, paths)
+    queue: list[tuple[int, int, int, list[Path], list[frozenset[Ban]]]]
     queue = [(cost, clashes, next(order), paths, bans)]
     for _ in range(max_nodes):
         cost, clashes, _, paths, bans = heapq.heappop(queue)

@@ -176,7 +176,8 @@ class Mapf(Task[MapfParams, MapfState]):
             way = torch.where(on, self.tables.steps(state.map, new, goal), way)
             goal = torch.where(on, new, goal)
         else:
-            short = torch.where(here & (state.time == 0).unsqueeze(-1), way, 0)
+            begins = here & (state.time == 0).unsqueeze(-1)
+            short = torch.where(begins, way.clamp(max=p.max_steps), 0)
         if p.mode == "finish":
             cell = torch.where(on, board.nowhere, cell)
             over = (cell == board.nowhere).all(-1)

@@ -131,8 +131,20 @@ def test_the_bound_is_below_one_and_counts_those_who_do_not_arrive():
     bound = make_task("mapf", n_agents=4, grid_size=5).optimum()
     assert bound.kind == "upper" and 0.9 < bound.value < 1.0 and "conflict-based" in bound.how
     assert make_task("mapf", n_agents=12).optimum().value == 1.0
-    short = make_task("mapf", layout="....", n_agents=2, max_steps=4).optimum()
-    assert 0.4 < short.value < 1.0
+
+
+def test_who_cannot_arrive_in_time_costs_all_steps():
+    task, state = placed("....", [0, 3], [3, 0], max_steps=4)
+    assert solve(task, state, 0).cost > 4 + 3  # there is no way: better one of them stays away
+    found = task.optimum().value
+    state = task.reset(128, task.draw_reset(128, torch.Generator().manual_seed(0)))
+    ways = [sum(row) for row in state.way.tolist()]
+    costs = [solve(task, state, env).cost for env in range(128)]
+    least = [
+        min(c, 4 + w - max(row)) for c, w, row in zip(costs, ways, state.way.tolist(), strict=True)
+    ]
+    assert least != costs
+    assert found == pytest.approx(sum(w / c for w, c in zip(ways, least, strict=True)) / 128)
 
 
 @pytest.mark.parametrize("mode", ["finish", "nothing"])
