@@ -146,6 +146,8 @@ class Task(ABC, Generic[P, S]):
     has_discrete_actions: ClassVar[bool] = True
     terminates: ClassVar[bool] = True
     """Whether an episode can end before the time limit."""
+    agents_return: ClassVar[bool] = False
+    """Whether agents of mortal groups that are not there may come (back) within an episode."""
     unit: ClassVar[str] = "return"
     """Unit of :meth:`score`, such as ``"$ per period"``."""
     higher_is_better: ClassVar[bool] = True

@@ -2,7 +2,7 @@
 
 Agents are named ``<group>_<index>``. An agent of a masked group sees a Dict of ``"observation"`` and
 ``"action_mask"`` (int8, 1 = available), PettingZoo's convention; others see a Box. An agent that
-dies is terminated and leaves ``agents``; the time limit truncates.
+dies is terminated and leaves ``agents``, unless agents of the task may come back; the time limit truncates.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class TaskParallelEnv(ParallelEnv):
 
     # ---------------------------------------------------------------- helpers
     def _living(self) -> list[str]:
-        alive = self.task.alive(self._state)
+        # PettingZoo knows no agent that comes later or again: where a task has such, all stay until the end.
+        alive = {} if self.task.agents_return else self.task.alive(self._state)
         return [
             agent
             for agent, (group, i) in self._seats.items()

@@ -77,6 +77,7 @@ class Intersection(Task[IntersectionParams, IntersectionState]):
     Params: ClassVar[type[TaskParams]] = IntersectionParams
     unit = "s delay per vehicle"
     higher_is_better = False
+    agents_return = True
     info_keys = ("delay", "collisions", "left", "overridden")
     levels: ClassVar[dict[str, dict[str, Any]]] = {
         "easy": {"n_agents": 6, "arrival_rate": 0.4},

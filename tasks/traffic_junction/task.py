@@ -99,6 +99,7 @@ class TrafficJunction(Task[TrafficJunctionParams, TrafficState]):
     terminates = False
     has_continuous_actions = False
     unit = "episodes without a collision (share)"
+    agents_return = True
     info_keys = ("collisions", "entered", "completed", "brakes")
     levels: ClassVar[dict[str, dict[str, Any]]] = {
         "easy": {"layout": "easy", "size": 7, "n_agents": 5, "p_arrive": 0.3, "max_steps": 20},

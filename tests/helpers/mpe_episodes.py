@@ -11,7 +11,9 @@ from marl_td.tasks.adapters.grouping import group_agents
 STEPS = 25
 
 
-def played(name, n_episodes, continuous, *, groups=None, goal=None, moving=slice(None), **options):
+def played(
+    name, n_episodes, continuous, *, groups="name", goal=None, moving=slice(None), **options
+):
     """Start, actions, and what ``mpe2`` says at every step.
 
     Args:
