@@ -95,8 +95,9 @@ SETTINGS = [
     "experiment.exploration_eps_end=0.05",
 ]
 """Of every run: 50 environments, an episode of each between updates; too short to compile."""
-ENTROPY = "algorithm.entropy_coef=0.01"
-"""Of those that have it: without it policies are certain before the other agent has changed its mind."""
+AGAINST_CERTAINTY = {"entropy_coef": 0.01, "regularisation_coef": 0.1}
+"""Settings of the algorithms that have them: without, policies are certain, and their gradients gone, before
+the other agent has changed its mind."""
 
 
 def frames_of(name: str, args: argparse.Namespace) -> int:
@@ -113,6 +114,13 @@ def wanted(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 yield {"game": game, "algorithm": name, "seed": seed, "frames": frames}
 
 
+def against_certainty(name: str) -> list[str]:
+    """The settings of ``AGAINST_CERTAINTY`` that an algorithm has."""
+    config = algorithm_config(name)
+    found = AGAINST_CERTAINTY.items()
+    return [f"algorithm.{key}={value}" for key, value in found if hasattr(config, key)]
+
+
 def run(cell: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """Train, and play one episode without exploration."""
     payoff = str(GAMES[cell["game"]]).replace(" ", "")
@@ -123,7 +131,7 @@ def run(cell: dict[str, Any], settings: list[str]) -> dict[str, Any]:
         f"seed={cell['seed']}",
         f"experiment.max_n_frames={cell['frames']}",
         f"experiment.exploration_anneal_frames={cell['frames'] // 2}",
-        *([ENTROPY] if hasattr(algorithm_config(cell["algorithm"]), "entropy_coef") else []),
+        *against_certainty(cell["algorithm"]),
         *settings,
     ]
     with tempfile.TemporaryDirectory() as folder:
