@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from marl_td.tasks.energy_grid.dispatch import fuel_cost
 from marl_td.tasks.energy_grid.network import Grid
@@ -59,7 +60,7 @@ def settle(
     """Balance, flows and costs of outputs ``[n_envs, G]`` at the buses' load - wind ``[n_envs, N]``."""
     injection = power @ grid.at_bus - net_load
     gap = injection.sum(-1)
-    flow = injection @ grid.ptdf.T
+    flow = linear(injection, grid.ptdf)
     over = (flow.abs() - limit).clamp_min(0.0).sum(-1)
     return Balance(
         gap=gap,

@@ -36,6 +36,7 @@ class Grid(NamedTuple):
     """Mean wind power of every bus, MW ``[N]``."""
     profile: Tensor
     """Load of every step of a day over the peak load, ``[steps of a day]``."""
+    # Multiply by `linear(x, table)`: to a compiled loop `table.T` is a second input that shares its memory.
     ptdf: Tensor
     """Flow on every line per MW fed in at a bus and taken out at bus 0, ``[L, N]``."""
     ends: Tensor

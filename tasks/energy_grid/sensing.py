@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from marl_td.tasks.energy_grid.dispatch import marginal_cost
 from marl_td.tasks.energy_grid.dynamics import window
@@ -65,7 +66,7 @@ def seen(task: EnergyGrid, state: GridState) -> Tensor:
         (10.0 * grid.ramp / grid.most).expand_as(state.power),
         (marginal_cost(grid, state.power) - ahead[:, :1] * PRICE_UNIT) / 10.0,
         (grid.linear / PRICE_UNIT).expand_as(state.power),
-        congestion(task, state) @ grid.at_bus.T,
+        linear(congestion(task, state), grid.at_bus),
     ]
     hour = state.step.float() * (task.params.dt * 2.0 * math.pi / 24.0)
     public = [state.frequency / task.params.frequency_limit, hour.sin(), hour.cos()]

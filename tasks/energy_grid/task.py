@@ -53,6 +53,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Optimum, Policy, Step, Task
 from marl_td.tasks.energy_grid import dynamics, sensing
@@ -166,7 +167,7 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
         step = torch.zeros(n_envs, dtype=torch.long, device=self.device)
         power = self.reference.start * alive
         net = self.bus_load * self.grid.profile[0] - self._wind_power(wind)
-        flow = (power @ self.grid.at_bus - net) @ self.grid.ptdf.T
+        flow = linear(power @ self.grid.at_bus - net, self.grid.ptdf)
         return GridState(power, net, flow, wind, torch.zeros_like(wind), step, alive)
 
     def _wind_power(self, wind: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """What every batched task promises, checked on every one in the registry."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
+from marl_td.collect.collector import CompiledCollector
+from marl_td.models.compiling import CompileWarning
 from marl_td.tasks import VectorEnv, make_env, make_task, task_class
 from marl_td.tasks.base import Box
 from marl_td.tasks.registry import TASKS
@@ -134,6 +138,34 @@ def test_a_step_and_what_is_seen_of_it_are_one_graph(name, continuous):
     arguments = (env.state, random_actions(env, data), task.draw_step(4, env.rng))
     found = torch.compile(everything, fullgraph=True, backend="eager")(*arguments)
     torch.testing.assert_close(found, everything(*arguments))
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@each_kind
+def test_rollouts_are_compiled(name, continuous, backend):
+    torch.manual_seed(7)
+    torch._dynamo.reset()
+    env = small_env(name, 3, continuous)
+    shapes = {group: env.full_action_spec[group, "action"].shape for group in env.task.groups}
+
+    def first_available(data):
+        for group, spec in env.task.groups.items():
+            if isinstance(spec.action, Box):
+                action = torch.zeros(shapes[group])
+            elif spec.masked:
+                action = data[group, "action_mask"].float().argmax(-1)
+            else:
+                action = torch.zeros(shapes[group], dtype=torch.long)
+            data.set((group, "action"), action)
+        return data
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CompileWarning)
+        collector = CompiledCollector(env, first_available, frames_per_batch=12, backend=backend)
+        batch = next(iter(collector))
+    assert batch.shape == (3, 4)
+    for group in env.task.groups:
+        assert torch.isfinite(batch["next", group, "reward"]).all()
 
 
 @pytest.mark.gpu
