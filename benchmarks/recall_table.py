@@ -72,6 +72,8 @@ OWN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "hatrpo": ({}, {"max_n_iters": 40}),
     # Attention does not bear as large steps.
     "mat": ({}, {"lr": 2e-3}),
+    # One agent's actor moves at a time.
+    "hasac": ({}, {"max_n_iters": 60}),
 }
 """What some algorithms need otherwise: of their own settings, and of BenchMARL's."""
 GRU = StatefulGruConfig(hidden_size=32, encoder_cells=[32])
