@@ -39,9 +39,3 @@ def test_an_unknown_level_lists_the_known_ones():
         make_task("pursuit", level="hrad")
     with pytest.raises(ValueError, match=r"'two_step' has no level 'easy'. It has none"):
         make_task("two_step", level="easy")
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_every_level_is_a_valid_task(name):
-    for level in task_class(name).levels:
-        make_task(name, level=level)
