@@ -11,8 +11,9 @@ from marl_td.tasks.predator_prey.params import PredatorPreyParams
 
 
 def best_play(params: PredatorPreyParams, n_agents: int) -> Optimum | None:
-    """Mean steps to the capture under best play of ``n_agents`` living predators; None if too large to solve.
+    """Mean steps to the capture under best play of ``n_agents`` living predators.
 
+    None if the game is too large to solve, or if the time limit would cut best play short.
     Exact against a prey that moves by a rule and is seen; a lower bound where it is not always seen;
     against a learned prey an upper one: what the predators can force even if it knew their moves.
     """
@@ -20,6 +21,8 @@ def best_play(params: PredatorPreyParams, n_agents: int) -> Optimum | None:
     if exact.n_states(build(params), n_agents) > most:
         return None
     found = _solved(_Rules.of(params), n_agents)
+    if found.most > params.max_steps:
+        return None
     steps = found.share * found.mean + (1 - found.share) * params.max_steps
     if params.prey == "learned":
         how = "captures forced even if the prey knows the predators' moves, over all starts"

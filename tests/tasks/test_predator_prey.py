@@ -202,6 +202,12 @@ def test_too_large_games_are_refused_and_have_no_optimum():
     assert make_task("predator_prey", n_agents=4).optimum() is None
 
 
+def test_a_time_limit_that_cuts_best_play_short_leaves_no_optimum():
+    limits = {limit: make_task("predator_prey", grid_size=4, max_steps=limit) for limit in (3, 4)}
+    assert limits[4].optimum().value == pytest.approx(1.9418956)
+    assert limits[3].optimum() is None  # some starts take 4
+
+
 def test_kinds_of_yardstick():
     kinds = {
         name: make_task("predator_prey", grid_size=4, **params).optimum().kind
