@@ -82,40 +82,6 @@ def test_an_environment_evolves_the_same_alone_and_in_a_batch(params):
         torch.testing.assert_close(step.reward["agents"][picked], one.reward["agents"])
 
 
-def test_a_partial_reset_touches_only_its_rows():
-    env = make_env("banking", n_envs=4, start="empty", stale=2)
-    td = env.rollout(20, break_when_any_done=False)[:, -1]["next"].clone()
-    before = [field.clone() for field in env.state]
-    reset = torch.tensor([[False], [True], [False], [True]])
-    out = env.reset(td.clone().set("_reset", reset))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    assert (env.state.queue[[1, 3]] == 0).all() and (env.state.sent[[1, 3]] == 0).all()
-    assert env.step_count.tolist() == [20, 0, 20, 0]
-    assert torch.equal(out["state"][0], td["state"][0])
-
-
-@pytest.mark.parametrize(
-    "params", [KINDS["slot"], KINDS["event_bursts_classes"]], ids=["slot", "event"]
-)
-def test_the_step_compiles_to_one_graph(params):
-    task = cold(**params)
-
-    def advance(state, action, noise):
-        step = task.step(state, action, noise)
-        new = step.state
-        return step, task.observe(new), task.team_state(new), task.action_mask(new)
-
-    compiled = torch.compile(advance, fullgraph=True, backend="eager")
-    draw = generator(2)
-    state = task.reset(3, task.draw_reset(3, draw))
-    for _ in range(10):
-        action, noise = legal(task, state, draw), task.draw_step(3, draw)
-        expected, found = advance(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(found, expected)
-        state = expected[0].state
-
-
 def test_it_never_terminates_and_is_truncated_at_the_limit():
     steps = make_env("banking", n_envs=2, start="empty", max_steps=5).rollout(9)["next"]
     assert steps.shape == (2, 5)

@@ -320,56 +320,6 @@ def test_starts_are_uniform_and_all_different():
     assert (crowd.diff(dim=1) > 0).all()
 
 
-def test_an_environment_alone_is_as_in_a_batch():
-    task = make_task("pursuit", grid_size=4, n_agents=4, n_prey=4)
-    generator = torch.Generator().manual_seed(1)
-    state = task.reset(6, task.draw_reset(6, generator))
-    action, noise = random_action(task, state, generator), task.draw_step(6, generator)
-    whole = task.step(state, action, noise)
-    one = PursuitState(*(part[4:5] for part in state))
-    alone = task.step(
-        one, {"agents": action["agents"][4:5]}, {name: value[4:5] for name, value in noise.items()}
-    )
-    for a, b in zip(alone.state, whole.state, strict=True):
-        assert torch.equal(a, b[4:5])
-    assert torch.equal(alone.reward["agents"], whole.reward["agents"][4:5])
-    seen = task.observe(whole.state)["agents"]
-    assert torch.equal(task.observe(alone.state)["agents"], seen[4:5])
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_step_and_what_is_seen_compile_to_one_graph(backend):
-    task = make_task("pursuit", grid_size=4, n_agents=4, n_prey=3)
-
-    def all_of_it(state, action, noise):
-        step = task.step(state, action, noise)
-        seen = task.observe(step.state), task.action_mask(step.state), task.team_state(step.state)
-        return step, seen
-
-    compiled = torch.compile(all_of_it, fullgraph=True, backend=backend)
-    generator = torch.Generator().manual_seed(0)
-    state = task.reset(16, task.draw_reset(16, generator))
-    for _ in range(3):
-        action, noise = random_action(task, state, generator), task.draw_step(16, generator)
-        expected, found = all_of_it(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(tuple(found[0].state), tuple(expected[0].state))
-        torch.testing.assert_close(found[0].reward, expected[0].reward)
-        torch.testing.assert_close(found[1], expected[1])
-        state = expected[0].state
-
-
-def test_a_partial_reset_touches_its_rows_only():
-    env = make_env("pursuit", 3)
-    td = env.reset()
-    td = env.step(env.rand_action(td))["next"]
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-        assert not torch.equal(old[1], new[1])
-
-
 def test_the_time_limit_truncates_and_the_last_pair_terminates():
     td = make_env("pursuit", 2, max_steps=4).rollout(9, break_when_any_done=False)
     assert td["next", "truncated"][0, :, 0].nonzero().flatten().tolist() == [3, 7]

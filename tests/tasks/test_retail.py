@@ -4,12 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
 from marl_td.tasks import VectorEnv, make_env, make_task
 from marl_td.tasks.retail.demand import poisson_pmf
-from marl_td.tasks.retail.dynamics import match, start_amounts
+from marl_td.tasks.retail.dynamics import match
 from marl_td.tasks.retail.optimum import market
 from marl_td.tasks.retail.policies import StockPolicy
 from marl_td.tasks.retail.search import (
@@ -222,44 +221,6 @@ def test_an_environment_goes_alone_as_in_a_batch(continuous):
         assert same(alone, [field[5:6] for field in state])
         assert torch.equal(one.reward["agents"], step.reward["agents"][5:6])
         assert torch.equal(task.observe(alone)["agents"], task.observe(state)["agents"][5:6])
-
-
-def test_a_partial_reset_touches_only_its_rows():
-    env = make_env("retail", 4)
-    env.rollout(3, break_when_any_done=False)
-    before, mask = env.state, torch.tensor([False, True, False, True])
-    env.reset(TensorDict({"_reset": mask.unsqueeze(-1)}, [4]))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(new[~mask], old[~mask])
-    low, high, slot = start_amounts(env.task.params, env.task.rates)
-    assert (env.state.stock[mask] >= low).all() and (env.state.stock[mask] <= high).all()
-    assert (env.state.pipeline[mask] == slot.unsqueeze(-1)).all()
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.:DeprecationWarning")
-def test_compiled_equals_eager(mode, backend):
-    task = make_task("retail", transfer_mode=mode, share_inventory=True, season_amplitude=0.3)
-    generator = torch.Generator().manual_seed(0)
-    state = task.reset(16, task.draw_reset(16, generator))
-    action, noise = {"agents": random_actions(task, 16, 0)}, task.draw_step(16, generator)
-
-    def advance(state, action, noise):
-        step = task.step(state, action, noise)
-        return (
-            step.state,
-            step.reward["agents"],
-            step.info["cost"],
-            task.observe(step.state)["agents"],
-        )
-
-    torch._dynamo.reset()
-    compiled = torch.compile(advance, fullgraph=True, backend=backend)(state, action, noise)
-    eager = advance(state, action, noise)
-    assert same(compiled[0], eager[0])
-    for a, b in zip(compiled[1:], eager[1:], strict=True):
-        assert torch.allclose(a, b)
 
 
 @pytest.mark.parametrize("mode", MODES)
