@@ -11,7 +11,7 @@ FAILING = {"dead_agents": 0.4, "message_dropout": 0.3}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "banking": {
         "": {"max_steps": 20},
-        "cold": {"start": "empty", "stale": 2},
+        "cold": {"start": "empty", "stale": 2, "dead_agents": 0.4},
         "events": {
             "start": "empty",
             "clock": "event",
@@ -46,17 +46,20 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "market": {"n_agents": 2, "shock": 0.3, "memory": 2} | FAILING,
         "inventory": {"inventory": True, "stock": 3, "max_steps": 30, "message_dropout": 0.2},
     },
-    "pursuit": {"": {"grid_size": 5, "n_agents": 4, "n_prey": 3}},
+    "pursuit": {
+        "": {"grid_size": 5, "n_agents": 4, "n_prey": 3},
+        "failing": {"grid_size": 5, "n_agents": 6, "n_prey": 3} | FAILING,
+    },
     "recall": {"": {}, "late": {"delay": 3, "extra_delay": 3}},
     "retail": {
         "": {},
         "transfers": {
             "transfer_mode": "action",
             "share_inventory": True,
-            "message_dropout": 0.3,
             "season_amplitude": 0.4,
             "correlation": 0.5,
-        },
+        }
+        | FAILING,
     },
     "traffic_junction": {"": {}, "full": {"n_agents": 6, "p_arrive": 0.5, "message_dropout": 0.3}},
     "warehouse": {

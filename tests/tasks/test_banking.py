@@ -65,6 +65,28 @@ def test_there_are_no_continuous_actions():
         make_task("banking", continuous=True)
 
 
+def test_a_dead_router_sends_all_to_internal():
+    task = cold(n_agents=3, dead_agents=0.3, stale=0)
+    assert task.n_dead == 1 and task.groups["agents"].mortal
+    state = task.reset(1, task.draw_reset(1, generator()))
+    alive = torch.tensor([[True, False, True]])
+    state = state._replace(buffer=torch.tensor([[[2.0], [3.0], [1.0]]]), alive=alive)
+    mask = task.action_mask(state)["agents"][0]
+    assert mask[1].tolist() == [False, False, False, True] and mask[0, :3].all()
+    to_chain = {"agents": torch.full((1, 3), 2)}
+    step = task.step(state, to_chain, task.draw_step(1, generator()))
+    sent = [step.info[name].item() for name in ("internal", "external", "chain")]
+    assert sent == [3.0, 0.0, 3.0]
+    assert torch.equal(step.state.alive, alive)
+    assert task.team_state(state)[0, -3:].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_the_optimum_with_dead_routers_is_a_bound():
+    living, failing = (make_task("banking", stale=0, dead_agents=d).optimum() for d in (0.0, 0.4))
+    assert living.value == failing.value and failing.kind == "lower"
+    assert failing.how == f"{living.how}, all routers alive"
+
+
 @kinds
 def test_an_environment_evolves_the_same_alone_and_in_a_batch(params):
     task, n_envs, alone = cold(**params), 5, 3

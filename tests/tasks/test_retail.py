@@ -123,6 +123,29 @@ def test_one_period_with_transfers_before_demand_by_hand():
     assert step.info["transfer_cost"].item() == pytest.approx(0.5 * 3)
 
 
+@pytest.mark.parametrize("continuous", [True, False])
+def test_a_dead_site_decides_nothing_and_is_served_by_those_who_lend(continuous):
+    """Five units left at the first site, all lent; the second is dead and lacks three, the third one."""
+    task = make_task("retail", continuous=continuous, n_agents=3, max_level=20, dead_agents=0.3)
+    assert task.n_dead == 1 and task.groups["agents"].mortal
+    state = state_with(task, [9, 2, 3], [[0], [0], [0]])
+    state = state._replace(alive=torch.tensor([[True, False, True]]))
+    order_all_lend_all = torch.ones(1, 3, 2) if continuous else torch.full((1, 3), 30)
+    step = task.step(state, {"agents": order_all_lend_all}, noise_for(task, [4, 5, 4]))
+    assert step.state.pipeline.flatten().tolist() == [11, 0, 17]
+    assert step.state.moved.tolist() == [[-4, 3, 1]] and step.info["lost"].item() == 0
+    assert step.state.stock.tolist() == [[1, 0, 0]] and torch.equal(step.state.alive, state.alive)
+    if not continuous:
+        mask = task.action_mask(state)["agents"][0]
+        assert mask[1].nonzero().flatten().tolist() == [1] and mask[0].sum() > 1
+
+
+def test_the_bound_with_dead_sites_is_that_of_living_ones():
+    living, failing = (make_task("retail", n_agents=2, dead_agents=d).optimum() for d in (0.0, 0.5))
+    assert failing.value == living.value and failing.kind == "lower"
+    assert failing.how == f"{living.how}, all sites alive"
+
+
 def test_an_order_is_limited_by_size_and_capacity():
     task = make_task("retail", n_agents=2, lead_time=2, capacity=30, max_order=12, max_level=60)
     state = state_with(task, [1, 10], [[2, 3], [4, 8]])
@@ -461,7 +484,6 @@ def test_picture_and_series():
         ({"lost_cost": -1.0}, r"lost_cost must not be negative; got -1\.0"),
         ({"correlation": 1.0}, r"correlation must be in \[0, 1\); got 1\.0"),
         ({"season_period": 1}, "season_period must be at least 2; got 1"),
-        ({"message_dropout": 1.5}, r"message_dropout must be in \[0, 1\]; got 1\.5"),
         ({"reward_scale": 0.0}, r"reward_scale must be positive; got 0\.0"),
         ({"transfer_mode": "later"}, "transfer_mode must be one of reactive, action; got 'later'"),
         ({"reward": "sum"}, "reward must be one of team, individual; got 'sum'"),
