@@ -34,7 +34,7 @@ def test_the_run_folder(finished):
         "config.yaml",
         "metrics.csv",
         "checkpoints/checkpoint_60.pt",
-        "policy/weights.pt",
+        "policy/weights.safetensors",
         "policy/signature.json",
     }
 
@@ -88,7 +88,7 @@ def test_a_policy_that_does_not_fit_is_refused(finished, tmp_path):
     ):
         load_run(folder, 1)
     shutil.rmtree(folder / "policy")
-    with pytest.raises(ValueError, match=r"holds no policy \(weights.pt is missing\)"):
+    with pytest.raises(ValueError, match=r"holds no policy \(weights.safetensors is missing\)"):
         load_run(folder, 1)
 
 
