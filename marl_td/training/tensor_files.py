@@ -45,8 +45,8 @@ def load_tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> di
 
     Args:
         path: a safetensors file.
-        expected: tensors whose names, shapes and types those of the file must have; a file that is larger than
-            they are is refused before it is read.
+        expected: tensors whose names, shapes and types those of the file must have; a file that is larger
+            than they are is refused before it is read.
 
     Raises:
         ValueError: naming the file and what is wrong with it.
@@ -105,7 +105,7 @@ def _kind(tensor: Tensor | None) -> str:
 def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
     """A nest as JSON values, and its tensors by their place in it.
 
-    Dictionaries with names or whole numbers as keys, lists, tuples, tensors, numbers, text, booleans and None.
+    Dictionaries with names or whole numbers as keys, lists, tuples, tensors, numbers, text, booleans, None.
 
     Raises:
         TypeError: for anything else, naming its place.
