@@ -78,7 +78,7 @@ def outcome(experiment):
 
 
 def bits(experiment):
-    """All that must be equal, flat: the whole state, the replay's rows, metrics and evaluations on the disk."""
+    """All that must be equal, flat: the state, the replay, metrics and evaluations on the disk."""
     state = snapshot(experiment, None)
     del state["counters"]["total_time"]
     out = dict(_flat(state, "state"))
