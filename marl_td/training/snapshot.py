@@ -48,8 +48,11 @@ def snapshot(experiment: Any, restarts: str | None) -> dict[str, Any]:
             for group, updater in experiment.target_updaters.items()
         },
         "compiled_updates": {
-            group: None if update is None else update.snapshot()
-            for group, update in experiment._compiled_updates.items()
+            **experiment.restored_updates,
+            **{
+                group: None if update is None else update.snapshot()
+                for group, update in experiment._compiled_updates.items()
+            },
         },
         "callbacks": callbacks,
         "memories": {group: memory.snapshot() for group, memory in _memories(experiment).items()},
