@@ -16,6 +16,13 @@ from marl_td.registry import ALGORITHMS, algorithm_config
 
 pytestmark = IGNORED
 INPUTS_OF_THE_AGENT = ("last_action", "agent_id", "dueling")
+THEIR_GRU = (
+    "model=layers/gru",
+    "model.hidden_size=6",
+    "model.n_layers=2",
+    "model.mlp_num_cells=[8]",
+    "model.dropout=0.0",
+)
 OPTIONS = [f"algorithm.{name}=true" for name in INPUTS_OF_THE_AGENT]
 
 CASES = {
@@ -188,6 +195,8 @@ def test_the_whole_registry_is_exported(tmp_path, name, kind, network, sharing):
         ("marl_td/roma", *GRU),
         ("marl_td/belief_ppo", "algorithm.belief_pooling=mean"),
         ("marl_td/mappo", "algorithm.use_tanh_normal=false"),
+        ("marl_td/iql", *THEIR_GRU),
+        ("marl_td/ippo", *THEIR_GRU, *OWN),
         ("marl_td/coma", "experiment.exploration_eps_end=0"),
         ("marl_td/vdn", *GRU, "algorithm.last_action=true"),
     ],
