@@ -86,7 +86,8 @@ def test_the_bundle_acts_as_the_training_policy(exported, batch):
         action, _ = bundle.agents[agent.name].act(obs, state, mask)
         expected = live[agent.signature.group][:, agent.signature.index]
         np.testing.assert_allclose(action, expected, atol=1e-5)
-    assert np.unique(np.concatenate([*live.values()]).round(3), axis=0).size > 1 or batch == 1
+    every = np.concatenate([action.reshape(batch, -1) for action in live.values()], axis=-1)
+    assert batch == 1 or len(np.unique(every.round(3), axis=0)) > 1  # they see different things
 
 
 @pytest.mark.parametrize("batch", [1, 7])
@@ -134,7 +135,6 @@ def test_an_episode_goes_as_with_the_training_policy(exported):
         reward = live[:, step]["next", "agents", "reward"]
         torch.testing.assert_close(data["next", "agents", "reward"], reward, atol=1e-3, rtol=1e-3)
         data = after
-    assert len(live["agents", "action"].double().round(decimals=3).flatten().unique()) > 1
 
 
 def test_every_form_was_compared(exported):

@@ -37,8 +37,9 @@ def small_run(
     run = build_run(compose([f"algorithm={algorithm}", *task, *overrides]), 1, "cpu")
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in run.policy.parameters():
-            parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
+        for name, parameter in run.policy.named_parameters():
+            noise = 0.1 if "bias" in name else 0.5  # large biases would decide alone
+            parameter.add_(noise * torch.randn(parameter.shape, generator=generator))
     return policy_source(run.policy, run.env, run.settings), run.env
 
 
