@@ -1,7 +1,7 @@
 """The deployable policy of a run: weights and signature, without any pickled object.
 
-``policy/weights.pt`` holds tensors by name (``torch.load(weights_only=True)``), ``policy/signature.json``
-says what goes in and comes out: per group the agents, and name, type and shape of every input and action.
+``policy/weights.safetensors`` holds tensors by name, ``policy/signature.json`` says what goes in and comes
+out: per group the agents, and name, type and shape of every input and action.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torchrl.data import Categorical, Composite
 
 import marl_td
-from marl_td.training.files import save_atomic, write_atomic
+from marl_td.training.files import write_atomic
+from marl_td.training.tensor_files import load_tensors, require_alike, save_tensors
 
-WEIGHTS_FILE = "weights.pt"
+WEIGHTS_FILE = "weights.safetensors"
+OLD_WEIGHTS_FILE = "weights.pt"
+"""What earlier versions wrote: tensors by name, read with ``weights_only``."""
 SIGNATURE_FILE = "signature.json"
 
 
@@ -30,7 +33,7 @@ def policy_tensors(policy: nn.Module) -> dict[str, Tensor]:
 def save_policy(folder: Path, policy: nn.Module, signature: dict[str, Any]) -> None:
     """Write weights and signature into ``folder``, each atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_atomic(folder / WEIGHTS_FILE, policy_tensors(policy))
+    save_tensors(folder / WEIGHTS_FILE, policy_tensors(policy))
     text = json.dumps(signature, indent=2)
     write_atomic(folder / SIGNATURE_FILE, text.encode())
 
@@ -39,28 +42,37 @@ def load_weights(folder: Path, policy: nn.Module) -> None:
     """Load the weights in ``folder`` into ``policy``, which must have been built alike.
 
     Raises:
-        ValueError: if the file is missing, or its tensors are not the policy's.
+        ValueError: if the file is missing or damaged, or its tensors are not the policy's.
     """
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise ValueError(
-            f"'{folder}' holds no policy ({WEIGHTS_FILE} is missing); the run ended before its first "
-            "checkpoint. Train it again."
-        )
     own = dict([*policy.named_parameters(), *policy.named_buffers()])
-    device = next(iter(own.values())).device if own else "cpu"
-    loaded = torch.load(path, map_location=device, weights_only=True)
-    for name in sorted(set(own) | set(loaded)):
-        expected = list(own[name].shape) if name in own else "nothing"
-        got = list(loaded[name].shape) if name in loaded else "nothing"
-        if expected != got:
-            raise ValueError(
-                f"'{path}' does not fit the policy of this run's settings: '{name}' is {got} in the "
-                f"file, {expected} in the policy. Was config.yaml edited after training?"
-            )
+    loaded = read_weights(folder, own)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(loaded[name])
+
+
+def read_weights(folder: Path, expected: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The policy's tensors by name, on the CPU.
+
+    Args:
+        folder: the ``policy`` folder of a run.
+        expected: tensors whose names, shapes and types they must have.
+
+    Raises:
+        ValueError: if the file is missing or damaged, or does not hold ``expected``.
+    """
+    path, old = folder / WEIGHTS_FILE, folder / OLD_WEIGHTS_FILE
+    if path.is_file():
+        return load_tensors(path, expected)
+    if not old.is_file():
+        raise ValueError(
+            f"'{folder}' holds no policy ({WEIGHTS_FILE} is missing); the run ended before its first "
+            "checkpoint. Go on with it (`marl-td resume`), or train it again."
+        )
+    loaded: dict[str, Tensor] = torch.load(old, map_location="cpu", weights_only=True)
+    if expected is not None:
+        require_alike(loaded, expected, old)
+    return loaded
 
 
 def policy_signature(

@@ -64,6 +64,10 @@ class RunSettings:
 
     def save(self, path: Path) -> None:
         """Write the settings as YAML."""
+        write_atomic(path, self.as_yaml())
+
+    def as_yaml(self) -> bytes:
+        """The settings as YAML."""
         experiment = {
             key: value
             for key, value in vars(self.experiment_config).items()
@@ -80,7 +84,7 @@ class RunSettings:
             "model_config": _describe_model(self.model_config),
             "critic_model_config": _describe_model(self.critic_model_config),
         }
-        write_atomic(path, yaml.safe_dump(data, sort_keys=False).encode())
+        return bytes(yaml.safe_dump(data, sort_keys=False).encode())
 
     @staticmethod
     def load(path: Path, env: str | None = None) -> RunSettings:

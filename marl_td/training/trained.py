@@ -58,6 +58,16 @@ def load_run(
         ImportError: if the task needs a package that is not installed.
     """
     settings = RunSettings.load(folder / CONFIG_FILE, env)
+    run = build_run(settings, n_envs, device)
+    load_weights(folder / "policy", run.policy)
+    return run
+
+
+def build_run(settings: RunSettings, n_envs: int, device: str | None = None) -> TrainedRun:
+    """An untrained policy from settings, which are changed to the given ``n_envs`` and ``device``.
+
+    Arguments and errors are those of :func:`load_run`.
+    """
     require_simulator(settings.task)
     check_settings(settings)
     config = settings.experiment_config
@@ -68,5 +78,4 @@ def load_run(
         config.sampling_device = config.train_device = config.buffer_device = device
     with isolated_rng():
         built = _PolicyOnly(**settings.arguments())
-    load_weights(folder / "policy", built.policy)
     return TrainedRun(settings, built.policy, built.test_env)

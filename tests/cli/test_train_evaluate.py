@@ -97,7 +97,7 @@ def test_bad_settings_do_not_cost_the_old_run(run, capsys):
     arguments = ["train", "--out", str(run), "--overwrite", *SHORT, "experiment.lr=-1"]
     assert main(arguments) == 2
     capsys.readouterr()
-    assert (run / "policy" / "weights.pt").exists()
+    assert (run / "policy" / "weights.safetensors").exists()
 
 
 def test_a_task_without_renderer_has_no_video(run, tmp_path, capsys):

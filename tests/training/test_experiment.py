@@ -34,7 +34,7 @@ def test_the_run_folder(finished):
         "config.yaml",
         "metrics.csv",
         "checkpoints/checkpoint_60.pt",
-        "policy/weights.pt",
+        "policy/weights.safetensors",
         "policy/signature.json",
     }
 
@@ -83,12 +83,10 @@ def test_a_policy_that_does_not_fit_is_refused(finished, tmp_path):
     shutil.copytree(finished.folder_name, folder)
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("- 8\n", "- 9\n"))
-    with pytest.raises(
-        ValueError, match=r"does not fit the policy of this run's settings: .* is \[8"
-    ):
+    with pytest.raises(ValueError, match=r"does not fit this run's settings: .* is float32 \[8"):
         load_run(folder, 1)
     shutil.rmtree(folder / "policy")
-    with pytest.raises(ValueError, match=r"holds no policy \(weights.pt is missing\)"):
+    with pytest.raises(ValueError, match=r"holds no policy \(weights.safetensors is missing\)"):
         load_run(folder, 1)
 
 
