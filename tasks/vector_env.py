@@ -101,6 +101,34 @@ class VectorEnv(EnvBase):
             raise RuntimeError("the environment has no state yet; call env.reset() first.")
         return self.state
 
+    # ----------------------------------------------------------------- saving
+    def snapshot(self) -> dict[str, Any]:
+        """Where all copies are and where the random stream is, as tensors and numbers."""
+        return {
+            "state": None if self.state is None else [value.clone() for value in self.state],
+            "step_count": self.step_count.clone(),
+            "rng": self.rng.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`snapshot` gave, to the last bit.
+
+        Raises:
+            ValueError: if it is of another task or another number of copies.
+        """
+        if state["state"] is not None:
+            fresh = self.task.reset(self.n_envs, self.task.draw_reset(self.n_envs, self.rng))
+            saved = [value.to(self.device) for value in state["state"]]
+            kinds = [[(v.shape, v.dtype) for v in values] for values in (fresh, saved)]
+            require(
+                kinds[0] == kinds[1],
+                f"the saved state is not one of {self.n_envs} copies of '{self.task.name}' with these "
+                "parameters.",
+            )
+            self.state = type(fresh)(*saved)
+        self.step_count = state["step_count"].to(self.device)
+        self.rng.set_state(state["rng"].cpu())
+
     # ---------------------------------------------------------------- helpers
     def inject_noise(self, noise: Noise) -> None:
         """Use ``noise``, as :meth:`Task.draw_step` returns it, in the next step."""

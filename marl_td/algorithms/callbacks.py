@@ -22,15 +22,28 @@ class DelayedSteps(Callback):
     """Makes the optimisers of delayed losses (``loss.delays``) step at every so-manieth step only.
 
     BenchMARL calls all of them each time. One that finds no gradients changes nothing: no parameters, no
-    momentum, not its count of steps.
+    momentum, not its count of steps. A resumed run goes on in the same place of the period.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hooks: dict[str, _EveryNth] = {}
 
     def on_setup(self) -> None:
         """Put the hooks on the optimisers."""
         for group, loss in self.experiment.losses.items():
             for name, period in getattr(loss, "delays", {}).items():
-                hook = _EveryNth(period)
+                hook = self._hooks[f"{group}/{name}"] = _EveryNth(period)
                 self.experiment.optimizers[group][name].register_step_pre_hook(hook)
+
+    def on_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Add how many steps each optimiser was called for."""
+        state_dict["delayed_steps"] = {name: hook.n_steps for name, hook in self._hooks.items()}
+
+    def on_load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting from there."""
+        for name, n_steps in state_dict.get("delayed_steps", {}).items():
+            self._hooks[name].n_steps = n_steps
 
 
 class _EveryNth:

@@ -146,6 +146,40 @@ class CompiledCollector:
             self.policy.load_state_dict(state_dict["policy_state_dict"])
         self._frames, self._iter = state_dict["frames"], state_dict["iter"]
 
+    # ----------------------------------------------------------------- saving
+    def snapshot(self) -> dict[str, Any]:
+        """Counters, and where every environment is in its episode, as tensors and numbers."""
+        carry = self._carry
+        held = carry and {
+            "state": list(carry.state),
+            "step_count": carry.step_count,
+            "entries": [[list(key), value] for key, value in carry.entries.items()],
+        }
+        return {
+            "frames": self._frames,
+            "iter": self._iter,
+            "carry": held,
+            "traj_ids": self._traj_ids,
+            "n_trajs": int(self._n_trajs),
+            "env": self.base.snapshot(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`snapshot` gave, to the last bit."""
+        device = self.base.device
+        held = state["carry"]
+        if held is not None:
+            kind = type(self._start().state)
+            self._carry = Carry(
+                kind(*(value.to(device) for value in held["state"])),
+                held["step_count"].to(device),
+                {tuple(key): value.to(device) for key, value in held["entries"]},
+            )
+        self.base.restore(state["env"])
+        self._frames, self._iter = state["frames"], state["iter"]
+        self._traj_ids = state["traj_ids"].to(device)
+        self._n_trajs = torch.tensor(state["n_trajs"], device=device)
+
     # ------------------------------------------------------------------ parts
     def _start(self) -> Carry:
         """Fresh episodes, in the memory layout that a batch leaves: another would compile a second graph."""

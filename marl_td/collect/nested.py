@@ -46,3 +46,19 @@ def nest(
     for path, value in entries.items():
         out.set(path, value)
     return out
+
+
+def snapshot_of(data: TensorDictBase) -> dict[str, Any]:
+    """A TensorDict as plain lists and its tensors."""
+    return {
+        "batch_size": list(data.batch_size),
+        "shapes": [[list(path), list(extra)] for path, extra in shapes_of(data).items()],
+        "entries": [[list(path), value] for path, value in entries_of(data).items()],
+    }
+
+
+def from_snapshot(state: dict[str, Any], device: Any) -> TensorDict:
+    """The TensorDict that :func:`snapshot_of` took apart."""
+    shapes = {tuple(path): tuple(extra) for path, extra in state["shapes"]}
+    entries = {tuple(path): value.to(device) for path, value in state["entries"]}
+    return nest(entries, shapes, tuple(state["batch_size"]), device)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from marl_td.tasks.random_state import pack_numpy, pack_python, unpack_numpy, unpack_python
+
 
 @contextmanager
 def isolated_rng(seed: int | None = None) -> Iterator[None]:
@@ -29,6 +31,30 @@ def isolated_rng(seed: int | None = None) -> Iterator[None]:
         yield
     finally:
         _restore(state)
+
+
+def rng_snapshot() -> dict[str, Any]:
+    """Where every global random stream is, as tensors and numbers (see :func:`isolated_rng`)."""
+    state = _global_state()
+    vmas = state["vmas"]
+    if vmas is not None:
+        vmas = [vmas[0], pack_numpy(vmas[1]), pack_python(vmas[2])]
+    return {
+        "torch": state["torch"],
+        "cuda": state["cuda"],
+        "numpy": pack_numpy(state["numpy"]),
+        "python": pack_python(state["python"]),
+        "vmas": vmas,
+    }
+
+
+def rng_restore(state: dict[str, Any]) -> None:
+    """Let every global random stream go on from what :func:`rng_snapshot` gave."""
+    vmas = state["vmas"]
+    if vmas is not None:
+        vmas = [vmas[0], unpack_numpy(vmas[1]), unpack_python(vmas[2])]
+    plain = {"numpy": unpack_numpy(state["numpy"]), "python": unpack_python(state["python"])}
+    _restore({**state, **plain, "vmas": vmas})
 
 
 def _vmas_stream() -> list[Any] | None:
@@ -50,7 +76,7 @@ def _global_state() -> dict[str, Any]:
 
 def _restore(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None:
+    if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
     random.setstate(state["python"])

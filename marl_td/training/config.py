@@ -23,10 +23,21 @@ class RunConfig(ExperimentConfig):
     compile: str = "auto"
     """Compile rollouts and updates: on, off, or auto (where a run is long enough for it to pay)."""
 
+    checkpoint_minutes: float | None = 2.0
+    """Save a checkpoint after so many minutes of training, at the end of an iteration; None: never so."""
+
+    keep_best_checkpoints: int = 0
+    """Keep so many best checkpoints by evaluation beside the newest ones; above 0, a better one is saved."""
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         if not 0.0 <= self.lr_end <= 1.0:
             raise ValueError(f"experiment.lr_end must lie in [0, 1]; got {self.lr_end}.")
+        if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
+            raise ValueError(
+                "experiment.checkpoint_minutes must be above 0, or null for no checkpoints by the clock; got "
+                f"{self.checkpoint_minutes}."
+            )
         if self.compile not in MODES:
             raise ValueError(
                 f"experiment.compile must be one of {', '.join(MODES)}; got '{self.compile}'."

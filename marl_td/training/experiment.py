@@ -1,36 +1,38 @@
 """Our experiment: BenchMARL's, with a run folder that survives a crash and evaluation that is only a look.
 
 Same constructor as ``benchmarl.experiment.Experiment``. What differs: a fixed run folder without pickled
-files, one ``metrics.csv``, atomic checkpoints, the policy saved for use elsewhere, evaluation that leaves
-every random stream as it was, and a stop with a clear sentence when numbers stop being finite.
+files, one ``metrics.csv``, checkpoints from which a run goes on to the last bit, the policy saved for use
+elsewhere, evaluation that leaves every random stream as it was, and a stop with a clear sentence when numbers
+stop being finite or the disk is full.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from benchmarl.utils import seed_everything
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictSequential
 
 from marl_td.collect.collector import CompiledCollector
-from marl_td.losses.common import MultiAgentLoss
-from marl_td.models.compiling import is_worthwhile
-from marl_td.training.checkpoints import load_checkpoint
-from marl_td.training.estimate import ESTIMATES_TO_PAY, compile_estimate
+from marl_td.training.checkpoint_folder import Checkpoint
+from marl_td.training.checkpoints import Checkpoints
+from marl_td.training.history import History
+from marl_td.training.learning import RunLearning
 from marl_td.training.periodic_evaluation import evaluate, metrics
 from marl_td.training.policy_files import policy_signature, save_policy
 from marl_td.training.progress import Progress
+from marl_td.training.resume import Resumable
 from marl_td.training.settings import CONFIG_FILE, RunSettings, describe
-from marl_td.training.setup import RunSetup
-from marl_td.training.update import UPDATES_TO_PAY, CompiledUpdate, compiled_update
+from marl_td.training.stopping import RunStopped, StopSignals, Terminated
+
+CHECKPOINT_FOLDER = "checkpoints"
 
 
-class Experiment(RunSetup):
+class Experiment(RunLearning):
     """A training run in a folder of its own.
 
     ``config.save_folder`` is the run folder itself (BenchMARL makes a folder with a random name below
@@ -45,26 +47,38 @@ class Experiment(RunSetup):
     """Progress bar on stderr; None shows it on a terminal only."""
 
     def _setup(self) -> None:
-        self._compiled_updates: dict[str, CompiledUpdate | None] = {}
         super()._setup()
-        n_iters = self.config.get_max_n_iters(self.on_policy)
-        if is_worthwhile(self.compile_mode, n_iters, ESTIMATES_TO_PAY):
-            for group in self.train_group_map:
-                compile_estimate(self.algorithm, group)
+        self._shown: dict[str, float] = {}
+        self._score: float | None = None  # of this iteration's evaluation
+        self.history = History(self.folder_name)
+        self.resumable = Resumable(self, self.checkpoints)
 
     # --------------------------------------------------------------- training
     def run(self) -> None:
-        """Train until the last iteration; an interrupted run saves a checkpoint first."""
-        seed_everything(self.seed)
+        """Train until the last iteration.
+
+        SIGTERM and Ctrl-C end it after the present iteration, with a checkpoint.
+
+        Raises:
+            Terminated: after SIGTERM.
+            KeyboardInterrupt: after Ctrl-C.
+            RunStopped: if the disk is full.
+        """
+        if self.resumable.rng is None:
+            seed_everything(self.seed)
+        self.resumable.start()
         try:
-            self._collection_loop()
-        except KeyboardInterrupt:
-            self._save_experiment()
+            with StopSignals() as signals:
+                self._collection_loop(signals)
+        except (KeyboardInterrupt, Terminated):
+            raise
+        except Exception as error:
+            self._tell(error)
             raise
         finally:
             self.close()
 
-    def _collection_loop(self) -> None:
+    def _collection_loop(self, signals: StopSignals) -> None:
         n_iters = self.config.get_max_n_iters(self.on_policy)
         per_iter = self.config.collected_frames_per_batch(self.on_policy)
         batches = iter(self.collector)
@@ -76,10 +90,12 @@ class Experiment(RunSetup):
                 frames = self._iteration(batches, last=iteration == n_iters - 1)
                 bar.say("")
                 bar.update(frames, **{"return": self.mean_return}, **self._shown)
+                if signals.received is not None and iteration < n_iters - 1:
+                    self._save_experiment()
+                    self.history.say(self.total_frames, f"stopped by {signals.received.name}")
+                    signals.raise_if_received()
         if self.config.checkpoint_at_end:
             self._save_experiment()
-
-    _shown: dict[str, float] = {}  # noqa: RUF012 - replaced, never changed in place
 
     def _iteration(self, batches: Iterator[TensorDictBase], last: bool) -> int:
         """Collect, train, evaluate if due, write the row of metrics, save if due."""
@@ -99,12 +115,13 @@ class Experiment(RunSetup):
             self._train_group(group, batch, frames)
         self.collector.update_policy_weights_()
         trained = time.perf_counter()
+        self._score = None
         if self.config.evaluation and (step == 0 or last or self._due("evaluation", frames)):
             self._evaluation_loop()
         self._log_counters(frames, collected - start, trained - collected, start)
         self.n_iters_performed += 1
-        self.logger.commit()
-        if self._due("checkpoint", frames) and not (last and self.config.checkpoint_at_end):
+        self._write_row()
+        if not (last and self.config.checkpoint_at_end) and self._checkpoint_is_due(frames):
             self._save_experiment()
         return frames
 
@@ -114,75 +131,15 @@ class Experiment(RunSetup):
         before = self.total_frames - frames
         return bool(interval > 0 and self.total_frames // interval > before // interval)
 
-    def _set_learning_rate(self) -> None:
-        """Lower the learning rate linearly to ``lr_end`` of it; BenchMARL's plain settings keep it."""
-        end = getattr(self.config, "lr_end", 1.0)
-        if end == 1.0:
-            return
-        done = min(1.0, self.total_frames / self.config.get_max_n_frames(self.on_policy))
-        lr = self.config.lr * (1.0 - (1.0 - end) * done)
-        for optimisers in self.optimizers.values():
-            for optimiser in optimisers.values():
-                for parameters in optimiser.param_groups:
-                    parameters["lr"] = lr
-        for loss in self.losses.values():
-            if isinstance(loss, MultiAgentLoss):
-                loss.set_learning_rate(lr)
-
-    def _train_group(self, group: str, batch: TensorDictBase, frames: int) -> None:
-        data = batch.exclude(*self._get_excluded_keys(group)).to(self.config.train_device)
-        data = self.algorithm.process_batch(group, data)
-        if not self.algorithm.has_rnn:
-            data = data.reshape(-1)
-        buffer = self.replay_buffers[group]
-        buffer.extend(data.to(buffer.storage.device))
-        training = self._update(group)
-        self._check_losses(group, training)
-        self.logger.log_training(group, training, step=self.n_iters_performed)
-        self._on_train_end(training, group)
-        policy = self.group_policies[group]
-        explore = policy[-1] if isinstance(policy, TensorDictSequential) else policy
-        if hasattr(explore, "step"):
-            explore.step(frames)
-
-    def _update(self, group: str) -> TensorDictBase:
-        """All optimiser steps of this iteration, compiled or one by one; metrics ``[n_updates]``."""
-        n_updates = self._n_updates()
-        if group not in self._compiled_updates:
-            worth = self._compile_updates()
-            self._compiled_updates[group] = compiled_update(self, group) if worth else None
-        compiled = self._compiled_updates[group]
-        if compiled is not None:
-            return compiled.run(n_updates)
-        return torch.stack([self._optimizer_loop(group) for _ in range(n_updates)])
-
-    def _compile_updates(self) -> bool:
-        n_iters = self.config.get_max_n_iters(self.on_policy) - self.n_iters_performed
-        return is_worthwhile(self.compile_mode, n_iters * self._n_updates(), UPDATES_TO_PAY)
-
-    def _compile_time(self) -> float:
-        parts = [self.collector, self.compiled_episodes, *self._compiled_updates.values()]
-        compiled = [*parts, *getattr(self.algorithm, "estimators", {}).values()]
-        return sum(getattr(part, "compile_seconds", 0.0) for part in compiled)
-
-    def _n_updates(self) -> int:
-        config = self.config
-        minibatches = -(
-            -config.train_batch_size(self.on_policy) // config.train_minibatch_size(self.on_policy)
-        )
-        return int(config.n_optimizer_steps(self.on_policy) * minibatches)
-
-    def _check_losses(self, group: str, training: TensorDictBase) -> None:
-        """Stop on the first loss that is not finite; one look at the device per iteration and loss."""
-        for name, value in training.items():
-            if name.startswith("loss") and not bool(value.isfinite().all()):
-                saved = self.checkpoints.files()
-                kept = f"the last checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"
-                raise FloatingPointError(
-                    f"'{name}' of group '{group}' is no longer finite in iteration "
-                    f"{self.n_iters_performed} ({self.total_frames} frames); {kept}. Lower "
-                    "experiment.lr, or set experiment.clip_grad_val."
-                )
+    def _checkpoint_is_due(self, frames: int) -> bool:
+        """By frames, by the clock, or because the policy was never judged better."""
+        minutes = getattr(self.config, "checkpoint_minutes", None)
+        if self._due("checkpoint", frames) or self.resumable.is_due(minutes):
+            return True
+        if not self.checkpoints.keep_best or self._score is None:
+            return False
+        best = sorted(self.checkpoints.scores().values())[-self.checkpoints.keep_best :]
+        return len(best) < self.checkpoints.keep_best or self._score > best[0]
 
     def _log_counters(self, frames: int, collecting: float, training: float, start: float) -> None:
         passed = time.perf_counter() - start
@@ -212,36 +169,79 @@ class Experiment(RunSetup):
         key = (
             "eval/score_mean" if "eval/score_mean" in logged else "eval/reward/episode_reward_mean"
         )
+        self._score = logged[key]
         self._shown = {"eval": logged[key]}
-        self._write_json(episodes)
+        self.logger.write_json(episodes, self.total_frames)
         if rollouts:
             self._on_evaluation_end(rollouts)
 
-    def _write_json(self, episodes: Any) -> None:
-        """The marl-eval JSON file, where ``create_json`` asks for it."""
-        writer = self.logger.json_writer
-        if writer is not None:
-            groups = {f"{name}_return": value for name, value in episodes.group_return.items()}
-            writer.write(
-                metrics={**groups, "return": episodes.totals["return"]},
-                total_frames=self.total_frames,
-                evaluation_step=self.total_frames // self.config.evaluation_interval,
-            )
-
     # ------------------------------------------------------------------ files
+    def _write_row(self) -> None:
+        try:
+            self.logger.commit()
+        except OSError as error:
+            raise RunStopped(self._cannot_write("metrics.csv", error)) from error
+
     def _save_experiment(self) -> None:
-        """Save a checkpoint, then the policy."""
-        self.checkpoints.save(self.state_dict(), self.total_frames)
+        """Save a checkpoint, then the policy; what is saved already is not saved again."""
+        last = self.resumable.last
+        if last is not None and last.summary.iteration == self.n_iters_performed:
+            return
+        try:
+            self.resumable.save(self._score)
+            self._save_policy()
+        except OSError as error:
+            what = f"the checkpoint at {self.total_frames} frames"
+            raise RunStopped(self._cannot_write(what, error)) from error
+
+    def _save_policy(self) -> None:
         run = {"algorithm": describe(self).algorithm, "task": describe(self).task}
         signature = policy_signature(
             self.group_map, self.test_env.observation_spec_unbatched, self.action_spec, run
         )
         save_policy(self.folder_name / "policy", self.policy, signature)
 
+    def _cannot_write(self, what: str, error: OSError) -> str:
+        return (
+            f"{what} could not be written to '{self.folder_name}' ({error.strerror or error}); "
+            f"{self.kept()}. Make room, then go on with `marl-td resume {self.folder_name}`."
+        )
+
+    def kept(self) -> str:
+        """What the run could go on from, for messages."""
+        saved = self.checkpoints.files()
+        return f"the last checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"
+
+    def _tell(self, error: Exception) -> None:
+        """Say how to go on after an error."""
+        remedy = f"; go on from it with `marl-td resume {self.folder_name}`"
+        saved = bool(self.checkpoints.files())
+        self.history.say(
+            self.total_frames,
+            f"stopped by {type(error).__name__} in iteration {self.n_iters_performed}; {self.kept()}"
+            + remedy * saved,
+        )
+
+    def close(self) -> None:
+        """Close environments, loggers and buffers; one that fails does not keep the others open."""
+        parts = [self.collector.shutdown, self.test_env.close, self.logger.finish]
+        with contextlib.ExitStack() as stack:
+            for close in (*self._disk_buffers(), *reversed(parts)):
+                stack.callback(close)
+
+    # --------------------------------------------------------------- resuming
     def _load_experiment(self) -> Experiment:
-        config = self.config
-        self.load_state_dict(load_checkpoint(config.restore_file, config.restore_map_location))
-        self.logger.metrics.keep_before(self.n_iters_performed)
+        self.resumable.restore(Checkpoint(Path(self.config.restore_file)))
+        self.logger.keep_before(self.n_iters_performed, self.total_frames)
+        self.history.say(
+            self.total_frames,
+            " ".join(
+                [
+                    "resumed exactly" if not self.resumable.remarks else "resumed, not exactly:",
+                    *self.resumable.remarks,
+                ]
+            ),
+        )
         return self
 
     @staticmethod
@@ -250,9 +250,9 @@ class Experiment(RunSetup):
         experiment_patch: dict[str, Any] | None = None,
         env: str | None = None,
     ) -> Experiment:
-        """The experiment of a checkpoint ``DIR/checkpoints/checkpoint_<frames>.pt``.
+        """The experiment of a checkpoint ``DIR/checkpoints/checkpoint_<frames>``.
 
-        Settings come from ``DIR/config.yaml``, weights from the file; neither can run code.
+        Settings come from ``DIR/config.yaml``, everything else from the checkpoint; neither can run code.
 
         Args:
             restore_file: the checkpoint.
@@ -260,7 +260,7 @@ class Experiment(RunSetup):
             env: import path of the environment, for a run on one of the user's own.
 
         Raises:
-            ValueError: for a folder that holds no run, or an unknown setting.
+            ValueError: for a folder that holds no run, a damaged checkpoint, or an unknown setting.
         """
         settings = RunSettings.load(Path(restore_file).parent.parent / CONFIG_FILE, env)
         settings.experiment_config.restore_file = str(restore_file)
@@ -269,3 +269,30 @@ class Experiment(RunSetup):
                 raise ValueError(f"the experiment has no setting '{key}'.")
             setattr(settings.experiment_config, key, value)
         return Experiment(**settings.arguments())
+
+    @staticmethod
+    def resume(
+        folder: str | Path,
+        experiment_patch: dict[str, Any] | None = None,
+        env: str | None = None,
+    ) -> Experiment:
+        """The experiment of a run folder, where its newest intact checkpoint left it.
+
+        Args:
+            folder: what ``marl-td train --out`` wrote.
+            experiment_patch: as for :meth:`reload_from_file`.
+            env: as for :meth:`reload_from_file`.
+
+        Raises:
+            ValueError: for a folder that holds no run or no intact checkpoint.
+        """
+        folder = Path(folder)
+        RunSettings.load(folder / CONFIG_FILE, env)
+        checkpoints = Checkpoints(folder / CHECKPOINT_FOLDER, keep=None)
+        checkpoints.sweep()
+        newest, complaints = checkpoints.newest_intact()
+        for complaint in complaints:
+            History(folder).say(0, f"skipped: {complaint}")
+        if newest is None:
+            raise ValueError(checkpoints.nothing_to_resume(complaints))
+        return Experiment.reload_from_file(str(newest.folder), experiment_patch, env)

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
 from pathlib import Path
-from typing import Any, BinaryIO
 
-import torch
-
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
+"""How names of files and folders begin that are not whole yet."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``; a crash at any moment leaves the old file or the new one."""
-    replace_atomic(path, lambda file: file.write(content))
-
-
-def save_atomic(path: Path, state: Any) -> None:
-    """``torch.save`` to ``path``; a crash at any moment leaves the old file or the new one."""
-    replace_atomic(path, lambda file: torch.save(state, file))
-
-
-def replace_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, flush it to the disk, then rename it."""
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_flushed(temporary, content)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def write_flushed(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush_file(path: Path) -> None:
+    """Wait until what was written to ``path`` earlier is on the disk."""
+    if path.exists():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
     """Make a rename in ``folder`` survive a power cut (POSIX only; Windows has no such call)."""
     if os.name != "posix":
         return
@@ -49,6 +49,9 @@ def _flush_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files that a killed run left in ``folder``."""
-    for leftover in folder.glob(f"{_TEMPORARY}*"):
-        leftover.unlink(missing_ok=True)
+    """Remove temporary files and folders that a killed run left in ``folder``."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)

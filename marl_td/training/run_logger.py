@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
 
-from benchmarl.experiment.logger import Logger
+from benchmarl.experiment.logger import JsonWriter, Logger
 from tensordict import TensorDictBase
 
+from marl_td.training.files import flush_file, write_atomic
 from marl_td.training.metrics import MetricsFile
 
 
@@ -24,6 +26,8 @@ class RunLogger(Logger):
         self.metrics = MetricsFile(path)
         self.row: dict[str, float] = {}
         super().__init__(**kwargs)
+        if self.json_writer is not None:
+            self.json_writer = EvaluationFile(self.json_writer)
 
     def log(self, dict_to_log: dict[str, float], step: int | None = None) -> None:
         """Add values to the iteration's row and hand them to the trackers."""
@@ -41,6 +45,35 @@ class RunLogger(Logger):
         means = {key: value.float().mean().item() for key, value in training_td.items()}
         self.log({f"train/{group}/{key}": value for key, value in means.items()}, step=step)
 
+    def write_json(self, episodes: Any, total_frames: int) -> None:
+        """Add an evaluation to the marl-eval JSON file, where ``create_json`` asks for it."""
+        if self.json_writer is not None:
+            groups = {f"{name}_return": value for name, value in episodes.group_return.items()}
+            self.json_writer.write(
+                metrics={**groups, "return": episodes.totals["return"]},
+                total_frames=total_frames,
+                evaluation_step=total_frames // self.experiment_config.evaluation_interval,
+            )
+
+    def flush(self) -> None:
+        """Wait until the rows so far are on the disk: no checkpoint may be ahead of them."""
+        flush_file(self.metrics.path)
+
+    def keep_before(self, iteration: int, total_frames: int) -> None:
+        """Forget what was logged after a checkpoint; a resumed run logs it again.
+
+        Args:
+            iteration: the first that is done again.
+            total_frames: frames collected before it.
+        """
+        self.metrics.keep_before(iteration)
+        if self.json_writer is not None:
+            self.json_writer.keep_until(total_frames)
+        for path in self.metrics.path.parent.glob("*/scalars/*.csv"):  # TorchRL's CSV logger
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and _step(line) < iteration]
+            write_atomic(path, "".join(kept).encode())
+
     def commit(self) -> None:
         """Write the iteration's row."""
         if self.row:
@@ -48,3 +81,57 @@ class RunLogger(Logger):
             self.metrics.write({**first, **self.row})
         self.row = {}
         super().commit()
+
+
+class EvaluationFile(JsonWriter):
+    """BenchMARL's writer of marl-eval's JSON, whose file is whole at any time and goes on after a resume.
+
+    Args:
+        like: BenchMARL's own, whose file and names are used.
+    """
+
+    def __init__(self, like: JsonWriter) -> None:
+        self.path = like.path
+        self.run_data = like.run_data
+        self.data = like.data
+
+    def write(self, total_frames: int, metrics: dict[str, Any], evaluation_step: int) -> None:
+        """Add an evaluation; the absolute metrics are the largest so far, as in BenchMARL."""
+        values = {name: value.tolist() for name, value in metrics.items()}
+        step = self.run_data.setdefault(f"step_{evaluation_step}", {})
+        step.update({"step_count": total_frames, **values})
+        self._save()
+
+    def keep_until(self, total_frames: int) -> None:
+        """Take over the evaluations in the file up to and with ``total_frames``."""
+        if not self.path.is_file():
+            return
+        found = json.loads(self.path.read_text(encoding="utf-8"))
+        for name in _names(self.data):
+            found = found.get(name, {})
+        for name, step in found.items():
+            if name != "absolute_metrics" and step["step_count"] <= total_frames:
+                self.run_data[name] = step
+        self._save()
+
+    def _save(self) -> None:
+        steps = [step for name, step in self.run_data.items() if name != "absolute_metrics"]
+        names = dict.fromkeys(name for step in steps for name in step if name != "step_count")
+        self.run_data["absolute_metrics"] = {
+            name: [max(max(step[name]) for step in steps if step.get(name))] for name in names
+        }
+        write_atomic(self.path, json.dumps(self.data, indent=4).encode())
+
+
+def _names(data: dict[str, Any]) -> list[str]:
+    """Environment, task, algorithm and seed: the keys down to a run's evaluations."""
+    names = []
+    for _ in range(4):
+        (name,) = data
+        names.append(name)
+        data = data[name]
+    return names
+
+
+def _step(line: str) -> float:
+    return float(line.partition(",")[0])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from marl_td.models.compiling import is_worthwhile
 from marl_td.training.buffer_place import buffer_device
 from marl_td.training.check import check_experiment
 from marl_td.training.checkpoints import Checkpoints
+from marl_td.training.files import sweep
 from marl_td.training.periodic_evaluation import compiled_episodes
 from marl_td.training.run_logger import RunLogger
 from marl_td.training.settings import CONFIG_FILE, describe
@@ -70,12 +73,14 @@ class RunSetup(BenchmarlExperiment):
         if config.save_folder is not None:
             self.folder_name = Path(config.save_folder)
         elif config.restore_file is not None:
-            self.folder_name = Path(config.restore_file).parent.parent
+            self.folder_name = Path(config.restore_file).resolve().parent.parent
         else:
             self.folder_name = Path(f"{self.algorithm_name}_{self.task_name}_{self.seed}")
         self.name = self.folder_name.resolve().name
         self.checkpoints = Checkpoints(
-            self.folder_name / "checkpoints", config.keep_checkpoints_num
+            self.folder_name / "checkpoints",
+            config.keep_checkpoints_num,
+            getattr(config, "keep_best_checkpoints", 0),
         )
 
     def _open_folder(self) -> None:
@@ -85,6 +90,12 @@ class RunSetup(BenchmarlExperiment):
                 f"'{self.folder_name}' already holds a run; choose another folder, or remove it."
             )
         self.folder_name.mkdir(parents=True, exist_ok=True)
+        self.checkpoints.sweep()
+        sweep(self.folder_name)
+        for (
+            group
+        ) in self.group_map:  # a killed run's buffers on the disk are behind its checkpoints
+            shutil.rmtree(self.folder_name / f"buffer_{group}", ignore_errors=True)
         describe(self).save(self.folder_name / CONFIG_FILE)
 
     def _setup_task(self) -> None:
@@ -121,6 +132,15 @@ class RunSetup(BenchmarlExperiment):
             init_random_frames=0 if self.on_policy else config.off_policy_init_random_frames,
             compiled=is_worthwhile(self.compile_mode, n_steps, ROLLOUT_STEPS_TO_PAY),
         )
+
+    def _disk_buffers(self) -> list[Callable[[], None]]:
+        """What removes the files of buffers on the disk."""
+        folders = [getattr(b.storage, "scratch_dir", None) for b in self.replay_buffers.values()]
+        return [
+            partial(shutil.rmtree, folder, ignore_errors=True)
+            for folder in folders
+            if folder is not None
+        ]
 
     def _setup_logger(self) -> None:
         settings = {

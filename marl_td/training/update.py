@@ -117,6 +117,16 @@ class CompiledUpdate:
         columns = torch.stack(rows).unbind(-1)
         return TensorDict(dict(zip(self.names, columns, strict=True)), batch_size=[n_updates])
 
+    def snapshot(self) -> dict[str, Any]:
+        """Where in the periods of delayed losses it is, and the norms that it last reported for them."""
+        return {"n_steps": self.n_steps, "norms": dict(self._norms)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`snapshot` gave."""
+        self.n_steps = state["n_steps"]
+        for name, norm in self._norms.items():
+            norm.copy_(state["norms"][name])
+
     @property
     def compile_seconds(self) -> float:
         """What compiling took so far."""

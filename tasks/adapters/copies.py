@@ -67,6 +67,12 @@ class Copy(Protocol):
     def close(self) -> None:
         """Free what the environment holds."""
 
+    def snapshot(self) -> list[Any]:
+        """What the copy itself remembers beside the environment, as plain values."""
+
+    def restore(self, state: list[Any]) -> None:
+        """Go on from what :meth:`snapshot` gave."""
+
 
 def build_copies(env_or_factory: Any, n_envs: int, is_env: Callable[[Any], bool]) -> list[Any]:
     """``n_envs`` independent environments from an object or a function that makes one.
@@ -115,6 +121,12 @@ def make_arrays(layout: Layout, n_envs: int) -> Row:
         state=np.zeros((n_envs, layout.d_state or 0), dtype=np.float32),
         info={key: np.zeros((n_envs, 1), dtype=np.float32) for key in layout.info_keys},
     )
+
+
+def arrays_of(batch: Row) -> list[Array]:
+    """The batch's arrays, in a fixed order."""
+    groups = (batch.observation, batch.reward, batch.action_mask, batch.mask, batch.info)
+    return [*(array for arrays in groups for array in arrays.values()), batch.state]
 
 
 def row_of(batch: Row, i: int) -> Row:

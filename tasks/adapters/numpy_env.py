@@ -157,6 +157,15 @@ class NumpyCopy:
         """The environment's own picture."""
         return np.asarray(self.env.render())
 
+    def snapshot(self) -> list[Any]:
+        """Who is alive."""
+        alive: list[Any] = self._alive.tolist()
+        return alive
+
+    def restore(self, state: list[Any]) -> None:
+        """Go on from what :meth:`snapshot` gave."""
+        self._alive[:] = state
+
     def close(self) -> None:
         """Close the environment, if it can be closed."""
         if hasattr(self.env, "close"):

@@ -119,6 +119,13 @@ class ParallelCopy:
         """Close the environment."""
         self.env.close()
 
+    def snapshot(self) -> list[Any]:
+        """Nothing: all is in the environment and in the batch's arrays."""
+        return []
+
+    def restore(self, state: list[Any]) -> None:
+        """Nothing to do."""
+
     def _reset(self, seed: int | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         result = self.env.reset() if seed is None else self.env.reset(seed=seed)
         require(

@@ -15,7 +15,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
-from marl_td.tasks.adapters.copies import Array, Copy, Row, make_arrays, row_of
+from marl_td.tasks.adapters.copies import Array, Copy, Row, arrays_of, make_arrays, row_of
 from marl_td.tasks.base import require
 from marl_td.tasks.specs import DONE_KEYS, random_available, read_action, set_specs
 
@@ -138,6 +138,38 @@ class PythonEnv(EnvBase):
             f"{what} of agent '{agent}' is {values[where]} at index {index} (copy {env}, step "
             f"{self.step_count[env]}). Check what the environment computes there."
         )
+
+    # ----------------------------------------------------------------- saving
+    def snapshot(self) -> dict[str, Any] | None:
+        """Where all copies are; None unless the environments can say so themselves.
+
+        One that has ``state_dict()`` (tensors, numbers, text, lists, dictionaries; its random stream among
+        them) and ``load_state_dict(state)`` can.
+        """
+        envs = [getattr(copy, "env", None) for copy in self.copies]
+        if not all(callable(getattr(env, "load_state_dict", None)) for env in envs):
+            return None
+        return {
+            "envs": [env.state_dict() for env in envs],  # type: ignore[union-attr]
+            "copies": [copy.snapshot() for copy in self.copies],
+            "arrays": [torch.from_numpy(array.copy()) for array in arrays_of(self._batch)],
+            "step_count": self.step_count.tolist(),
+            "terminated": self._terminated.tolist(),
+            "truncated": self._truncated.tolist(),
+            "seeds": list(self._seeds),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`snapshot` gave."""
+        for copy, env_state, own in zip(self.copies, state["envs"], state["copies"], strict=True):
+            copy.env.load_state_dict(env_state)  # type: ignore[attr-defined]
+            copy.restore(own)
+        for array, saved in zip(arrays_of(self._batch), state["arrays"], strict=True):
+            array[...] = saved.numpy()
+        self.step_count[:] = state["step_count"]
+        self._terminated[:] = state["terminated"]
+        self._truncated[:] = state["truncated"]
+        self._seeds = list(state["seeds"])
 
     # ---------------------------------------------------------------- helpers
     def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:

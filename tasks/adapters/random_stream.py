@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from marl_td.tasks.random_state import pack_numpy, pack_python, unpack_numpy, unpack_python
+
 
 class RandomStream:
     """Torch's, NumPy's and Python's global generators as one object of its own.
@@ -51,6 +53,21 @@ class RandomStream:
         if self._depth == 0:
             self._inside = self._read()
             self._write(self._outside)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the stream is, as tensors and numbers; not to be called inside ``with``."""
+        torch_state, numpy, python, cuda = self._inside
+        return {
+            "torch": torch_state.clone(),
+            "numpy": pack_numpy(numpy),
+            "python": pack_python(python),
+            "cuda": None if cuda is None else cuda.clone(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`snapshot` gave."""
+        numpy, python = unpack_numpy(state["numpy"]), unpack_python(state["python"])
+        self._inside = (state["torch"], numpy, python, state["cuda"])
 
     def _read(self) -> tuple[Any, ...]:
         cuda = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None

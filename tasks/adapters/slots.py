@@ -14,19 +14,18 @@ _PLAIN = (bool, int, float)
 
 
 class Slot(NamedTuple):
-    """A place that holds a tensor: an attribute, an item of a dictionary, or of a list."""
+    """A place that holds a tensor or a number: an attribute, an item of a dictionary, or of a list."""
 
     holder: Any
     key: Any
 
-    def get(self) -> Tensor:
-        """The tensor that is there now."""
+    def get(self) -> Any:
+        """What is there now."""
         items = vars(self.holder) if _has_attributes(self.holder) else self.holder
-        value: Tensor = items[self.key]
-        return value
+        return items[self.key]
 
-    def set(self, value: Tensor) -> None:
-        """Put another tensor there, past any property that checks it."""
+    def set(self, value: Any) -> None:
+        """Put another value there, past any property that checks it."""
         items = vars(self.holder) if _has_attributes(self.holder) else self.holder
         items[self.key] = value
 
@@ -43,6 +42,15 @@ def find_slots(root: Any, packages: tuple[str, ...]) -> dict[Path, Slot]:
         if isinstance(value, Tensor) and not isinstance(slot.holder, tuple):
             found[path] = slot
     return found
+
+
+def find_number_slots(root: Any, packages: tuple[str, ...]) -> dict[Path, Slot]:
+    """Every place of a Python number that can be changed; arguments as in :func:`find_slots`."""
+    return {
+        path: slot
+        for path, slot, value in _walk(root, packages)
+        if isinstance(value, _PLAIN) and not isinstance(slot.holder, tuple)
+    }
 
 
 def find_numbers(root: Any, packages: tuple[str, ...]) -> dict[Path, Any]:

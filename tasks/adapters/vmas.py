@@ -22,6 +22,7 @@ from torchrl.envs.libs.vmas import VmasWrapper
 from marl_td.tasks.adapters.extras import import_extra
 from marl_td.tasks.adapters.grouping import Grouping, group_agents, require_same
 from marl_td.tasks.adapters.random_stream import RandomStream
+from marl_td.tasks.adapters.vmas_state import vmas_restore, vmas_snapshot
 from marl_td.tasks.adapters.vmas_task import VmasTask
 from marl_td.tasks.base import require
 from marl_td.tasks.registry import suggest
@@ -172,6 +173,15 @@ class VmasScenarioEnv(VmasWrapper):
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         with self._env.stream:
             return self._told_apart(super()._step(tensordict))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the simulation and its random stream are, as tensors and numbers."""
+        return {"simulation": vmas_snapshot(self._env), "stream": self._env.stream.snapshot()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`snapshot` gave; raises ``ValueError`` for another scenario's."""
+        vmas_restore(self._env, state["simulation"])
+        self._env.stream.restore(state["stream"])
 
     def as_batched_task(self) -> VectorEnv:
         """The same scenario as a task of pure functions, which can be compiled; a few seconds.

@@ -62,7 +62,8 @@ class Simulation:
 
     def read(self, paths: list[Path]) -> list[Tensor]:
         """The tensors at ``paths``."""
-        return [self.slots[path].get() for path in paths]
+        values: list[Tensor] = [self.slots[path].get() for path in paths]
+        return values
 
     def write(self, paths: list[Path], values: list[Tensor]) -> None:
         """Put tensors there."""

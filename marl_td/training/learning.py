@@ -1,0 +1,102 @@
+"""What an iteration learns from its batch: schedules, replay, optimiser steps, checks of the numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictSequential
+
+from marl_td.losses.common import MultiAgentLoss
+from marl_td.models.compiling import is_worthwhile
+from marl_td.training.estimate import ESTIMATES_TO_PAY, compile_estimate
+from marl_td.training.setup import RunSetup
+from marl_td.training.update import UPDATES_TO_PAY, CompiledUpdate, compiled_update
+
+
+class RunLearning(RunSetup):
+    """The learning part of :class:`marl_td.training.experiment.Experiment`."""
+
+    def _setup(self) -> None:
+        self._compiled_updates: dict[str, CompiledUpdate | None] = {}
+        self.restored_updates: dict[str, Any] = {}
+        super()._setup()
+        n_iters = self.config.get_max_n_iters(self.on_policy)
+        if is_worthwhile(self.compile_mode, n_iters, ESTIMATES_TO_PAY):
+            for group in self.train_group_map:
+                compile_estimate(self.algorithm, group)
+
+    def _set_learning_rate(self) -> None:
+        """Lower the learning rate linearly to ``lr_end`` of it; BenchMARL's plain settings keep it."""
+        end = getattr(self.config, "lr_end", 1.0)
+        if end == 1.0:
+            return
+        done = min(1.0, self.total_frames / self.config.get_max_n_frames(self.on_policy))
+        lr = self.config.lr * (1.0 - (1.0 - end) * done)
+        for optimisers in self.optimizers.values():
+            for optimiser in optimisers.values():
+                for parameters in optimiser.param_groups:
+                    parameters["lr"] = lr
+        for loss in self.losses.values():
+            if isinstance(loss, MultiAgentLoss):
+                loss.set_learning_rate(lr)
+
+    def _train_group(self, group: str, batch: TensorDictBase, frames: int) -> None:
+        data = batch.exclude(*self._get_excluded_keys(group)).to(self.config.train_device)
+        data = self.algorithm.process_batch(group, data)
+        if not self.algorithm.has_rnn:
+            data = data.reshape(-1)
+        buffer = self.replay_buffers[group]
+        buffer.extend(data.to(buffer.storage.device))
+        training = self._update(group)
+        self._check_losses(group, training)
+        self.logger.log_training(group, training, step=self.n_iters_performed)
+        self._on_train_end(training, group)
+        policy = self.group_policies[group]
+        explore = policy[-1] if isinstance(policy, TensorDictSequential) else policy
+        if hasattr(explore, "step"):
+            explore.step(frames)
+
+    def _update(self, group: str) -> TensorDictBase:
+        """All optimiser steps of this iteration, compiled or one by one; metrics ``[n_updates]``."""
+        n_updates = self._n_updates()
+        if group not in self._compiled_updates:
+            worth = self._compile_updates()
+            update = compiled_update(self, group) if worth else None
+            if update is not None and self.restored_updates.get(group) is not None:
+                update.restore(self.restored_updates[group])
+            self._compiled_updates[group] = update
+        compiled = self._compiled_updates[group]
+        if compiled is not None:
+            return compiled.run(n_updates)
+        return torch.stack([self._optimizer_loop(group) for _ in range(n_updates)])
+
+    def _compile_updates(self) -> bool:
+        """Whether updates are compiled; a resumed run decides as the one that it goes on from did."""
+        n_iters = self.config.get_max_n_iters(self.on_policy)
+        return is_worthwhile(self.compile_mode, n_iters * self._n_updates(), UPDATES_TO_PAY)
+
+    def _compile_time(self) -> float:
+        parts = [self.collector, self.compiled_episodes, *self._compiled_updates.values()]
+        compiled = [*parts, *getattr(self.algorithm, "estimators", {}).values()]
+        return sum(getattr(part, "compile_seconds", 0.0) for part in compiled)
+
+    def _n_updates(self) -> int:
+        config = self.config
+        minibatches = -(
+            -config.train_batch_size(self.on_policy) // config.train_minibatch_size(self.on_policy)
+        )
+        return int(config.n_optimizer_steps(self.on_policy) * minibatches)
+
+    def _check_losses(self, group: str, training: TensorDictBase) -> None:
+        """Stop on the first loss that is not finite; one look at the device per iteration and loss."""
+        for name, value in training.items():
+            if name.startswith("loss") and not bool(value.isfinite().all()):
+                saved = self.checkpoints.files()
+                kept = f"the last checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"
+                raise FloatingPointError(
+                    f"'{name}' of group '{group}' is no longer finite in iteration "
+                    f"{self.n_iters_performed} ({self.total_frames} frames); {kept}. Lower "
+                    "experiment.lr, or set experiment.clip_grad_val."
+                )

@@ -1,0 +1,135 @@
+"""Replay buffers in checkpoints: rows are written once, and successive checkpoints share their files.
+
+A buffer may be far larger than everything else. A checkpoint adds one file with the rows that came since
+the last one, and links the files that are still needed: what is written grows with the frames, not with the
+number of checkpoints, and every checkpoint's folder is whole by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from marl_td.collect.nested import entries_of, from_snapshot, nest, shapes_of, snapshot_of
+from marl_td.collect.window_replay import WindowReplayBuffer
+
+MOST_FILES = 32
+"""Files of one buffer in a checkpoint; one more, and the whole buffer is written anew as one."""
+
+
+class Rows(NamedTuple):
+    """A file with the rows that were written as number ``start`` to ``stop - 1`` since the run began."""
+
+    file: str
+    start: int
+    stop: int
+
+
+class ReplayFiles:
+    """The rows of one buffer in files.
+
+    Args:
+        buffer: TorchRL's, with a storage of one dimension and a writer that goes round.
+        name: of the files.
+    """
+
+    def __init__(self, buffer: Any, name: str) -> None:
+        self.buffer = buffer
+        self.name = name
+        self.rows: list[Rows] = []
+
+    def plan(self, may_share: bool) -> tuple[list[Rows], Rows | None]:
+        """The files of the last checkpoint that are still needed, and the new one.
+
+        Args:
+            may_share: whether the last checkpoint's files are there.
+        """
+        written = int(self.buffer.writer._write_count)
+        oldest = written - self._stored()
+        kept = [rows for rows in self.rows if rows.stop > oldest] if may_share else []
+        last = kept[-1].stop if kept else oldest
+        if len(kept) >= MOST_FILES or (kept and kept[0].start > oldest):
+            kept, last = [], oldest
+        new = Rows(f"replay_{self.name}_{written}.safetensors", last, written)
+        return kept, new if written > last else None
+
+    def tensors(self, rows: Rows) -> dict[str, Tensor]:
+        """What a file holds: every entry's rows, by its number in :meth:`snapshot`."""
+        place = torch.arange(rows.start, rows.stop) % self._capacity()
+        stored = self._storage()
+        found = entries_of(stored[place.to(stored.device)] if stored.device else stored[place])
+        return {str(i): value for i, value in enumerate(found.values())}
+
+    def snapshot(self, rows: list[Rows]) -> dict[str, Any]:
+        """All but the rows: what the files' entries are, the writer, the sampler, open episodes."""
+        buffer = self.buffer
+        state: dict[str, Any] = {
+            "rows": [list(item) for item in rows],
+            "write_count": int(buffer.writer._write_count),
+            "cursor": int(buffer.writer._cursor),
+            "length": self._stored(),
+            "capacity": self._capacity(),
+            "sampler": dict(buffer.sampler.state_dict() or {}),
+        }
+        if rows:
+            stored = self._storage()
+            state["keys"] = [list(key) for key in entries_of(stored)]
+            state["shapes"] = [[list(key), list(extra)] for key, extra in shapes_of(stored).items()]
+            state["inner"] = list(stored.batch_size[1:])
+        if isinstance(buffer, WindowReplayBuffer):
+            state["open"] = None if buffer._open is None else snapshot_of(buffer._open)
+            state["seen"] = list(buffer._seen)
+        return state
+
+    def restore(self, state: dict[str, Any], read: Callable[[str], dict[str, Tensor]]) -> None:
+        """Fill the buffer as it was.
+
+        Args:
+            state: what :meth:`snapshot` gave.
+            read: gives the tensors of a file.
+
+        Raises:
+            ValueError: if it was a buffer of another size.
+        """
+        buffer, capacity = self.buffer, self._capacity()
+        if state["capacity"] != capacity:
+            raise ValueError(
+                f"the saved replay buffer '{self.name}' holds {state['capacity']} items, this run's "
+                f"{capacity}; keep the memory size (experiment.off_policy_memory_size)."
+            )
+        self.rows = [Rows(*item) for item in state["rows"]]
+        for rows in self.rows:
+            self._write(rows, state, read(rows.file))
+        buffer.storage._len = state["length"]
+        buffer.writer._cursor = state["cursor"]
+        buffer.writer._write_count = state["write_count"]
+        if state["sampler"]:
+            buffer.sampler.load_state_dict(state["sampler"])
+        if isinstance(buffer, WindowReplayBuffer):
+            held = state["open"]
+            device = buffer.storage.device
+            buffer._open = None if held is None else from_snapshot(held, device)
+            buffer._seen = tuple(state["seen"])
+
+    def _write(self, rows: Rows, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Put the rows of a file into the storage; of very old ones only what is still there counts."""
+        storage = self.buffer.storage
+        shapes = {tuple(key): tuple(extra) for key, extra in state["shapes"]}
+        entries = {tuple(key): tensors[str(i)] for i, key in enumerate(state["keys"])}
+        n_rows = rows.stop - rows.start
+        data = nest(entries, shapes, (n_rows, *state["inner"]), "cpu")
+        if str(storage.device) not in ("auto", "None"):
+            data = data.to(storage.device)
+        storage.set(torch.arange(rows.start, rows.stop) % self._capacity(), data)
+
+    def _storage(self) -> Any:
+        return self.buffer.storage._storage
+
+    def _stored(self) -> int:
+        return len(self.buffer.storage)
+
+    def _capacity(self) -> int:
+        return int(self.buffer.storage.max_size)

@@ -1,0 +1,61 @@
+"""Where a VMAS simulation is, as tensors and numbers by their place in its objects.
+
+VMAS offers no way to save a simulation. What its objects hold is read and written by place. Whether that is
+all there is differs by scenario: who saves a simulation must check that a restored one goes on alike
+(:func:`marl_td.collect.saving.restart_reason` does).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from marl_td.tasks.adapters.slots import find_number_slots, find_slots
+
+
+def vmas_snapshot(env: Any) -> dict[str, Any]:
+    """Every tensor and number of a VMAS environment; places that hold the same tensor keep that in common."""
+    packages = _packages(env)
+    tensors: list[Tensor] = []
+    seen: dict[Any, int] = {}
+    places = []
+    for path, slot in find_slots(env, packages).items():
+        value = slot.get()
+        which = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if which not in seen or value.numel() == 0:
+            seen[which] = len(tensors)
+            tensors.append(value.detach().clone())
+        places.append([list(path), seen[which]])
+    numbers = [[list(p), slot.get()] for p, slot in find_number_slots(env, packages).items()]
+    return {"tensors": tensors, "places": places, "numbers": numbers}
+
+
+def vmas_restore(env: Any, state: dict[str, Any]) -> None:
+    """Write what :func:`vmas_snapshot` read into an environment of the same scenario.
+
+    Raises:
+        ValueError: if it has no such places.
+    """
+    env.reset()
+    env.step(
+        [env.get_random_action(agent) for agent in env.agents]
+    )  # makes what the first one makes
+    packages = _packages(env)
+    for what, slots in (
+        ("places", find_slots(env, packages)),
+        ("numbers", find_number_slots(env, packages)),
+    ):
+        for path, value in state[what]:
+            slot = slots.get(tuple(path))
+            if slot is None:
+                raise ValueError(
+                    f"the saved simulation has '{'.'.join(path)}', this one has not; it is another scenario, "
+                    "or has other settings."
+                )
+            slot.set(state["tensors"][value].to(env.device) if what == "places" else value)
+
+
+def _packages(env: Any) -> tuple[str, ...]:
+    """Whose objects are looked into: those of VMAS and of the scenario's own package."""
+    return "vmas", type(env.scenario).__module__.partition(".")[0]
