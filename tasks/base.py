@@ -97,7 +97,7 @@ class TaskParams:
 
     max_steps: int = 100
     """Time limit in steps; reaching it truncates the episode, it never terminates it."""
-    shield: Any = None
+    safety: Any = None
     """Constraints on actions that always hold (:class:`marl_td.tasks.shield.Shield`), or None."""
 
     def __post_init__(self) -> None:

@@ -90,7 +90,7 @@ def adapted_env(
 
     settings: Any = ADAPTED[name](**params)
     if isinstance(settings, PettingZooParams):
-        return shielded_env(_own_env(settings, n_envs, seed, device), settings.shield)
+        return shielded_env(_own_env(settings, n_envs, seed, device), settings.safety)
     builders: dict[str, Any] = {"mpe": adapters.from_mpe, "vmas": adapters.from_vmas}
     env: EnvBase = builders[name](
         settings.scenario,
@@ -101,7 +101,7 @@ def adapted_env(
         device=device,
         **settings.options,
     )
-    return shielded_env(env, settings.shield)
+    return shielded_env(env, settings.safety)
 
 
 def _own_env(

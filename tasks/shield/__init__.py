@@ -8,7 +8,7 @@ Krasowski et al. 2023, https://openreview.net/forum?id=mcN0ezbnzO.
 
 >>> from marl_td.tasks import make_env
 >>> budget = {"scope": "joint", "weights": {"agents": [1.0, 0.0]}, "limit": 2.0}
->>> env = make_env("retail", n_envs=2, shield={"linear": [budget]})
+>>> env = make_env("retail", n_envs=2, safety={"linear": [budget]})
 >>> batch = env.rollout(3)
 >>> batch["next", "info", "shield_changed"].shape
 torch.Size([2, 3, 1])

@@ -171,21 +171,21 @@ def _check_groups(shield: Shield, groups: Mapping[str, GroupSpec]) -> None:
         _check_names(part, getattr(shield, part), kinds[Discrete], "discrete")
     require(
         shield.allowed is None or len(kinds[Discrete]) > 0,
-        "shield.allowed narrows discrete actions, and no group has any; use linear constraints or override.",
+        "safety.allowed narrows discrete actions, and no group has any; use linear constraints or override.",
     )
     for name, actions in shield.forbidden.items():
         n = _n_actions(groups[name])
         fits = isinstance(actions, Iterable) and all(_is_action(action, n) for action in actions)
         require(
             fits,
-            f"shield.forbidden of group '{name}' must be a list of whole numbers from 0 to {n - 1}; got "
+            f"safety.forbidden of group '{name}' must be a list of whole numbers from 0 to {n - 1}; got "
             f"{actions!r}.",
         )
     for name in {*shield.forbidden, *shield.fallback}:
         n, action = _n_actions(groups[name]), shield.fallback.get(name, 0)
         require(
             _is_action(action, n) and action not in shield.forbidden.get(name, ()),
-            f"shield.fallback of group '{name}' must be an action from 0 to {n - 1} that is not forbidden; "
+            f"safety.fallback of group '{name}' must be an action from 0 to {n - 1} that is not forbidden; "
             f"got {action!r}.",
         )
 
@@ -195,7 +195,7 @@ def _check_names(part: str, given: Iterable[str], known: list[str], kind: str) -
         has = f"groups with {kind} actions: {', '.join(known)}" if known else "there are none"
         require(
             name in known,
-            f"shield.{part} names '{name}', which is no group with {kind} actions ({has}).",
+            f"safety.{part} names '{name}', which is no group with {kind} actions ({has}).",
         )
 
 

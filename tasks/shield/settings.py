@@ -101,18 +101,18 @@ class Shield:
             function = getattr(self, name)
             require(
                 function is None or callable(function),
-                f"shield.{name} must be a function given in Python; no code is read from settings or files, "
+                f"safety.{name} must be a function given in Python; no code is read from settings or files, "
                 f"got {function!r}.",
             )
         for name in ("forbidden", "fallback"):
             value = getattr(self, name)
             require(
                 isinstance(value, Mapping),
-                f"shield.{name} must say for each group what it is, such as {{agents: ...}}; got {value!r}.",
+                f"safety.{name} must say for each group what it is, such as {{agents: ...}}; got {value!r}.",
             )
         penalty = self.penalty
         is_number = isinstance(penalty, int | float) and math.isfinite(penalty) and penalty >= 0
-        require(is_number, f"shield.penalty must be a number of at least 0; got {penalty!r}.")
+        require(is_number, f"safety.penalty must be a number of at least 0; got {penalty!r}.")
 
     @staticmethod
     def of(value: Any) -> Shield:
@@ -125,21 +125,21 @@ class Shield:
             return value
         require(
             isinstance(value, Mapping),
-            f"shield must be a mapping such as {{linear: [...]}}; got {value!r}.",
+            f"safety must be a mapping such as {{linear: [...]}}; got {value!r}.",
         )
-        fields = _known(Shield, value, "shield")
+        fields = _known(Shield, value, "safety")
         linear = fields.pop("linear", None) or ()
         require(
             isinstance(linear, Sequence) and not isinstance(linear, str),
-            f"shield.linear must be a list of constraints; got {linear!r}.",
+            f"safety.linear must be a list of constraints; got {linear!r}.",
         )
         constraints = []
         for entry in linear:
             require(
                 isinstance(entry, Mapping) and {"weights", "limit"} <= set(entry),
-                f"every entry of shield.linear needs weights and a limit; got {entry!r}.",
+                f"every entry of safety.linear needs weights and a limit; got {entry!r}.",
             )
-            constraints.append(Linear(**_known(Linear, entry, "shield.linear")))
+            constraints.append(Linear(**_known(Linear, entry, "safety.linear")))
         return Shield(tuple(constraints), **fields)
 
 

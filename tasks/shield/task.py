@@ -145,6 +145,6 @@ def shielded(task: Task[Any, Any]) -> Task[Any, Any]:
     Raises:
         ValueError: if the shield cannot be read, or does not fit the task.
     """
-    if task.params.shield is None or isinstance(task, ShieldedTask):
+    if task.params.safety is None or isinstance(task, ShieldedTask):
         return task
-    return ShieldedTask(task, Shield.of(task.params.shield))
+    return ShieldedTask(task, Shield.of(task.params.safety))

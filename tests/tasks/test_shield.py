@@ -87,7 +87,7 @@ def test_generators_of_the_energy_grid_together_raise_their_output_no_faster_tha
 
 def test_an_obedient_policy_does_not_feel_the_shield():
     free = make_env("retail", n_envs=4, seed=3)
-    held = make_env("retail", n_envs=4, seed=3, shield={"linear": [ORDERS, OWN], "penalty": 1.0})
+    held = make_env("retail", n_envs=4, seed=3, safety={"linear": [ORDERS, OWN], "penalty": 1.0})
     policy = greedy("agents", [0.3, 0.1])  # 5 x 0.3 = 1.5: on the limit itself
     free, held = free.rollout(20, policy), held.rollout(20, policy)
     for key in (("next", "agents", "reward"), ("next", "agents", "observation"), "state"):
@@ -100,7 +100,7 @@ def test_the_penalty_is_each_agents_own_correction():
     torch.manual_seed(4)
     own = {"linear": [{**OWN, "weights": {"agents": [[1, 1]] + [[0, 0]] * 4}}]}
     plain, fined = (
-        make_env("retail", n_envs=2, seed=5, shield={**own, "penalty": penalty})
+        make_env("retail", n_envs=2, seed=5, safety={**own, "penalty": penalty})
         for penalty in (0.0, 2.0)
     )
     policy = greedy("agents", [0.8, 0.4])  # 0.6 too much along (1, 1): 0.3 each, 0.3 * sqrt(2) long
@@ -168,7 +168,7 @@ def test_a_function_narrows_the_mask_and_the_fallback_is_taken_where_nothing_is_
 def test_shielded_rollouts_are_compiled_and_equal_those_step_by_step(constraints, backend):
     torch._dynamo.reset()
     policy = greedy("agents", [0.9, 0.7])
-    one, other = (make_env("retail", 3, seed=7, shield={"linear": constraints}) for _ in range(2))
+    one, other = (make_env("retail", 3, seed=7, safety={"linear": constraints}) for _ in range(2))
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompileWarning)
         collector = CompiledCollector(one, policy, frames_per_batch=12, backend=backend)
@@ -188,7 +188,7 @@ def test_a_training_behind_a_shield_from_settings_keeps_it_and_logs_it(tmp_path)
         "algorithm=marl_td/iddpg",
         "task=marl_td/retail",
         "task.max_steps=5",
-        f"task.shield={limit}",
+        f"task.safety={limit}",
         "experiment.compile=off",
     )
     experiment.run()
@@ -206,20 +206,20 @@ def test_an_adapted_environment_is_shielded_by_the_same_settings():
     pytest.importorskip("vmas")
     torch.manual_seed(8)
     own = {"linear": [{"scope": "own", "weights": {"agents": [1.0, 0.0]}, "limit": 0.25}]}
-    env = make_vmas(shield={**own, "penalty": 3.0})
+    env = make_vmas(safety={**own, "penalty": 3.0})
     check_env_specs(env)
     batch = env.rollout(5)
     size = (batch["agents", "action"][..., 0] - 0.25).clamp_min(0).sum(-1, keepdim=True)
     torch.testing.assert_close(batch["next", "info", "shield_size"], size, atol=1e-4, rtol=0)
     assert (batch["agents", "action"][..., 0] > 0.25).any()  # the data keep what was wanted
-    free = make_vmas(shield=None).rollout(5)
+    free = make_vmas(safety=None).rollout(5)
     assert ("next", "info", "shield_size") not in free.keys(True)
 
 
-def make_vmas(shield):
+def make_vmas(safety):
     from marl_td.tasks.adapters.by_name import adapted_env
 
-    return adapted_env("vmas", 4, scenario="balance", shield=shield)
+    return adapted_env("vmas", 4, scenario="balance", safety=safety)
 
 
 def test_masks_of_an_adapted_environment_are_narrowed():
@@ -244,22 +244,22 @@ def test_masks_of_an_adapted_environment_are_narrowed():
 @pytest.mark.parametrize(
     ("shield", "message"),
     [
-        ("all", r"shield must be a mapping such as \{linear: \[...\]\}; got 'all'"),
-        ({"liner": []}, "shield has no setting 'liner'; it has linear, forbidden"),
-        ({"linear": [{"limit": 1}]}, "every entry of shield.linear needs weights and a limit"),
+        ("all", r"safety must be a mapping such as \{linear: \[...\]\}; got 'all'"),
+        ({"liner": []}, "safety has no setting 'liner'; it has linear, forbidden"),
+        ({"linear": [{"limit": 1}]}, "every entry of safety.linear needs weights and a limit"),
         ({"linear": [{**ORDERS, "scope": "team"}]}, "must be one of own, joint; got 'team'"),
         ({"linear": [{**ORDERS, "limit": "2"}]}, "the limit .* must be a number; got '2'"),
         ({"linear": [{**ORDERS, "weights": {"agents": [1]}}]}, r"must be 2 numbers .*; got \[1\]"),
         ({"linear": [{**ORDERS, "weights": {"sites": [1, 0]}}]}, "names 'sites', which is no group"),
         ({"linear": [{**ORDERS, "limit": -1}]}, "no action lies inside all linear constraints"),
-        ({"forbidden": {"agents": [1]}}, r"shield.forbidden names 'agents', .*\(there are none\)"),
-        ({"penalty": -1}, "shield.penalty must be a number of at least 0; got -1"),
+        ({"forbidden": {"agents": [1]}}, r"safety.forbidden names 'agents', .*\(there are none\)"),
+        ({"penalty": -1}, "safety.penalty must be a number of at least 0; got -1"),
         ({"override": "os:system"}, "no code is read from settings or files, got 'os:system'"),
     ],
 )
 def test_a_shield_that_does_not_fit_is_refused_with_a_sentence(shield, message):
     with pytest.raises(ValueError, match=message):
-        make_task("retail", shield=shield)
+        make_task("retail", safety=shield)
 
 
 @pytest.mark.parametrize(
@@ -272,12 +272,12 @@ def test_a_shield_that_does_not_fit_is_refused_with_a_sentence(shield, message):
 )
 def test_discrete_actions_that_do_not_exist_are_refused(shield, message):
     with pytest.raises(ValueError, match=message):
-        make_task("retail", continuous=False, shield=shield)
+        make_task("retail", continuous=False, safety=shield)
 
 
 def test_the_optimum_becomes_a_bound():
     plain = make_task("matrix_game", continuous=False)
-    held = make_task("matrix_game", continuous=False, shield={"forbidden": {"agents": [1]}})
+    held = make_task("matrix_game", continuous=False, safety={"forbidden": {"agents": [1]}})
     known = plain.optimum()
     assert known.kind == "exact"
     assert held.optimum() == dataclasses.replace(
