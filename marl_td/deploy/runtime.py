@@ -29,6 +29,7 @@ from marl_td.deploy.format import (
     open_bundle,
 )
 from marl_td.deploy.golden import read_arrays, replay
+from marl_td.deploy.safety import AgentSafety, BundleSafety, read_safety
 from marl_td.deploy.sampling import draw_action
 from marl_td.deploy.session import actor_session, check_session
 from marl_td.deploy.signature import SAMPLED, AgentSignature, Array
@@ -46,6 +47,8 @@ class Policy:
         session: the actor, an ``onnxruntime.InferenceSession``.
         seed: of drawn actions; only a policy exported as sampled draws any.
         check_bounds: refuse observations outside of the signature's bounds.
+        safety: what the shield of the bundle keeps of this agent's action.
+        alone: whether the agent may act by itself; false where a constraint is on the joint action.
     """
 
     def __init__(
@@ -56,8 +59,12 @@ class Policy:
         *,
         seed: int | None = None,
         check_bounds: bool = True,
+        safety: AgentSafety | None = None,
+        alone: bool = True,
     ) -> None:
         self.agent = agent
+        self.safety = AgentSafety() if safety is None else safety
+        self.alone = alone
         self.signature = signature
         self.check_bounds = check_bounds
         self.session = session
@@ -97,8 +104,20 @@ class Policy:
             ``[d]`` (``[B, d]``); and the next state, None for a policy without memory.
 
         Raises:
-            InputError: if an input has a wrong type, shape or value; the message says which.
+            InputError: if an input has a wrong type, shape or value; the message says which. And if the
+                bundle's shield is on the joint action, which one agent cannot keep alone.
         """
+        if not self.alone:
+            raise InputError(
+                f"agent '{self.agent}': the shield of this bundle holds for all agents together; ask for all "
+                "actions at once (Bundle.act, or the server's /act)."
+            )
+        return self.propose(obs, state, mask)
+
+    def propose(
+        self, obs: Any, state: Mapping[str, Any] | None = None, mask: Any = None
+    ) -> tuple[Array, State | None]:
+        """As :meth:`act`, before a constraint on the joint action, which the caller must then keep."""
         outputs, batched = self._run(obs, state, mask)
         signature = self.signature
         if signature.mode == SAMPLED:
@@ -107,7 +126,7 @@ class Policy:
         after = {entry.name: outputs[entry.next] for entry in signature.state}
         if not batched:
             after = {name: value[0] for name, value in after.items()}
-        action = outputs["action"]
+        action = self.safety.correct(outputs["action"])
         return (action if batched else action[0]), after or None
 
     def outputs(
@@ -126,6 +145,9 @@ class Policy:
             inputs, batched = actor_inputs(self.signature, obs, state, mask, self.check_bounds)
         except InputError as error:
             raise InputError(f"agent '{self.agent}': {error}") from None
+        if self.signature.mask is not None:
+            name = self.signature.mask.name
+            inputs[name] = self.safety.mask(inputs[name])
         found = self.session.run(self._outputs, inputs)
         return dict(zip(self._outputs, found, strict=True)), batched
 
@@ -139,12 +161,49 @@ class Bundle:
         signature: ``signature.json``.
         manifest: ``manifest.json``.
         files: the checked files.
+        safety: the shield.
     """
 
     agents: dict[str, Policy]
     signature: dict[str, Any]
     manifest: dict[str, Any]
     files: BundleFiles
+    safety: BundleSafety
+
+    def act(
+        self,
+        obs: Mapping[str, Any],
+        states: Mapping[str, Any] | None = None,
+        masks: Mapping[str, Any] | None = None,
+    ) -> tuple[dict[str, Array], dict[str, State | None]]:
+        """The actions of several agents at once, and their next states, by name.
+
+        Args:
+            obs: each agent's observation, or batches ``[B, ...]`` of them for all.
+            states: what the last call returned; None in the first step.
+            masks: of the agents that have one.
+
+        Raises:
+            InputError: as :meth:`Policy.act`; for an unknown agent; and if an agent is missing that a
+                constraint on the joint action needs.
+        """
+        actions, after = {}, {}
+        for name, observation in obs.items():
+            if name not in self.agents:
+                raise InputError(
+                    f"the bundle has no agent '{name}'; it has {', '.join(self.agents)}."
+                )
+            before, mask = (states or {}).get(name), (masks or {}).get(name)
+            actions[name], after[name] = self.agents[name].propose(observation, before, mask)
+        single = all(
+            self.agents[name].signature.action.shape == a.shape for name, a in actions.items()
+        )
+        rows = {name: action[None] for name, action in actions.items()} if single else actions
+        try:
+            kept = self.safety.correct(rows)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return {name: action[0] if single else action for name, action in kept.items()}, after
 
     def verify(self) -> float:
         """Replay the stored inputs, and compare with what the training policy made of them.
@@ -189,6 +248,7 @@ def load_bundle(
     if not isinstance(described, dict) or not described:
         raise BundleError(f"'{files.folder / SIGNATURE}' names no agent.")
     parsed = {name: AgentSignature.from_dict(name, data) for name, data in described.items()}
+    safety = read_safety(signature.get("safety"), parsed)
     sessions: dict[str, Any] = {}
     agents = {}
     for number, (name, agent) in enumerate(parsed.items()):
@@ -201,8 +261,10 @@ def load_bundle(
             sessions[agent.actor],
             seed=None if seed is None else seed + number,
             check_bounds=check_bounds,
+            safety=safety.agents.get(name),
+            alone=safety.joint is None,
         )
-    bundle = Bundle(agents, signature, files.manifest, files)
+    bundle = Bundle(agents, signature, files.manifest, files, safety)
     if verify:
         bundle.verify()
     return bundle

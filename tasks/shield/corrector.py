@@ -52,6 +52,10 @@ class Corrector:
         choose = {name for name, spec in self.groups.items() if isinstance(spec.action, Discrete)}
         return choose if self.shield.allowed is not None else set(self.static)
 
+    def fallback(self, name: str) -> int:
+        """The discrete action of group ``name`` taken instead of one that is not allowed."""
+        return self.shield.fallback.get(name, 0)
+
     def mask(self, seen: Groups, available: Groups, batch: Sequence[int]) -> Groups:
         """The available actions less those that are not allowed; the fallback where nothing is left.
 
@@ -67,7 +71,7 @@ class Corrector:
             mask = masks[0]
             for other in masks[1:]:
                 mask = mask & other
-            safe = torch.arange(mask.shape[-1], device=mask.device) == self._fallback(name)
+            safe = torch.arange(mask.shape[-1], device=mask.device) == self.fallback(name)
             left = torch.where(mask.any(-1, keepdim=True), mask, safe)
             out[name] = left.expand(*batch, self.groups[name].n_agents, -1)
         return out
@@ -91,7 +95,7 @@ class Corrector:
             taken.update(self.shield.override(seen, wanted))
         for name in self.masked:
             chosen = allowed[name].gather(-1, taken[name].unsqueeze(-1)).squeeze(-1)
-            taken[name] = torch.where(chosen, taken[name], self._fallback(name))
+            taken[name] = torch.where(chosen, taken[name], self.fallback(name))
         if self.safe_set is not None:
             taken.update(self._projected(taken))
         sizes = {}
@@ -103,9 +107,6 @@ class Corrector:
         return taken, sizes
 
     # ------------------------------------------------------------------ parts
-    def _fallback(self, name: str) -> int:
-        return self.shield.fallback.get(name, 0)
-
     def _clipped(self, name: str, value: Tensor) -> Tensor:
         return value.clamp(*self.bounds[name]) if name in self.boxes else value
 
