@@ -22,6 +22,7 @@ from marl_td.deploy.signature import (
 )
 from marl_td.deploy.source import PolicySource
 from marl_td.deploy.steps import OwnPolicy, own_policy
+from marl_td.deploy.task_text import table_rows
 
 REMEMBERED: dict[str, dict[str, Any]] = {
     "last_action": {
@@ -108,6 +109,9 @@ def _signature(
             mask = entry
         elif key[-1] in REMEMBERED:
             state.append(replace(entry, low=None, high=None, **REMEMBERED[key[-1]]))
+        elif key == (group, "observation"):
+            rows = table_rows(source.texts["observation"])
+            observation.append(replace(entry, components=rows))
         else:
             observation.append(entry)
     spec = source.specs[group, "action"]

@@ -162,6 +162,7 @@ def _files(
         "format": layout.FORMAT,
         "algorithm": source.settings.algorithm,
         "task": source.settings.task,
+        "task_says": source.texts,
         "agents": {agent.name: agent.signature.as_dict() for agent in agents},
         "safety": safety_entry(source),
     }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from marl_td.losses.functional.action_values import mask_unavailable
+from marl_td.losses.functional.counterfactual import floored_log_probability
 from marl_td.models.belief import BeliefContext
 from marl_td.models.grouped import GroupedGRU, GroupedLayerNorm, GroupedLinear
 from marl_td.models.heads import BoundedAction, finite
@@ -127,6 +128,25 @@ class BestAction(nn.Module):
         """Action ``[B, 1]`` and scores ``[B, 1, n]``, the lowest number for what is not available."""
         scores = mask_unavailable(finite(scores) if self.logits else scores, mask)
         return scores.argmax(-1), scores
+
+
+class FlooredAction(nn.Module):
+    """The same for a softmax with a floor under every action: scores are logarithms of probabilities.
+
+    Args:
+        eps: the floor's share of the probability, in [0, 1].
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.best = BestAction(logits=False)
+
+    def forward(self, logits: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Action ``[B, 1]`` and scores ``[B, 1, n]``."""
+        if self.eps > 0.0:
+            return self.best(floored_log_probability(finite(logits), mask, self.eps), mask)
+        return self.best(mask_unavailable(finite(logits), mask).log_softmax(-1), mask)
 
 
 class SquashedMean(nn.Module):

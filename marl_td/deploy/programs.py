@@ -29,12 +29,15 @@ def export_program(actor: Actor, example: Mapping[str, Tensor]) -> Any:
     """
     batch = torch.export.Dim(BATCH, min=1, max=MAX_BATCH)
     with _quiet():
-        return torch.export.export(
+        program = torch.export.export(
             actor.eval(),
             (dict(example),),
             dynamic_shapes={"inputs": {name: {0: batch} for name in example}},
             strict=False,
         )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine's source files
+    return program
 
 
 def program_bytes(program: Any) -> bytes:
@@ -68,7 +71,7 @@ def onnx_bytes(program: Any, inputs: list[str], outputs: list[str]) -> bytes:
         value.type.tensor_type.shape.dim[0].dim_param = BATCH
     del model.graph.value_info[:]
     for node in model.graph.node:
-        del node.metadata_props[:]  # paths of this machine's source files
+        del node.metadata_props[:]
         node.doc_string = ""
     data: bytes = model.SerializeToString(deterministic=True)
     return data

@@ -16,6 +16,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from marl_td.collect.rng import isolated_rng
 from marl_td.deploy.steps import Key
 from marl_td.losses.functional.action_values import mask_unavailable
+from marl_td.models.floored import FlooredSoftmax
 from marl_td.models.heads import finite
 
 MASK = "action_mask"
@@ -117,7 +118,7 @@ def policy_outputs(
     out = {}
     for name, key in names.items():
         if name == "scores":
-            out[name] = _scores(found, group)
+            out[name] = _scores(policy, found, group)
         elif key[-1].startswith("drawn_"):
             out[name] = found.get((group, key[-1].removeprefix("drawn_")))
         else:
@@ -125,9 +126,13 @@ def policy_outputs(
     return out
 
 
-def _scores(found: Any, group: str) -> Tensor:
+def _scores(policy: TensorDictModuleBase, found: TensorDict, group: str) -> Tensor:
+    """Values or logits, or logarithms of probabilities of a floored softmax; the lowest if unavailable."""
     value = found.get((group, "action_value"), None)
-    value = finite(found.get((group, "logits"))) if value is None else value
+    if value is None:
+        heads = [part for part in policy.modules() if isinstance(part, FlooredSoftmax)]
+        value = finite(found.get((group, "logits")))
+        value = heads[0].get_dist(found).logits if heads else value
     return mask_unavailable(value, found.get((group, MASK), None))
 
 

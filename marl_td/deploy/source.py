@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torchrl.envs import EnvBase
 
 from marl_td.deploy.samples import EntrySpec, entry_specs
 from marl_td.deploy.steps import Key
+from marl_td.deploy.task_text import task_sections
 from marl_td.training.settings import RunSettings
 from marl_td.training.trained import load_run
 
@@ -24,7 +25,7 @@ class PolicySource:
         group_map: the agents of each group.
         specs: every observation and action, without the batch.
         settings: what it was built from.
-        env: an environment that it acts in.
+        texts: what the task says about its observations and actions.
         folder: the run's folder, if there is one.
     """
 
@@ -32,7 +33,7 @@ class PolicySource:
     group_map: dict[str, list[str]]
     specs: dict[Key, EntrySpec]
     settings: RunSettings
-    env: EnvBase = field(repr=False)
+    texts: dict[str, str]
     folder: Path | None = None
 
 
@@ -44,7 +45,7 @@ def policy_source(
     policies = {
         group: policy.select_subsequence(out_keys=[(group, "action")])[0] for group in group_map
     }
-    return PolicySource(policies, group_map, entry_specs(env), settings, env, folder)
+    return PolicySource(policies, group_map, entry_specs(env), settings, task_sections(env), folder)
 
 
 def run_source(folder: Path, env: str | None = None) -> PolicySource:

@@ -21,7 +21,7 @@ from tensordict.nn import (
 )
 from tensordict.utils import NestedKey
 from torch import nn
-from torchrl.modules import IndependentNormal, TanhNormal
+from torchrl.modules import IndependentNormal, SafeProbabilisticModule, TanhNormal
 
 from marl_td.deploy import parts
 from marl_td.deploy.parts import NotExportable, own_bounds, own_copy, unknown_part
@@ -29,6 +29,7 @@ from marl_td.deploy.signature import CATEGORICAL, NORMAL, TANH_NORMAL
 from marl_td.models.autoregressive import AutoregressivePolicy
 from marl_td.models.belief import BeliefContext, BeliefEncoder
 from marl_td.models.exploration import Boltzmann, EpsilonGreedy, GaussianExploration
+from marl_td.models.floored import FlooredSoftmax
 from marl_td.models.gru import StatefulGru
 from marl_td.models.heads import (
     BoundedAction,
@@ -53,6 +54,7 @@ ROW_WISE = (
     NormalParamExtractor,
 )
 """Modules that treat agents one by one."""
+HEADS = (ProbabilisticTensorDictModule, SafeProbabilisticModule)
 DISTRIBUTIONS = {
     FiniteCategorical: CATEGORICAL,
     FiniteMaskedCategorical: CATEGORICAL,
@@ -129,10 +131,14 @@ class _Walk:
             yield self._step(part)
 
     def _step(self, part: Any) -> Step:
-        """The one step of a part that is no sequence."""
+        """The one step of a part that is no sequence. Types are exact: a subclass may do something else."""
         if isinstance(part, Model):
             return self._network(part)
-        if isinstance(part, ProbabilisticTensorDictModule):
+        if type(part) is FlooredSoftmax:
+            self.distribution = CATEGORICAL
+            head = parts.FlooredAction(float(part.eps))
+            return _step(head, part.in_keys, [part.out_keys[0], (self.group, "scores")])
+        if type(part) in HEADS:
             return self._head(part)
         if isinstance(part, RoleEncoder):
             role = parts.Role(own_copy(part.distribution, self.agent))
@@ -146,7 +152,7 @@ class _Walk:
                 "agent (MAT), from the observations of all agents and the actions of those before. Train "
                 "marl_td/mat_dec, whose actors see their own observation only, or another algorithm."
             )
-        if isinstance(part, TensorDictModule):
+        if type(part) is TensorDictModule:
             return self._module(part)
         raise unknown_part(self.group, part)
 
@@ -156,10 +162,10 @@ class _Walk:
                 f"the network {type(model).__name__} of group '{self.group}' reads the observations of all "
                 "agents, which an agent does not have when it acts."
             )
-        if isinstance(model, Mlp):
+        if type(model) is Mlp:
             mlp = parts.OwnMlp(model.mlp, self.agent, model.num_feature_dims)
             return _step(mlp, model.in_keys, [model.out_key])
-        if isinstance(model, StatefulGru):
+        if type(model) is StatefulGru:
             state = _key(model.state_key)
             self.states[state] = tuple(model.state_shape[1:])
             keys = [*model.input_keys, state]
