@@ -33,6 +33,7 @@ from marl_td.deploy.safety import AgentSafety, BundleSafety, read_safety
 from marl_td.deploy.sampling import draw_action
 from marl_td.deploy.session import actor_session, check_session
 from marl_td.deploy.signature import SAMPLED, AgentSignature, Array
+from marl_td.deploy.together import act_together
 from marl_td.deploy.validate import InputError, actor_inputs
 
 State = dict[str, Array]
@@ -65,6 +66,7 @@ class Policy:
         self.agent = agent
         self.safety = AgentSafety() if safety is None else safety
         self.alone = alone
+        self.corrected = 0
         self.signature = signature
         self.check_bounds = check_bounds
         self.session = session
@@ -127,7 +129,15 @@ class Policy:
         if not batched:
             after = {name: value[0] for name, value in after.items()}
         action = self.safety.correct(outputs["action"])
+        self.count_changes(outputs["action"], action)
         return (action if batched else action[0]), after or None
+
+    def count_changes(self, wanted: Array, taken: Array) -> None:
+        """Count the rows of ``taken`` ``[B, ...]`` that differ from what the network wanted."""
+        if taken is not wanted:
+            changed = (taken != wanted).reshape(len(taken), -1).any(-1)
+            with self._lock:
+                self.corrected += int(changed.sum())
 
     def outputs(
         self, obs: Any, state: Mapping[str, Any] | None = None, mask: Any = None
@@ -187,23 +197,12 @@ class Bundle:
             InputError: as :meth:`Policy.act`; for an unknown agent; and if an agent is missing that a
                 constraint on the joint action needs.
         """
-        actions, after = {}, {}
-        for name, observation in obs.items():
-            if name not in self.agents:
-                raise InputError(
-                    f"the bundle has no agent '{name}'; it has {', '.join(self.agents)}."
-                )
-            before, mask = (states or {}).get(name), (masks or {}).get(name)
-            actions[name], after[name] = self.agents[name].propose(observation, before, mask)
-        single = all(
-            self.agents[name].signature.action.shape == a.shape for name, a in actions.items()
-        )
-        rows = {name: action[None] for name, action in actions.items()} if single else actions
-        try:
-            kept = self.safety.correct(rows)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        return {name: action[0] if single else action for name, action in kept.items()}, after
+        return act_together(self.agents, self.safety, obs, states or {}, masks or {})
+
+    @property
+    def corrected(self) -> int:
+        """How many actions the shield has changed so far."""
+        return sum(policy.corrected for policy in self.agents.values())
 
     def verify(self) -> float:
         """Replay the stored inputs, and compare with what the training policy made of them.

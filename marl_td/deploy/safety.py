@@ -50,7 +50,7 @@ class AgentSafety:
     def correct(self, action: Array) -> Array:
         """The actions to take, ``[B]`` or ``[B, d]`` like ``action``."""
         if self.allowed is not None:
-            action = np.where(self.allowed[action], action, self.fallback)
+            action = np.where(self.allowed[action], action, self.fallback).astype(action.dtype)
         return action if self.safe_set is None else self.safe_set.project(action)
 
 

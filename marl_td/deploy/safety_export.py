@@ -6,8 +6,8 @@ from typing import Any
 
 from marl_td.deploy.parts import NotExportable
 from marl_td.deploy.source import PolicySource
+from marl_td.tasks.base import Box, Discrete, GroupSpec
 from marl_td.tasks.shield import Corrector, Shield
-from marl_td.tasks.shield.transform import groups_of
 
 
 def safety_entry(source: PolicySource) -> dict[str, Any] | None:
@@ -26,7 +26,7 @@ def safety_entry(source: PolicySource) -> dict[str, Any] | None:
             "cannot hold; export it with linear constraints and forbidden actions only, and keep the rest "
             "where the bundle is used."
         )
-    corrector = Corrector(shield, groups_of(source.env))
+    corrector = Corrector(shield, _groups(source))
     shapes = {
         name: (corrector.groups[name].n_agents, len(box.low))
         for name, box in corrector.boxes.items()
@@ -51,4 +51,22 @@ def safety_entry(source: PolicySource) -> dict[str, Any] | None:
         widths = [n_agents * width for n_agents, width in shapes.values()]
         parts = zip(shapes.items(), corrector.safe_set.centre.split(widths), strict=True)
         out["centre"] = {name: part.reshape(shape).tolist() for (name, shape), part in parts}
+    return out
+
+
+def _groups(source: PolicySource) -> dict[str, GroupSpec]:
+    """The agent groups, as far as a shield must know them."""
+    out = {}
+    for name, agents in source.group_map.items():
+        spec = source.specs[name, "action"]
+        action: Box | Discrete
+        if spec.n:
+            action = Discrete(spec.n)
+        elif spec.low is None or spec.high is None:
+            raise NotExportable(
+                f"the actions of group '{name}' have no bounds, which its shield needs."
+            )
+        else:
+            action = Box(tuple(spec.low[0].tolist()), tuple(spec.high[0].tolist()))
+        out[name] = GroupSpec(len(agents), 1, action)
     return out
