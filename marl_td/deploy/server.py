@@ -66,12 +66,14 @@ class PolicyServer:
         self.described = description(bundle, self.settings)
         self.started = time.monotonic()
         api = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-        self._add_routes(api)
+        routes = self._add_routes(api)
         api.add_exception_handler(Refused, _refusal)
         api.add_exception_handler(HTTPException, _http_error)
-        self.app = Gate(api, self.settings, self.metrics)
+        self.app = Gate(api, self.settings, self.metrics, routes)
 
-    def _add_routes(self, api: FastAPI) -> None:
+    def _add_routes(self, api: FastAPI) -> dict[str, str]:
+        """The pages by the name of what answers them."""
+        routes = {}
         for path, method, handler in (
             ("/agents/{agent:path}/act", "POST", self._act_one),
             ("/act", "POST", self._act_jointly),
@@ -84,6 +86,8 @@ class PolicyServer:
             ("/docs", "GET", self._docs),
         ):
             api.add_route(path, handler, methods=[method])
+            routes[handler.__name__] = path.replace(":path", "")
+        return routes
 
     # ---------------------------------------------------------------- actions
     async def _act_one(self, request: Request) -> Response:

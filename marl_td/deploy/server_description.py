@@ -136,7 +136,7 @@ def _given(agent: AgentSignature, batch: int | None, session: bool = False) -> d
     observation = _object(entries) if len(entries) > 1 else next(iter(entries.values()))
     properties: dict[str, Any] = {"observation": observation}
     if agent.mask is not None:
-        properties["mask"] = _array(agent.mask, batch)
+        properties["mask"] = _array(agent.mask, batch, contains={"const": True})
     required = list(properties)
     if agent.state:
         state = _object({entry.name: _array(entry, batch) for entry in agent.state})
@@ -168,8 +168,12 @@ def _joint_found(found: dict[str, Any]) -> dict[str, Any]:
     return _object({"agents": {"type": "object", "properties": found}})
 
 
-def _array(entry: Entry, batch: int | None) -> dict[str, Any]:
-    """Nested lists of an entry's shape, in a batch with one more dimension in front."""
+def _array(entry: Entry, batch: int | None, **innermost: Any) -> dict[str, Any]:
+    """Nested lists of an entry's shape, in a batch with one more dimension in front.
+
+    All batches of an agent's request have the same length, which a schema cannot say; ``x-batch`` marks
+    them. ``innermost`` is said of the innermost lists besides.
+    """
     boolean = entry.dtype == "bool"
     whole = entry.dtype.startswith(("int", "uint"))
     out: dict[str, Any] = {"type": "boolean" if boolean else "integer" if whole else "number"}
@@ -179,9 +183,10 @@ def _array(entry: Entry, batch: int | None) -> dict[str, Any]:
             if tightest is not None:
                 out[key] = tightest
     for size in reversed(entry.shape):
-        out = {"type": "array", "items": out, "minItems": size, "maxItems": size}
+        out = {"type": "array", "items": out, "minItems": size, "maxItems": size, **innermost}
+        innermost = {}
     if batch is not None:
-        out = {"type": "array", "items": out, "minItems": 1, "maxItems": batch}
+        out = {"type": "array", "items": out, "minItems": 1, "maxItems": batch, "x-batch": True}
     return out
 
 

@@ -7,7 +7,7 @@ import hmac
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from marl_td.deploy.server_metrics import ServerMetrics
@@ -58,10 +58,18 @@ class Gate:
         app: what is behind.
         settings: the limits.
         metrics: where every answer is counted.
+        routes: by the name of what answers them.
     """
 
-    def __init__(self, app: Asgi, settings: ServerSettings, metrics: ServerMetrics) -> None:
+    def __init__(
+        self,
+        app: Asgi,
+        settings: ServerSettings,
+        metrics: ServerMetrics,
+        routes: Mapping[str, str],
+    ) -> None:
         self.app = app
+        self.routes = routes
         self.settings = settings
         self.metrics = metrics
         self.rates = Rates(settings.rate, settings.burst)
@@ -87,7 +95,8 @@ class Gate:
             await answer(refusal, watched)
         finally:
             self.metrics.in_flight -= 1
-            route = getattr(scope.get("route"), "path", "none")
+            endpoint = getattr(scope.get("endpoint"), "__name__", "")
+            route = self.routes.get(endpoint, "none")
             self.metrics.count(route, status, time.perf_counter() - begin)
 
     def _check(self, scope: Any) -> None:

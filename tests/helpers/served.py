@@ -1,34 +1,33 @@
-"""Bundles for tests of the server: of policies that were hardly trained, which is all the same to it."""
+"""Bundles for tests of the server, of policies that were never trained, which is all the same to it."""
 
-from pathlib import Path
+import hashlib
+import json
+import shutil
 
-from short_runs import short_experiment
+from small_policies import GRU, MLP
 
-from marl_td.deploy.export import export_run
-
-OWN = "{scope: own, weights: {agents: [1, 1]}, limit: 0.3}"
-JOINT = "{scope: joint, weights: {agents: [1, 0]}, limit: 0.5}"
-CONTINUOUS = ("algorithm=marl_td/iddpg", "task=marl_td/retail", "task.max_steps=5")
-DISCRETE = ("algorithm=marl_td/ippo", "task=marl_td/levers", "task.max_steps=3")
-RECURRENT = (
-    "algorithm=marl_td/iql",
-    "task=marl_td/recall",
-    "model=layers/marl_td/gru",
-    "model.hidden_size=8",
-    "experiment.off_policy_train_batch_size=4",
-)
+OWN = {"scope": "own", "weights": {"agents": [[1.0, 1.0], [1.0, 1.0]]}, "limit": 0.1}
+JOINT = {"scope": "joint", "weights": {"agents": [[1.0, 0.0], [1.0, 0.0]]}, "limit": 0.2}
+CENTRE = {"agents": [[0.05, -0.5], [0.05, -0.5]]}
+KINDS = {
+    "plain": ("marl_td/iddpg", MLP),
+    "memory": ("marl_td/iql", (*GRU, "experiment.prefer_continuous_actions=false")),
+}
+"""Continuous actions; discrete ones with masks and a memory."""
 
 
-def bundle_of(folder: Path, *overrides: str, without=()) -> Path:
-    """Train for an iteration or two, and export."""
-    experiment = short_experiment(
-        folder / "run",
-        "experiment.compile=off",
-        "experiment.evaluation=false",
-        "experiment.max_n_frames=20",
-        *overrides,
-        without=without,
-    )
-    experiment.run()
-    export_run(folder / "run", folder / "bundle")
-    return folder / "bundle"
+def changed(bundle, folder, **entries):
+    """A copy of a bundle whose signature has other entries, and a manifest that fits it."""
+    shutil.copytree(bundle, folder)
+    signature = json.loads((folder / "signature.json").read_text()) | entries
+    return rewritten(folder, "signature.json", json.dumps(signature).encode())
+
+
+def rewritten(folder, name, content):
+    """Replace a file of a bundle and what the manifest says of it."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    digest = hashlib.sha256(content).hexdigest()
+    manifest["files"][name] = {"size": len(content), "sha256": digest}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder

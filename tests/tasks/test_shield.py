@@ -112,10 +112,14 @@ def test_the_penalty_is_each_agents_own_correction():
 
 
 def test_weights_are_per_agent_where_given_so():
-    env = watched_env("retail", {"linear": [{**ORDERS, "weights": {"agents": [[2, 0]] + [[0, 0]] * 4}}]})
+    env = watched_env(
+        "retail", {"linear": [{**ORDERS, "weights": {"agents": [[2, 0]] + [[0, 0]] * 4}}]}
+    )
     env.rollout(2, greedy("agents", [1.0, 0.0]))
     taken = env.task.all()[..., 0]
-    torch.testing.assert_close(taken[..., 0], torch.full_like(taken[..., 0], 0.75), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        taken[..., 0], torch.full_like(taken[..., 0], 0.75), atol=1e-4, rtol=0
+    )
     assert (taken[..., 1:] == 1).all()
 
 
@@ -127,8 +131,12 @@ def test_an_override_is_followed_by_the_constraints():
     env = VectorEnv(Watched(make_task("retail"), Shield((Linear(**ORDERS),), override=stop)), 3)
     env.rollout(2)
     taken = env.task.all()
-    torch.testing.assert_close(taken[..., 0], torch.full_like(taken[..., 0], 0.3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(taken[..., 1], torch.full_like(taken[..., 1], 0.5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        taken[..., 0], torch.full_like(taken[..., 0], 0.3), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        taken[..., 1], torch.full_like(taken[..., 1], 0.5), atol=1e-4, rtol=0
+    )
 
 
 # ------------------------------------------------------------------ discrete actions
@@ -250,7 +258,10 @@ def test_masks_of_an_adapted_environment_are_narrowed():
         ({"linear": [{**ORDERS, "scope": "team"}]}, "must be one of own, joint; got 'team'"),
         ({"linear": [{**ORDERS, "limit": "2"}]}, "the limit .* must be a number; got '2'"),
         ({"linear": [{**ORDERS, "weights": {"agents": [1]}}]}, r"must be 2 numbers .*; got \[1\]"),
-        ({"linear": [{**ORDERS, "weights": {"sites": [1, 0]}}]}, "names 'sites', which is no group"),
+        (
+            {"linear": [{**ORDERS, "weights": {"sites": [1, 0]}}]},
+            "names 'sites', which is no group",
+        ),
         ({"linear": [{**ORDERS, "limit": -1}]}, "no action lies inside all linear constraints"),
         ({"forbidden": {"agents": [1]}}, r"safety.forbidden names 'agents', .*\(there are none\)"),
         ({"penalty": -1}, "safety.penalty must be a number of at least 0; got -1"),

@@ -33,7 +33,9 @@ def test_one_half_space_by_hand():
 
 def test_a_bound_that_is_met_on_the_way_takes_no_further_part():
     safe_set = SafeSet(np.array([0.4, -1.0]), np.array([1.0, 1.0]), [row(1, 1, limit=0.5)])
-    found = project(safe_set, [0.5, 0.9])  # (0.05, 0.45) lies outside, so the first entry stops at 0.4
+    found = project(
+        safe_set, [0.5, 0.9]
+    )  # (0.05, 0.45) lies outside, so the first entry stops at 0.4
     torch.testing.assert_close(found, torch.tensor([[0.4, 0.1]]), atol=2e-5, rtol=0)
 
 
@@ -78,7 +80,9 @@ def test_a_point_inside_is_not_touched_and_projecting_twice_is_projecting_once(s
     rng = np.random.default_rng(seed)
     low, high, blocks = random_set(rng, n_blocks)
     safe_set = SafeSet(low, high, blocks)
-    once = safe_set.project(torch.tensor(rng.uniform(low, high, (5, len(low))), dtype=torch.float32))
+    once = safe_set.project(
+        torch.tensor(rng.uniform(low, high, (5, len(low))), dtype=torch.float32)
+    )
     assert torch.equal(safe_set.project(once), once)
     inside = torch.zeros(1, len(low))
     assert torch.equal(safe_set.project(inside), inside)
