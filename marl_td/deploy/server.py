@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ try:
     from fastapi.responses import HTMLResponse, JSONResponse
     from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
 except ImportError as _error:
     raise ImportError(
         "the server needs FastAPI and uvicorn: pip install 'marl-td[serve]'."
@@ -113,7 +115,11 @@ class PolicyServer:
         return _json({"agents": await self._act(inputs, session)})
 
     async def _body(self, request: Request) -> dict[str, Any]:
-        return parse_body(await request.body(), request.headers.get("content-type", ""))
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            raise Refused(400, "the client went away before its body was whole.") from None
+        return parse_body(body, request.headers.get("content-type", ""))
 
     async def _act(self, inputs: dict[str, Any], session: Any) -> dict[str, Any]:
         """What is answered for each agent."""
@@ -220,8 +226,9 @@ def serve(
         ) from error
     config = uvicorn.Config(
         PolicyServer(bundle, settings).app,
-        log_level="warning",
+        log_level="error",  # whoever sends garbage must not fill the log
         access_log=False,
+        proxy_headers=False,  # anybody may write X-Forwarded-For, and rates are by address
         server_header=False,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=10,
@@ -231,4 +238,7 @@ def serve(
     started(
         f"serving {len(bundle.agents)} agents on http://{shown}:{listening.getsockname()[1]}/docs"
     )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn's own handlers end the service; afterwards it raises the signal for those before it.
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listening])

@@ -16,6 +16,8 @@ from marl_td.deploy.server_settings import Refused, ServerSettings, is_loopback
 Asgi = Callable[..., Any]
 OPEN = ("/health",)
 """Paths that need no token: a load balancer has none."""
+CLOSE = {"connection": "close"}
+"""Header of an answer after which the rest of a body is not read."""
 MOST_CLIENTS = 10_000
 """Addresses whose rate is remembered; the one unseen for longest is forgotten first."""
 
@@ -143,7 +145,8 @@ class Gate:
                 message = await asyncio.wait_for(receive(), wait)
             except asyncio.TimeoutError:
                 seconds = self.settings.read_timeout
-                raise Refused(408, f"the body did not come within {seconds:g} s.") from None
+                text = f"the body did not come within {seconds:g} s."
+                raise Refused(408, text, CLOSE) from None
             left -= len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if left < 0:
@@ -154,7 +157,8 @@ class Gate:
 
     def _too_large(self) -> Refused:
         most = self.settings.max_body
-        return Refused(413, f"the body is larger than {most} bytes; send fewer observations.")
+        text = f"the body is larger than {most} bytes; send fewer observations."
+        return Refused(413, text, CLOSE)
 
 
 def _check_host(host: str) -> None:
@@ -173,7 +177,7 @@ async def answer(refusal: Refused, send: Asgi) -> None:
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),
-        "connection": "close",
+        **CLOSE,  # the body has not been read
         **refusal.headers,
     }
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

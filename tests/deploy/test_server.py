@@ -216,6 +216,13 @@ def test_large_bodies_and_batches_are_refused(bundles):
     assert long.status_code == 413
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(bundles):
+    client = client_of(bundles("plain"), read_timeout=0.05)
+    slow = client.post("/act", content=[b'{"agents":', None], headers=JSON)
+    assert slow.status_code == 408 and "did not come within 0.05 s" in slow.json()["error"]
+    assert slow.headers["connection"] == "close"
+
+
 def test_the_rate_of_a_client_is_limited(bundles):
     client = client_of(bundles("plain"), rate=0.001, burst=3)
     found = [client.get("/health") for _ in range(4)]

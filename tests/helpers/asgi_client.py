@@ -51,7 +51,7 @@ class AsgiClient:
         return self.request("DELETE", path)
 
     def request(self, method, path, *, json=None, content=b"", headers=None):
-        """``content`` may be several pieces of a body whose length is not said."""
+        """``content`` may be several pieces of a body whose length is not said; None never comes."""
         sent = {"host": "localhost", **(headers or {})}
         if json is not None:
             content = jsonlib.dumps(json).encode()
@@ -80,7 +80,7 @@ class AsgiClient:
         status, found, body = 0, {}, b""
 
         async def receive():
-            if waiting:
+            if waiting and waiting[0] is not None:
                 piece = waiting.pop(0)
                 return {"type": "http.request", "body": piece, "more_body": bool(waiting)}
             await asyncio.Event().wait()
