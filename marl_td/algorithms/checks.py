@@ -9,6 +9,7 @@ import torch
 from benchmarl.algorithms.ensemble import EnsembleAlgorithmConfig
 from benchmarl.experiment import Experiment
 from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
 
 NETWORK_OUTPUTS = ("action", "log_prob", "logits", "loc", "scale", "parameter")
 
@@ -49,20 +50,10 @@ def check_finite(batch: TensorDictBase) -> None:
 
     One host synchronisation per collected batch.
     """
-    floats = {
-        key: value
-        for key, value in batch.items(include_nested=True, leaves_only=True)
-        if value.is_floating_point()
-    }
-    # A sum is finite only if all its terms are, and is the quickest look at them; it may overflow, too.
-    if bool(torch.stack([value.sum() for value in floats.values()]).isfinite().all()):
+    key = nonfinite_entry(batch)
+    if key is None:
         return
-    bad = [key for key, value in floats.items() if not bool(value.isfinite().all())]
-    if not bad:
-        return
-    # What the environment gave is the cause, what a network made of it the consequence.
-    key = min(bad, key=lambda key: (key if isinstance(key, str) else key[-1]) in NETWORK_OUTPUTS)
-    value = floats[key]
+    value = batch.get(key)
     where = (~value.isfinite()).nonzero()[0].tolist()
     name = key if isinstance(key, str) else ".".join(key)
     raise ValueError(
@@ -70,3 +61,23 @@ def check_finite(batch: TensorDictBase) -> None:
         "of the collected batch. Look at the environment's outputs for this entry, or lower "
         "the learning rate if it is an action or log-probability."
     )
+
+
+def nonfinite_entry(batch: TensorDictBase) -> NestedKey | None:
+    """The key of a floating entry of a collected batch that is NaN or infinite somewhere; None if none is.
+
+    What the environment gave comes before what a network made of it. One host synchronisation.
+    """
+    floats = {
+        key: value
+        for key, value in batch.items(include_nested=True, leaves_only=True)
+        if value.is_floating_point()
+    }
+    # A sum is finite only if all its terms are, and is the quickest look at them; it may overflow, too.
+    if bool(torch.stack([value.sum() for value in floats.values()]).isfinite().all()):
+        return None
+    bad = [key for key, value in floats.items() if not bool(value.isfinite().all())]
+    if not bad:
+        return None
+    # What the environment gave is the cause, what a network made of it the consequence.
+    return min(bad, key=lambda key: (key if isinstance(key, str) else key[-1]) in NETWORK_OUTPUTS)

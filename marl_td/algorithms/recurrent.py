@@ -47,6 +47,14 @@ class Memory:
             if start is not None and start.shape[0] == n_envs:
                 batch.set(key, start.unsqueeze(1).expand(n_envs, n_steps, *start.shape[1:]))
 
+    def snapshot(self) -> list[Any]:
+        """What goes on, by key."""
+        return [[key, value] for key, value in self.last.items()]
+
+    def restore(self, state: list[Any], device: Any) -> None:
+        """Go on from what :meth:`snapshot` gave."""
+        self.last = {key: value.to(device) for key, value in state}
+
     def end(self, batch: TensorDictBase) -> None:
         """Remember the critic's states after the last steps."""
         for key in self.critic_states:

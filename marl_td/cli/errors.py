@@ -6,12 +6,16 @@ import sys
 import traceback
 from pathlib import Path
 
+from marl_td.training.stopping import RunStopped
+
 BAD_INPUT = 2
 FAILURE = 1
 
 _OURS = ("marl_td", "benchmarl")
 _INPUT_ERRORS = (ValueError, ImportError)
 """What code of ours raises for bad input and missing packages."""
+_STOPS = (FloatingPointError, RunStopped)
+"""What it raises where a run cannot go on."""
 
 
 def report_error(error: Exception, debug: bool) -> int:
@@ -34,7 +38,7 @@ def one_line(error: Exception) -> str:
 
 
 def _raised_by_us(error: Exception) -> bool:
-    if not isinstance(error, (*_INPUT_ERRORS, FloatingPointError)):
+    if not isinstance(error, (*_INPUT_ERRORS, *_STOPS)):
         return False
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and _package(frames[-1].filename) in _OURS

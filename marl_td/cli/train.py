@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 from marl_td.cli.output import add_progress_option, count, note
 
 if TYPE_CHECKING:
+    from marl_td.training.experiment import Experiment
     from marl_td.training.settings import RunSettings
 
-RUN_FILES = ("config.yaml", "metrics.csv", "checkpoints", "policy", "report")
+RUN_FILES = (
+    "config.yaml",
+    "metrics.csv",
+    "run.log",
+    "checkpoints",
+    "policy",
+    "report",
+    "diagnosis",
+)
 """What a run folder holds."""
 
 EPILOG = """examples:
@@ -37,6 +46,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="remove the run that DIR already holds"
     )
+    add_report_options(parser)
+    add_progress_option(parser)
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="name=value",
+        help="settings, as on BenchMARL's command line",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_report_options(parser: Any) -> None:
+    """``--episodes`` and ``--no-report``."""
     parser.add_argument(
         "--episodes",
         type=count,
@@ -47,14 +69,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--no-report", dest="report", action="store_false", help="stop after training"
     )
-    add_progress_option(parser)
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="name=value",
-        help="settings, as on BenchMARL's command line",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,7 +83,16 @@ def run(arguments: argparse.Namespace) -> int:
     experiment = Experiment(**settings.arguments())
     experiment.show_progress = arguments.progress
     experiment.run()
-    print(f"trained {settings.algorithm} on {settings.task}: {experiment.total_frames} frames")
+    return finish(arguments, experiment)
+
+
+def finish(arguments: argparse.Namespace, experiment: Experiment, remark: str = "") -> int:
+    """Say what was trained, report, list the files."""
+    from marl_td.training.settings import describe
+
+    settings = describe(experiment)
+    frames = f"{experiment.total_frames} frames{remark}"
+    print(f"trained {settings.algorithm} on {settings.task}: {frames}")
     if arguments.report:
         _report(arguments, settings)
     print(_contents(arguments.out))
@@ -120,6 +143,7 @@ def _contents(folder: Path) -> str:
     meaning = {
         "config.yaml": "all settings",
         "metrics.csv": "one row per iteration",
+        "run.log": "stops, resumes and what else happened",
         "checkpoints": "to go on from",
         "policy": "weights and signature, for use elsewhere",
         "report": "table, curve and episode: report.md, report.json, report.png",

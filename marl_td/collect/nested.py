@@ -28,11 +28,12 @@ def entries_of(data: TensorDictBase) -> Entries:
 
 
 def shapes_of(data: TensorDictBase) -> Shapes:
-    """The extra batch dimensions of the nested TensorDicts of ``data``."""
+    """The extra batch dimensions of the nested TensorDicts of ``data``, parents before children."""
+    paths = sorted((as_path(key) for key in data.keys(True, False)), key=len)
     return {
-        as_path(key): tuple(data.get(key).batch_size[data.batch_dims :])
-        for key in data.keys(True, False)
-        if isinstance(data.get(key), TensorDictBase)
+        path: tuple(data.get(path).batch_size[data.batch_dims :])
+        for path in paths
+        if isinstance(data.get(path), TensorDictBase)
     }
 
 
@@ -58,7 +59,19 @@ def snapshot_of(data: TensorDictBase) -> dict[str, Any]:
 
 
 def from_snapshot(state: dict[str, Any], device: Any) -> TensorDict:
-    """The TensorDict that :func:`snapshot_of` took apart."""
+    """The TensorDict that :func:`snapshot_of` took apart, its entries in the same order."""
+    batch_size = tuple(state["batch_size"])
     shapes = {tuple(path): tuple(extra) for path, extra in state["shapes"]}
-    entries = {tuple(path): value.to(device) for path, value in state["entries"]}
-    return nest(entries, shapes, tuple(state["batch_size"]), device)
+    out = TensorDict({}, batch_size=batch_size, device=device)
+
+    def make(path: Path) -> None:
+        if path and out.get(path, None) is None:
+            make(path[:-1])
+            out.set(path, TensorDict({}, batch_size=(*batch_size, *shapes[path]), device=device))
+
+    for path, value in state["entries"]:
+        make(tuple(path[:-1]))
+        out.set(tuple(path), value.to(device))
+    for empty in shapes:
+        make(empty)
+    return out

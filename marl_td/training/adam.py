@@ -41,6 +41,8 @@ class AdamStep:
         if not all(param.is_contiguous() for param in self.params):
             raise NotCompilable("a parameter is not contiguous in memory")
         self.betas, self.eps = group["betas"], group["eps"]
+        self.bad: Tensor | None = None
+        """1 where the next step is to be left out, ``[]``; None takes every step."""
         self.count = torch.zeros((), device=device)
         self.bind()
         self.begin()
@@ -73,7 +75,7 @@ class AdamStep:
         divisor: Tensor | None,
     ) -> None:
         """Count the step in ``count`` ``[]``, and move ``params``."""
-        count.add_(1)
+        count.add_(1 if self.bad is None else 1.0 - self.bad)
         beta1, beta2 = self.betas
         torch._fused_adam_(
             params,
@@ -90,6 +92,7 @@ class AdamStep:
             amsgrad=False,
             maximize=False,
             grad_scale=divisor,
+            found_inf=self.bad,
         )
 
     def begin(self) -> None:

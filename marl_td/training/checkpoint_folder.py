@@ -123,9 +123,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_MANIFEST:
             raise ValueError(f"it has {path.stat().st_size} bytes")
-        manifest = json.loads(path.read_bytes())
-        digest = manifest.pop("digest")
-        if digest != _digest(manifest):
+        content = path.read_bytes()
+        manifest = json.loads(content)
+        del manifest["digest"]
+        if content != manifest_bytes(manifest):
             raise ValueError("it is not what was written (SHA-256)")
         names = manifest["files"]
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
@@ -143,8 +144,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _digest(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def manifest_bytes(manifest: dict[str, Any]) -> bytes:
+    """The content of a manifest's file, with the digest that says whether it was changed."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**manifest, "digest": digest}, indent=1).encode()
 
 
 class NewCheckpoint:
@@ -204,6 +207,5 @@ class NewCheckpoint:
             "versions": versions,
             "files": self.files,
         }
-        whole = {**manifest, "digest": _digest(manifest)}
-        write_flushed(self.folder / MANIFEST_FILE, json.dumps(whole, indent=1).encode())
+        write_flushed(self.folder / MANIFEST_FILE, manifest_bytes(manifest))
         flush_folder(self.folder)

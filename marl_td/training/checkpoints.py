@@ -69,7 +69,10 @@ class Checkpoints:
         shutil.rmtree(new.folder, ignore_errors=True)
 
     def publish(self, new: NewCheckpoint, summary: Summary) -> Path:
-        """Give a new checkpoint its name, and only then remove what is one too many."""
+        """Give a new checkpoint its name, and only then remove what is one too many.
+
+        Checkpoints of more frames are of a future that a run went back from; they go, too.
+        """
         new.finish(summary)
         path = self.folder / f"{_NAME}{summary.frames}"
         aside = self.folder / f"{ASIDE}{path.name}"
@@ -124,6 +127,7 @@ class Checkpoints:
         return found
 
     def _remove_surplus(self, newest: Path) -> None:
+        _remove(path for path in self.files() if _frames(path) > _frames(newest))
         if self.keep is None:
             return
         others = [path for path in self.files() if path != newest]

@@ -55,6 +55,25 @@ def compose(overrides: list[str]) -> RunSettings:
     return settings
 
 
+def experiment_patch(overrides: list[str]) -> dict[str, Any]:
+    """Changed settings of a run that goes on, from overrides such as ``["experiment.lr=0.001"]``.
+
+    Raises:
+        ValueError: for a setting that is not the experiment's, or a value that is not of its type.
+    """
+    given = dict(_split(override) for override in overrides)
+    for name in given:
+        if not name.startswith("experiment."):
+            raise ValueError(
+                f"'{name}' cannot be changed when a run goes on, only experiment.* settings can; start "
+                "another run with `marl-td train`."
+            )
+    needed = ["algorithm=marl_td/mappo", "task=marl_td/matrix_game"]
+    config, _ = _compose("train", [*needed, *overrides], needed=("algorithm", "task"))
+    values = _build("experiment", config.experiment)
+    return {name: getattr(values, name) for name in (n.removeprefix("experiment.") for n in given)}
+
+
 def compose_task(overrides: list[str]) -> tuple[str, TaskClass]:
     """Name and settings of a task alone, from overrides such as ``["task=marl_td/retail"]``."""
     config, chosen = _compose("baselines", overrides, needed=("task",))

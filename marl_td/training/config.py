@@ -8,6 +8,8 @@ from benchmarl.experiment import ExperimentConfig
 
 from marl_td.models.compiling import MODES
 
+ON_NONFINITE = ("stop", "skip")
+
 
 @dataclass
 class RunConfig(ExperimentConfig):
@@ -29,6 +31,9 @@ class RunConfig(ExperimentConfig):
     keep_best_checkpoints: int = 0
     """Keep so many best checkpoints by evaluation beside the newest ones; above 0, a better one is saved."""
 
+    on_nonfinite: str = "stop"
+    """When an observation, reward, loss or gradient is NaN or infinite: stop, or skip (leave it out)."""
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         if not 0.0 <= self.lr_end <= 1.0:
@@ -37,6 +42,11 @@ class RunConfig(ExperimentConfig):
             raise ValueError(
                 "experiment.checkpoint_minutes must be above 0, or null for no checkpoints by the clock; got "
                 f"{self.checkpoint_minutes}."
+            )
+        if self.on_nonfinite not in ON_NONFINITE:
+            raise ValueError(
+                f"experiment.on_nonfinite must be one of {', '.join(ON_NONFINITE)}; got "
+                f"'{self.on_nonfinite}'."
             )
         if self.compile not in MODES:
             raise ValueError(

@@ -108,11 +108,7 @@ class Experiment(RunLearning):
         self.mean_return = self.logger.log_collection(
             batch, total_frames=self.total_frames, task=self.task, step=step
         )
-        self._on_batch_collected(batch)
-        batch = batch.detach()
-        self._set_learning_rate()
-        for group in self.train_group_map:
-            self._train_group(group, batch, frames)
+        self._learn(batch, frames)
         self.collector.update_policy_weights_()
         trained = time.perf_counter()
         self._score = None
@@ -183,13 +179,16 @@ class Experiment(RunLearning):
             raise RunStopped(self._cannot_write("metrics.csv", error)) from error
 
     def _save_experiment(self) -> None:
-        """Save a checkpoint, then the policy; what is saved already is not saved again."""
+        """Save the policy, then a checkpoint; what is saved already is not saved again.
+
+        In this order a run that was killed between them writes both again.
+        """
         last = self.resumable.last
         if last is not None and last.summary.iteration == self.n_iters_performed:
             return
         try:
-            self.resumable.save(self._score)
             self._save_policy()
+            self.resumable.save(self._score)
         except OSError as error:
             what = f"the checkpoint at {self.total_frames} frames"
             raise RunStopped(self._cannot_write(what, error)) from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictSequential
 
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.models.compiling import is_worthwhile
 from marl_td.training.estimate import ESTIMATES_TO_PAY, compile_estimate
+from marl_td.training.guard import Guard
 from marl_td.training.setup import RunSetup
 from marl_td.training.update import UPDATES_TO_PAY, CompiledUpdate, compiled_update
 
@@ -21,6 +22,7 @@ class RunLearning(RunSetup):
     def _setup(self) -> None:
         self._compiled_updates: dict[str, CompiledUpdate | None] = {}
         self.restored_updates: dict[str, Any] = {}
+        self.guard = Guard(self)
         super()._setup()
         n_iters = self.config.get_max_n_iters(self.on_policy)
         if is_worthwhile(self.compile_mode, n_iters, ESTIMATES_TO_PAY):
@@ -42,6 +44,19 @@ class RunLearning(RunSetup):
             if isinstance(loss, MultiAgentLoss):
                 loss.set_learning_rate(lr)
 
+    def _learn(self, batch: TensorDictBase, frames: int) -> None:
+        """Train every group on the collected batch ``[n_envs, T]``, unless it is left out."""
+        self.guard.begin()
+        if self.guard.takes_batch(batch):
+            self._on_batch_collected(batch)
+            batch = batch.detach()
+            self._set_learning_rate()
+            for group in self.train_group_map:
+                self._train_group(group, batch, frames)
+        if self.guard.skips:
+            skipped = {"counters/skipped": float(self.guard.n_skipped)}
+            self.logger.log(skipped, step=self.n_iters_performed)
+
     def _train_group(self, group: str, batch: TensorDictBase, frames: int) -> None:
         data = batch.exclude(*self._get_excluded_keys(group)).to(self.config.train_device)
         data = self.algorithm.process_batch(group, data)
@@ -50,7 +65,7 @@ class RunLearning(RunSetup):
         buffer = self.replay_buffers[group]
         buffer.extend(data.to(buffer.storage.device))
         training = self._update(group)
-        self._check_losses(group, training)
+        self.guard.check_training(group, training, data)
         self.logger.log_training(group, training, step=self.n_iters_performed)
         self._on_train_end(training, group)
         policy = self.group_policies[group]
@@ -69,8 +84,42 @@ class RunLearning(RunSetup):
             self._compiled_updates[group] = update
         compiled = self._compiled_updates[group]
         if compiled is not None:
-            return compiled.run(n_updates)
-        return torch.stack([self._optimizer_loop(group) for _ in range(n_updates)])
+            return self.guard.without_skipped(compiled.run(n_updates))
+        rows = [self._optimizer_loop(group) for _ in range(n_updates)]
+        made = [row for row in rows if row is not None]
+        return torch.stack(made) if made else TensorDict({}, batch_size=[0])
+
+    def _optimizer_loop(self, group: str) -> TensorDictBase | None:
+        """BenchMARL's optimiser step, with a look at every gradient before it moves anything.
+
+        None if something was left out.
+        """
+        buffer = self.replay_buffers[group]
+        minibatch = buffer.sample().to(self.config.train_device)
+        losses = self.losses[group](minibatch)
+        metrics = losses.detach()
+        losses = self.algorithm.process_loss_vals(group, losses)
+        made = True
+        for name, value in losses.items():
+            optimiser = self.optimizers[group].get(name)
+            if optimiser is None:
+                continue
+            value.backward()
+            norm = self._grad_clip(optimiser)
+            metrics.set(f"grad_norm_{name}", torch.tensor(norm, device=self.config.train_device))
+            if self.guard.takes_gradient(group, name, norm, minibatch):
+                optimiser.step()
+            else:
+                made = False
+            optimiser.zero_grad()
+        if made:
+            buffer.update_tensordict_priority(minibatch)
+        if self.target_updaters[group] is not None:
+            self.target_updaters[group].step()
+        extra = self._on_train_step(minibatch, group)
+        if extra is not None:
+            metrics.update(extra)
+        return metrics if made else None
 
     def _compile_updates(self) -> bool:
         """Whether updates are compiled; a resumed run decides as the one that it goes on from did."""
@@ -88,15 +137,3 @@ class RunLearning(RunSetup):
             -config.train_batch_size(self.on_policy) // config.train_minibatch_size(self.on_policy)
         )
         return int(config.n_optimizer_steps(self.on_policy) * minibatches)
-
-    def _check_losses(self, group: str, training: TensorDictBase) -> None:
-        """Stop on the first loss that is not finite; one look at the device per iteration and loss."""
-        for name, value in training.items():
-            if name.startswith("loss") and not bool(value.isfinite().all()):
-                saved = self.checkpoints.files()
-                kept = f"the last checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"
-                raise FloatingPointError(
-                    f"'{name}' of group '{group}' is no longer finite in iteration "
-                    f"{self.n_iters_performed} ({self.total_frames} frames); {kept}. Lower "
-                    "experiment.lr, or set experiment.clip_grad_val."
-                )

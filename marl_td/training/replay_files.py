@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from marl_td.collect.nested import entries_of, from_snapshot, nest, shapes_of, snapshot_of
@@ -76,9 +77,8 @@ class ReplayFiles:
         }
         if rows:
             stored = self._storage()
-            state["keys"] = [list(key) for key in entries_of(stored)]
-            state["shapes"] = [[list(key), list(extra)] for key, extra in shapes_of(stored).items()]
-            state["inner"] = list(stored.batch_size[1:])
+            # One row says what the entries are, and in which order of memory they are kept.
+            state["like"] = snapshot_of(stored[:1])
         if isinstance(buffer, WindowReplayBuffer):
             state["open"] = None if buffer._open is None else snapshot_of(buffer._open)
             state["seen"] = list(buffer._seen)
@@ -101,8 +101,11 @@ class ReplayFiles:
                 f"{capacity}; keep the memory size (experiment.off_policy_memory_size)."
             )
         self.rows = [Rows(*item) for item in state["rows"]]
-        for rows in self.rows:
-            self._write(rows, state, read(rows.file))
+        if self.rows:
+            like = from_snapshot(state["like"], "cpu")
+            buffer.storage._init(like[0])
+            for rows in self.rows:
+                self._write(rows, like, read(rows.file))
         buffer.storage._len = state["length"]
         buffer.writer._cursor = state["cursor"]
         buffer.writer._write_count = state["write_count"]
@@ -114,16 +117,14 @@ class ReplayFiles:
             buffer._open = None if held is None else from_snapshot(held, device)
             buffer._seen = tuple(state["seen"])
 
-    def _write(self, rows: Rows, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Put the rows of a file into the storage; of very old ones only what is still there counts."""
+    def _write(self, rows: Rows, like: TensorDict, tensors: dict[str, Tensor]) -> None:
+        """Put the rows of a file into the storage; newer files overwrite what is no longer there."""
+        entries = {key: tensors[str(i)] for i, key in enumerate(entries_of(like))}
+        shape = (rows.stop - rows.start, *like.batch_size[1:])
+        data = nest(entries, shapes_of(like), shape, "cpu")
         storage = self.buffer.storage
-        shapes = {tuple(key): tuple(extra) for key, extra in state["shapes"]}
-        entries = {tuple(key): tensors[str(i)] for i, key in enumerate(state["keys"])}
-        n_rows = rows.stop - rows.start
-        data = nest(entries, shapes, (n_rows, *state["inner"]), "cpu")
-        if str(storage.device) not in ("auto", "None"):
-            data = data.to(storage.device)
-        storage.set(torch.arange(rows.start, rows.stop) % self._capacity(), data)
+        place = torch.arange(rows.start, rows.stop) % self._capacity()
+        storage.set(place, data.to(storage.device))
 
     def _storage(self) -> Any:
         return self.buffer.storage._storage

@@ -139,12 +139,17 @@ class Resumable:
         collector, saved = experiment.collector, state["collector"]
         reason = state["restarts"]
         if reason is None and saved["kind"] != kind_of(collector):
-            reason = f"the rollout was {saved['kind']} and is {kind_of(collector)} now (experiment.compile)"
-        seed = None
+            kind = kind_of(collector)
+            reason = f"the rollout was {saved['kind']} and is {kind} now (experiment.compile)"
+        if reason is None:
+            try:
+                collector_restore(collector, saved, None)
+            except ValueError as error:
+                reason = str(error)
         if reason is not None:
-            self.remarks.append(f"the environments start fresh episodes: {reason}.")
+            self.remarks.append(f"the environments start fresh episodes: {reason.rstrip('.')}.")
             seed = experiment.seed + RESTART_SEED_OFFSET + experiment.total_frames
-        collector_restore(collector, saved, seed)
+            collector_restore(collector, saved, seed)
         if state["test_env"] is not None and state["restarts"] is None:
             env_restore(experiment.test_env, state["test_env"])
         else:

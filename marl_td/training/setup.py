@@ -91,7 +91,8 @@ class RunSetup(BenchmarlExperiment):
             )
         self.folder_name.mkdir(parents=True, exist_ok=True)
         self.checkpoints.sweep()
-        sweep(self.folder_name)
+        for folder in (self.folder_name, self.folder_name / "policy"):
+            sweep(folder)
         for (
             group
         ) in self.group_map:  # a killed run's buffers on the disk are behind its checkpoints

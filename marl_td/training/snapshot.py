@@ -48,10 +48,14 @@ def snapshot(experiment: Any, restarts: str | None) -> dict[str, Any]:
             for group, updater in experiment.target_updaters.items()
         },
         "compiled_updates": {
-            group: None if update is None else update.snapshot()
-            for group, update in experiment._compiled_updates.items()
+            **experiment.restored_updates,
+            **{
+                group: None if update is None else update.snapshot()
+                for group, update in experiment._compiled_updates.items()
+            },
         },
         "callbacks": callbacks,
+        "memories": {group: memory.snapshot() for group, memory in _memories(experiment).items()},
         "restarts": restarts,
         "collector": collector_snapshot(experiment.collector),
         "test_env": env_snapshot(experiment.test_env),
@@ -80,6 +84,8 @@ def restore(experiment: Any, state: Mapping[str, Any], path: Path) -> None:
     for group, updater in experiment.target_updaters.items():
         if hasattr(updater, "n_steps"):
             updater.n_steps = state["target_steps"][group]
+    for group, memory in _memories(experiment).items():
+        memory.restore(state["memories"][group], experiment.config.train_device)
     experiment._on_load_state_dict(dict(state["callbacks"]))
     for name, value in state["counters"].items():
         setattr(experiment, "_shown" if name == "shown" else name, value)
@@ -98,6 +104,15 @@ def named_tensors(experiment: Any) -> dict[str, Tensor]:
                 continue
             seen.add(place)
             found[f"{part}.{name}"] = tensor.detach()
+    return found
+
+
+def _memories(experiment: Any) -> dict[str, Any]:
+    """What recurrent critics carry from one batch to the next, by group."""
+    members = getattr(experiment.algorithm, "algorithms_map", {"": experiment.algorithm})
+    found: dict[str, Any] = {}
+    for algorithm in members.values():
+        found.update(getattr(algorithm, "memories", {}))
     return found
 
 

@@ -65,6 +65,7 @@ class CompiledUpdate:
         buffer: where minibatches come from: a tensor storage, sampled by one of ``SAMPLERS``.
         clip: gradient clipping.
         device: where the training happens; the storage must be there.
+        skips: leave out steps whose gradients are not finite.
         backend: of ``torch.compile``.
 
     Raises:
@@ -80,6 +81,7 @@ class CompiledUpdate:
         *,
         clip: Clip,
         device: Any,
+        skips: bool = False,
         backend: str = "inductor",
     ) -> None:
         _check(loss, buffer, device)
@@ -91,6 +93,7 @@ class CompiledUpdate:
         }
         self.target_updater = target_updater
         self.clip = clip
+        self.skips = skips
         self.names: list[str] = []
         self._shapes: Shapes = {}
         self._inner: tuple[int, ...] = ()  # of the stored rows: steps, where a row is a sequence
@@ -162,7 +165,12 @@ class CompiledUpdate:
         due = self._due()
         metrics, gradients, divisors, priority = self._graph(due)(entries, index, *weight)
         for name in due:
+            if self.skips:
+                norm = metrics[self.names.index(f"grad_norm_{name}")]
+                self.adams[name].bad = (~norm.isfinite()).float()
             self.adams[name](gradients[name], divisors.get(name))
+        if prioritised and self.skips:
+            priority = [torch.nan_to_num(value, nan=0.0, posinf=0.0) for value in priority]
         if prioritised:
             sampler.update_priority(index, *priority)
         return metrics
@@ -223,6 +231,7 @@ def compiled_update(experiment: Any, group: str) -> CompiledUpdate | None:
             experiment.replay_buffers[group],
             clip=Clip(config.clip_grad_val, config.clip_grad_norm),
             device=config.train_device,
+            skips=experiment.guard.skips,
         )
 
     return compiled_or_none("update", build)

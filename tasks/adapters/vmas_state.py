@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from marl_td.tasks.adapters.slots import find_number_slots, find_slots
+from marl_td.tasks.adapters.slots import find_number_slots, find_objects, find_slots
 
 
 def vmas_snapshot(env: Any) -> dict[str, Any]:
@@ -28,20 +28,30 @@ def vmas_snapshot(env: Any) -> dict[str, Any]:
             tensors.append(value.detach().clone())
         places.append([list(path), seen[which]])
     numbers = [[list(p), slot.get()] for p, slot in find_number_slots(env, packages).items()]
-    return {"tensors": tensors, "places": places, "numbers": numbers}
+    return {
+        "tensors": tensors,
+        "places": places,
+        "numbers": numbers,
+        "references": _references(env),
+    }
 
 
 def vmas_restore(env: Any, state: dict[str, Any]) -> None:
     """Write what :func:`vmas_snapshot` read into an environment of the same scenario.
 
     Raises:
-        ValueError: if it has no such places.
+        ValueError: if it has no such places, or its objects refer to each other otherwise (as where an
+            episode picks one landmark as the goal of all copies).
     """
     env.reset()
     env.step(
         [env.get_random_action(agent) for agent in env.agents]
     )  # makes what the first one makes
     packages = _packages(env)
+    if _references(env) != state["references"]:
+        raise ValueError(
+            "the simulation's objects refer to each other otherwise than in the saved one"
+        )
     for what, slots in (
         ("places", find_slots(env, packages)),
         ("numbers", find_number_slots(env, packages)),
@@ -54,6 +64,13 @@ def vmas_restore(env: Any, state: dict[str, Any]) -> None:
                     "or has other settings."
                 )
             slot.set(state["tensors"][value].to(env.device) if what == "places" else value)
+
+
+def _references(env: Any) -> list[int]:
+    """Which of the objects on the way are the same: for each, the number of its first place."""
+    first: dict[int, int] = {}
+    objects = find_objects(env, _packages(env)).values()
+    return [first.setdefault(number, place) for place, number in enumerate(objects)]
 
 
 def _packages(env: Any) -> tuple[str, ...]:
