@@ -61,7 +61,7 @@ def actor_forms(source: PolicySource, agent: AgentExport) -> ActorForms:
     Raises:
         ImportError: without the packages of the extra ``export``.
     """
-    example = _own_inputs(source, agent, _inputs(source, agent, BATCHES[0]))
+    example = example_inputs(source, agent, group_inputs(source, agent, BATCHES[0]))
     exported = export_program(agent.actor, example)
     onnx = onnx_bytes(exported, list(agent.actor.inputs), list(agent.actor.outputs))
     program = program_bytes(exported)
@@ -88,8 +88,8 @@ def golden_case(
     worst: Difference | None = None
     stored: dict[str, Array] = {}
     for batch in BATCHES:
-        every = _inputs(source, agent, batch)
-        inputs = _own_inputs(source, agent, every)
+        every = group_inputs(source, agent, batch)
+        inputs = example_inputs(source, agent, every)
         expected = expected_outputs(source, agent, every)
         arrays = {name: value.numpy() for name, value in inputs.items()}
         names = list(expected)
@@ -133,7 +133,7 @@ def largest(first: Difference | None, second: Difference) -> Difference:
     return Difference(**both)
 
 
-def _inputs(source: PolicySource, agent: AgentExport, batch: int) -> TensorDict:
+def group_inputs(source: PolicySource, agent: AgentExport, batch: int) -> TensorDict:
     """Random inputs of the agent's whole group: observations, and hidden states where there are any."""
     generator = torch.Generator().manual_seed(SEED + batch)
     group = agent.signature.group
@@ -150,7 +150,10 @@ def _inputs(source: PolicySource, agent: AgentExport, batch: int) -> TensorDict:
     return out
 
 
-def _own_inputs(source: PolicySource, agent: AgentExport, inputs: TensorDict) -> dict[str, Tensor]:
+def example_inputs(
+    source: PolicySource, agent: AgentExport, inputs: TensorDict
+) -> dict[str, Tensor]:
+    """The agent's part of them, by the actor's input names."""
     keys = agent.actor.inputs
     values = {name: inputs.get(key) for name, key in keys.items()}
     own = of_agent(values, keys, agent.signature.group, agent.signature.index)

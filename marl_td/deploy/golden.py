@@ -71,8 +71,10 @@ def largest_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) ->
         got, want = np.asarray(found[name]), np.asarray(value)
         if got.shape != want.shape:
             return float("inf")
-        if want.dtype.kind in "iu" and "scores" in expected and name == "action":
+        if name == "action" and "scores" in expected:
             scores = np.asarray(expected["scores"], dtype=np.float64)
+            if not ((want >= 0) & (want < scores.shape[-1])).all():
+                return float("inf")
             got, want = (np.take_along_axis(scores, a[..., None], -1) for a in (got, want))
         want = want.astype(np.float64)
         gap = np.abs(got.astype(np.float64) - want) / np.maximum(np.abs(want), 1.0)

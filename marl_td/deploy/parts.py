@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchrl.modules import GRUCell
 
 from marl_td.losses.functional.action_values import mask_unavailable
 from marl_td.losses.functional.counterfactual import floored_log_probability
@@ -33,7 +34,7 @@ def own_copy(module: nn.Module, agent: int) -> nn.Module:
             for name in ("weight", "bias"):
                 value = getattr(part, name)
                 if value.shape[0] > 1:
-                    setattr(part, name, nn.Parameter(_row(value, agent), requires_grad=False))
+                    setattr(part, name, _parameter(_row(value, agent)))
         elif isinstance(part, AgentContext):
             part.identity = _row(part.identity, agent)
         elif isinstance(part, BeliefContext):
@@ -51,6 +52,10 @@ def own_bounds(bound: Tensor, agent: int) -> Tensor:
 
 def _row(value: Tensor, agent: int) -> Tensor:
     return value[agent : agent + 1].detach().clone()
+
+
+def _parameter(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach().cpu().clone(), requires_grad=False)
 
 
 class OwnMlp(nn.Module):
@@ -79,8 +84,7 @@ class OwnMlp(nn.Module):
                     )
                 for key, value in network.params[name].items():
                     own = value if network.share_params else value[agent]
-                    own = nn.Parameter(own.detach().cpu().clone(), requires_grad=False)
-                    setattr(layer, key, own)
+                    setattr(layer, key, _parameter(own))
             layers.append(layer)
         self.layers = nn.Sequential(*layers).eval()
 
@@ -111,6 +115,38 @@ class OwnGru(nn.Module):
         never = torch.zeros((1, 1), dtype=torch.bool)
         out, after = self.gru(x.unsqueeze(1), state, never)
         return self.head(out.squeeze(1)), after.squeeze(1)
+
+
+class OwnCells(nn.Module):
+    """One step of one agent's BenchMARL ``Gru``: cells one behind the other, then its layers.
+
+    Args:
+        network: the model.
+        agent: index of the agent.
+    """
+
+    def __init__(self, network: Any, agent: int) -> None:
+        super().__init__()
+        width, cells = network.input_features, []
+        for layer in range(network.n_layers):
+            cell = GRUCell(width, network.hidden_size, bias=network.bias)
+            for name, value in network.gru.params["grus", str(layer)].items():
+                own = value if network.share_params else value[agent]
+                setattr(cell, name, _parameter(own))
+            cells.append(cell)
+            width = network.hidden_size
+        self.cells = nn.ModuleList(cells).eval()
+        self.layers = OwnMlp(network.mlp, agent, 1)
+
+    def forward(self, *entries: Tensor) -> tuple[Tensor, Tensor]:
+        """Output ``[B, 1, d_out]`` and next state, from observations and the state, the last entry."""
+        *observed, state = entries
+        x = torch.cat(observed, -1).squeeze(1)
+        after = []
+        for cell, before in zip(self.cells, state.squeeze(1).unbind(-2), strict=True):
+            x = cell(x, before)
+            after.append(x)
+        return self.layers(x.unsqueeze(1)), torch.stack(after, -2).unsqueeze(1)
 
 
 class BestAction(nn.Module):

@@ -99,7 +99,7 @@ class Policy:
             state: what the last call returned; None in the first step of an episode, and always for a
                 policy without memory.
             mask: bool ``[n]`` (or ``[B, n]``), true where an action is available; None for an agent that
-                has no mask.
+                has no mask, or if ``obs`` is a dict that holds it too.
 
         Returns:
             A discrete action as an int64 number (``[B]`` for a batch), a continuous one as float32

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarl.models.common import Model, SequenceModel
+from benchmarl.models.gru import Gru
 from benchmarl.models.mlp import Mlp
 from tensordict.nn import (
     NormalParamExtractor,
@@ -170,6 +171,11 @@ class _Walk:
             self.states[state] = tuple(model.state_shape[1:])
             keys = [*model.input_keys, state]
             return _step(parts.OwnGru(model, self.agent), keys, [model.out_key, ("next", *state)])
+        if type(model) is Gru and not model.compile:
+            state = _key(model.hidden_state_name)
+            self.states[state] = (model.n_layers, model.hidden_size)
+            keys = [*(key for key in model.in_keys if key not in model.rnn_keys), state]
+            return _step(parts.OwnCells(model, self.agent), keys, [model.out_key, ("next", *state)])
         raise NotExportable(
             f"the network {type(model).__name__} of group '{self.group}' cannot be exported: it may need the "
             "observations of other agents, or is not known. Use model=layers/mlp, model=layers/marl_td/gru "

@@ -30,35 +30,42 @@ def actor_inputs(
         agent: whose actor it is.
         obs: one observation or a batch ``[B, ...]``; a mapping by name where the agent has several entries.
         state: what the last step returned; None before the first step.
-        mask: available actions ``[n]`` or ``[B, n]``, true where available; None for an agent without mask.
+        mask: available actions ``[n]`` or ``[B, n]``, true where available; None for an agent without mask,
+            or if it is among the entries of ``obs``.
         check_bounds: refuse observations outside of the signature's bounds.
 
     Raises:
         InputError: if something is missing, unknown, or has a wrong type, shape or value.
     """
-    out, n_rows = {}, None
+    obs, mask = _split_mask(agent, obs, mask)
+    out: dict[str, Array] = {}
+    n_rows: int | None = None
     for entry, value in _observations(agent, obs):
-        array = _typed(entry, value)
-        n_rows = _count_rows(entry, array, n_rows)
-        _check_values(entry, array, check_bounds)
-        out[entry.name] = array
-    rows = n_rows if n_rows else 1
+        out[entry.name] = _typed(entry, value)
+        n_rows = _count_rows(entry, out[entry.name], n_rows)
+        _check_values(entry, out[entry.name], check_bounds)
     if agent.mask is not None:
-        array = _mask(agent.mask, mask)
-        n_rows = _count_rows(agent.mask, array, n_rows)
-        _check_mask(agent.mask, array)
-        out[agent.mask.name] = array
+        out[agent.mask.name] = _mask(agent.mask, mask)
+        n_rows = _count_rows(agent.mask, out[agent.mask.name], n_rows)
+        _check_mask(agent.mask, out[agent.mask.name])
     elif mask is not None:
         raise InputError(
             "this agent has no action mask (its actions are always available): leave it out."
         )
-    for entry, value in _states(agent, state, rows if n_rows else None):
-        array = _typed(entry, value)
-        n_rows = _count_rows(entry, array, n_rows)
-        _check_values(entry, array, check_bounds)
-        out[entry.name] = array
+    for entry, value in _states(agent, state, n_rows or None):
+        out[entry.name] = _typed(entry, value)
+        n_rows = _count_rows(entry, out[entry.name], n_rows)
+        _check_values(entry, out[entry.name], check_bounds)
     single = not n_rows
     return {name: array[None] if single else array for name, array in out.items()}, not single
+
+
+def _split_mask(agent: AgentSignature, obs: Any, mask: Any) -> tuple[Any, Any]:
+    """Observation and mask; the mask may be among the observation's entries, as environments give it."""
+    name = None if agent.mask is None else agent.mask.name
+    if mask is not None or name is None or not isinstance(obs, Mapping) or name not in obs:
+        return obs, mask
+    return {key: value for key, value in obs.items() if key != name}, obs[name]
 
 
 def _observations(agent: AgentSignature, obs: Any) -> list[tuple[Entry, Any]]:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from benchmarl_runs import IGNORED
-from small_policies import DISCRETE, GRU, MLP, OWN, live_actions, small_source
+from small_policies import DISCRETE, GRU, MLP, OWN, live_actions, small_run, small_source
+from tensordict.nn import TensorDictSequential
+from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.deploy import load_bundle
 from marl_td.deploy.agents import agent_exports
@@ -16,6 +18,13 @@ from marl_td.registry import ALGORITHMS, algorithm_config
 
 pytestmark = IGNORED
 INPUTS_OF_THE_AGENT = ("last_action", "agent_id", "dueling")
+THEIR_GRU = (
+    "model=layers/gru",
+    "model.hidden_size=6",
+    "model.n_layers=2",
+    "model.mlp_num_cells=[8]",
+    "model.dropout=0.0",
+)
 OPTIONS = [f"algorithm.{name}=true" for name in INPUTS_OF_THE_AGENT]
 
 CASES = {
@@ -28,7 +37,7 @@ CASES = {
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "_"))
 def exported(request, tmp_path_factory):
-    source = small_source(*CASES[request.param])
+    source, env = small_run(*CASES[request.param])
     before = {group: dict(p.state_dict()) for group, p in source.policies.items()}
     copies = {
         group: {k: v.clone() for k, v in state.items() if isinstance(v, torch.Tensor)}
@@ -36,7 +45,7 @@ def exported(request, tmp_path_factory):
     }
     out = tmp_path_factory.mktemp("deploy") / "bundle"
     report = export_policy(source, out)
-    return source, report, copies
+    return source, report, copies, env
 
 
 def inputs_of(source, agents, batch, seed):
@@ -68,7 +77,7 @@ def given(agent, inputs):
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_the_bundle_acts_as_the_training_policy(exported, batch):
-    source, report, _ = exported
+    source, report, *_ = exported
     agents, bundle = agent_exports(source), load_bundle(report.folder)
     inputs = inputs_of(source, agents, batch, seed=100 + batch)
     live = live_actions(source, inputs)
@@ -77,12 +86,13 @@ def test_the_bundle_acts_as_the_training_policy(exported, batch):
         action, _ = bundle.agents[agent.name].act(obs, state, mask)
         expected = live[agent.signature.group][:, agent.signature.index]
         np.testing.assert_allclose(action, expected, atol=1e-5)
-    assert np.unique(np.concatenate([*live.values()]).round(3), axis=0).size > 1 or batch == 1
+    every = np.concatenate([action.reshape(batch, -1) for action in live.values()], axis=-1)
+    assert batch == 1 or len(np.unique(every.round(3), axis=0)) > 1  # they see different things
 
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_the_program_gives_what_the_training_policy_gives(exported, batch):
-    source, report, _ = exported
+    source, report, *_ = exported
     agents = agent_exports(source)
     inputs = inputs_of(source, agents, batch, seed=200 + batch)
     for agent in agents:
@@ -100,8 +110,35 @@ def test_the_program_gives_what_the_training_policy_gives(exported, batch):
             torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5)
 
 
+def test_an_episode_goes_as_with_the_training_policy(exported):
+    """Ten steps in the environment: memories and last actions are carried as the policy does it."""
+    source, report, _, env = exported
+    policy = TensorDictSequential(*source.policies.values())
+    env.set_seed(0)
+    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
+        live = env.rollout(10, policy, break_when_any_done=False)
+    agents = load_bundle(report.folder).agents
+    env.set_seed(0)
+    data, states = env.reset(), dict.fromkeys(agents)
+    for step in range(10):
+        actions = []
+        for index, (name, agent) in enumerate(agents.items()):
+            seen = {key: value[0, index].numpy() for key, value in data["agents"].items()}
+            seen = {e.name: seen[e.name] for e in agent.signature.inputs if e.name in seen}
+            seen = {k: v for k, v in seen.items() if k not in ("last_action", "hidden_gru_0")}
+            action, states[name] = agent.act(seen, states[name])
+            actions.append(torch.as_tensor(action))
+        data.set(("agents", "action"), torch.stack(actions).unsqueeze(0))
+        expected = live[:, step]["agents", "action"]
+        torch.testing.assert_close(data["agents", "action"], expected, atol=1e-4, rtol=1e-4)
+        data, after = env.step_and_maybe_reset(data)
+        reward = live[:, step]["next", "agents", "reward"]
+        torch.testing.assert_close(data["next", "agents", "reward"], reward, atol=1e-3, rtol=1e-3)
+        data = after
+
+
 def test_every_form_was_compared(exported):
-    _, report, _ = exported
+    _, report, *_ = exported
     for found in report.differences.values():
         values = [found.eager, found.program, found.onnx]
         assert max(values) <= 1e-5
@@ -109,7 +146,7 @@ def test_every_form_was_compared(exported):
 
 
 def test_the_training_policy_is_as_it_was(exported):
-    source, _, copies = exported
+    source, _, copies, _ = exported
     for group, policy in source.policies.items():
         state = policy.state_dict()
         for name, value in copies[group].items():
@@ -188,6 +225,8 @@ def test_the_whole_registry_is_exported(tmp_path, name, kind, network, sharing):
         ("marl_td/roma", *GRU),
         ("marl_td/belief_ppo", "algorithm.belief_pooling=mean"),
         ("marl_td/mappo", "algorithm.use_tanh_normal=false"),
+        ("marl_td/iql", *THEIR_GRU),
+        ("marl_td/ippo", *THEIR_GRU, *OWN),
         ("marl_td/coma", "experiment.exploration_eps_end=0"),
         ("marl_td/vdn", *GRU, "algorithm.last_action=true"),
     ],

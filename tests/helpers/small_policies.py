@@ -27,12 +27,20 @@ RETAIL = ("task=marl_td/retail", "task.n_agents=2")
 
 def small_source(algorithm: str, *overrides: str, task: tuple[str, ...] = RETAIL) -> PolicySource:
     """A policy whose actions differ from observation to observation (new ones hardly do)."""
+    return small_run(algorithm, *overrides, task=task)[0]
+
+
+def small_run(
+    algorithm: str, *overrides: str, task: tuple[str, ...] = RETAIL
+) -> tuple[PolicySource, Any]:
+    """The same, and an environment to act in."""
     run = build_run(compose([f"algorithm={algorithm}", *task, *overrides]), 1, "cpu")
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in run.policy.parameters():
-            parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
-    return policy_source(run.policy, run.env, run.settings)
+        for name, parameter in run.policy.named_parameters():
+            noise = 0.1 if "bias" in name else 0.5  # large biases would decide alone
+            parameter.add_(noise * torch.randn(parameter.shape, generator=generator))
+    return policy_source(run.policy, run.env, run.settings), run.env
 
 
 def live_actions(source: PolicySource, inputs: TensorDict) -> dict[str, np.ndarray[Any, Any]]:
