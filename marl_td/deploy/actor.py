@@ -50,6 +50,12 @@ class Actor(nn.Module):
         if (group, "sub_policy") in policy.in_keys:
             outputs["next_sub_policy"] = (group, "sub_policy")  # the same all episode
         self.outputs = outputs
+        names = [*map(entry_name, policy.in_keys), *outputs]
+        for name in names:
+            if names.count(name) > 1:
+                raise NotExportable(
+                    f"two entries of group '{group}' would be called '{name}'; rename one in the environment."
+                )
 
     def _check_own(self, key: Key) -> None:
         if key[0] == self.group or key == JOINT_HISTORY:
