@@ -33,7 +33,7 @@ class Actor(nn.Module):
         if mode == SAMPLED and not policy.distribution:
             raise NotExportable(
                 f"the policy of group '{group}' has no distribution to draw actions from (it is greedy or "
-                "deterministic); export it without --sampled."
+                "deterministic); export it without --sample."
             )
         self.group = group
         self.own_steps = nn.ModuleList(step.module for step in policy.steps)
