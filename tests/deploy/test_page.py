@@ -47,7 +47,7 @@ def test_the_page_names_what_is_in_a_bundle():
         assert f"`{name}`" in PAGE, name
 
 
-@pytest.mark.parametrize("option", ["--sampled", "--licence", "--overwrite", "--env", "--json"])
+@pytest.mark.parametrize("option", ["--sample", "--licence", "--overwrite", "--env", "--json"])
 def test_the_command_line_page_has_the_options(option):
     text = (ROOT / "docs" / "cli.md").read_text()
     assert option in text[text.index("## export") : text.index("## baselines")]
