@@ -2,8 +2,8 @@
 
     python benchmarks/hostile_table.py
 
-The files are those of `tests/helpers/hostile_files.py`. Payloads would make a folder in the working directory;
-the table says whether one did, how much memory reading took beyond that of a good file, and what was said. Writes
+The files are those of `tests/helpers/hostile_files.py`. Payloads would make a folder where they run;
+the table says whether one did, how much memory reading took beyond a good file, and what was said. Writes
 `results/hostile_table.csv` and `.md`.
 """
 
