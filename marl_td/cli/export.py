@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the bundle in BUNDLE")
     parser.add_argument(
-        "--sampled",
+        "--sample",
         action="store_true",
         help="draw actions from the policy's distribution (default: the best action, as in evaluation)",
     )
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = export_run(
         arguments.folder,
         arguments.out,
-        sampled=arguments.sampled,
+        sampled=arguments.sample,
         overwrite=arguments.overwrite,
         licence=arguments.licence,
         env=arguments.env,

@@ -33,7 +33,7 @@ class Actor(nn.Module):
         if mode == SAMPLED and not policy.distribution:
             raise NotExportable(
                 f"the policy of group '{group}' has no distribution to draw actions from (it is greedy or "
-                "deterministic); export it without --sampled."
+                "deterministic); export it without --sample."
             )
         self.group = group
         self.own_steps = nn.ModuleList(step.module for step in policy.steps)
@@ -50,6 +50,12 @@ class Actor(nn.Module):
         if (group, "sub_policy") in policy.in_keys:
             outputs["next_sub_policy"] = (group, "sub_policy")  # the same all episode
         self.outputs = outputs
+        names = [*map(entry_name, policy.in_keys), *outputs]
+        for name in names:
+            if names.count(name) > 1:
+                raise NotExportable(
+                    f"two entries of group '{group}' would be called '{name}'; rename one in the environment."
+                )
 
     def _check_own(self, key: Key) -> None:
         if key[0] == self.group or key == JOINT_HISTORY:

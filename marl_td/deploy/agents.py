@@ -144,9 +144,9 @@ def _entry(name: str, spec: EntrySpec, agent: int | None) -> Entry:
 
 
 def _finite(bound: Tensor) -> Array | None:
-    """Bounds of which those beyond 1e30 (the largest floats) count as none; None if no bound is left."""
+    """Bounds of which those beyond 1e15 (such as the largest floats) count as none; None if none is left."""
     out = bound.double().numpy()
-    out = np.where(np.abs(out) < 1e30, out, np.copysign(np.inf, out))
+    out = np.where(np.abs(out) < 1e15, out, np.copysign(np.inf, out))
     return out if np.isfinite(out).any() else None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import shutil
 import uuid
@@ -188,7 +189,16 @@ def _evaluation(folder: Path | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         note = "the run has no report; `marl-td evaluate DIR` makes one, then export again"
         return {"report": None, "note": note}
-    return {"report": layout.parse_json(path.read_bytes(), path)}
+    return {"report": _without_nan(layout.parse_json(path.read_bytes(), path))}
+
+
+def _without_nan(value: Any) -> Any:
+    """``value`` with null for numbers that JSON does not have: intervals of a single episode."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _config(source: PolicySource) -> bytes:
@@ -203,6 +213,7 @@ def _json(data: Any) -> bytes:
 
 def _write(out: Path, files: dict[str, bytes], licence: str) -> int:
     """Write all files beside ``out``, read them back, then rename the folder."""
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.tmp-{uuid.uuid4().hex[:8]}")
     old = out.with_name(f".{out.name}.old-{uuid.uuid4().hex[:8]}")
@@ -219,10 +230,20 @@ def _write(out: Path, files: dict[str, bytes], licence: str) -> int:
         for name, data in {**files, layout.MANIFEST: _json(manifest)}.items():
             write_atomic(fresh / name, data)
         load_bundle(fresh, verify=True)
-        if out.exists():
-            os.replace(out, old)
-        os.replace(fresh, out)
+        _put(fresh, out, old)
     finally:
-        for leftover in (fresh, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     return sum(len(data) for data in files.values())
+
+
+def _put(fresh: Path, out: Path, old: Path) -> None:
+    """Rename ``fresh`` to ``out``; what was there goes to ``old``, and comes back if that fails."""
+    if out.exists():
+        os.replace(out, old)
+    try:
+        os.replace(fresh, out)
+    except BaseException:
+        if old.exists():
+            os.replace(old, out)
+        raise

@@ -34,6 +34,9 @@ EVALUATION = "evaluation.json"
 GOLDEN = "golden.npz"
 CARD = "README.md"
 
+NOT_USED = (".pt2", ".safetensors")
+"""Files for others: they are checked, but not kept in memory."""
+
 MEBIBYTE = 2**20
 MAX_MANIFEST = 4 * MEBIBYTE
 MAX_JSON = 16 * MEBIBYTE
@@ -95,7 +98,9 @@ def open_bundle(folder: Path) -> BundleFiles:
             raise BundleError(
                 f"the files of '{folder}' have more than {MAX_TOTAL // MEBIBYTE} MiB."
             )
-        content[name] = _checked_bytes(folder, name, entry)
+        data = _checked_bytes(folder, name, entry)
+        if not name.endswith(NOT_USED):
+            content[name] = data
     return BundleFiles(folder, manifest, content)
 
 

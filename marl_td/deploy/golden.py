@@ -83,6 +83,7 @@ def largest_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) ->
     """Largest absolute difference of outputs by name, relative where the expected number is above 1.
 
     A discrete action that differs counts by how much worse its score is: of two equal scores either is best.
+    What cannot be compared (another shape, not a number) is infinitely far.
     """
     worst = 0.0
     for name, value in expected.items():
@@ -96,5 +97,7 @@ def largest_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) ->
             got, want = (np.take_along_axis(scores, a[..., None], -1) for a in (got, want))
         want = want.astype(np.float64)
         gap = np.abs(got.astype(np.float64) - want) / np.maximum(np.abs(want), 1.0)
-        worst = max(worst, float(gap.max()) if gap.size else 0.0)
+        if not np.isfinite(gap).all():
+            return float("inf")
+        worst = max(worst, float(gap.max(initial=0.0)))
     return worst

@@ -82,9 +82,9 @@ def _random(key: Key, spec: EntrySpec, batch: int, generator: torch.Generator) -
     if spec.dtype == torch.bool:
         return torch.rand(shape, generator=generator) > 0.5
     if not spec.dtype.is_floating_point:
-        first = 0 if spec.low is None else int(spec.low.min())
-        last = max(spec.n - 1, 1) if spec.high is None else int(spec.high.max())
-        last = min(last, first + 255)
+        first = 0 if spec.low is None or spec.low.min() < -WIDE else int(spec.low.min())
+        last = first + 7 if spec.high is None or spec.high.max() > WIDE else int(spec.high.max())
+        last = spec.n - 1 if spec.n else min(last, first + 255)
         return torch.randint(first, last + 1, shape, generator=generator, dtype=spec.dtype)
     value = torch.randn(shape, generator=generator, dtype=spec.dtype)
     if spec.low is None or spec.high is None:

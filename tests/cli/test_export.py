@@ -49,7 +49,7 @@ def test_json(run, tmp_path, capsys):
         (["{tmp}", "--out", "{tmp}/b"], "is not a run folder"),
         (["{run}", "--out", "{run}"], "is not empty; choose another folder"),
         (["{run}", "--out", "{run}", "--overwrite"], "holds something else than a bundle"),
-        (["{run}", "--out", "{tmp}/b", "--sampled"], "no distribution to draw actions from"),
+        (["{run}", "--out", "{tmp}/b", "--sample"], "no distribution to draw actions from"),
         (["{run}", "--out", "{tmp}/b", "--env", "a:b"], "takes no import path"),
     ],
 )

@@ -1,6 +1,9 @@
 """What cannot act decentralised, or may be overwritten by mistake, is refused; nothing is half written."""
 
 import json
+import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,6 +164,43 @@ def test_a_bundle_is_replaced_as_a_whole_or_not_at_all(tmp_path, source, monkeyp
         export_policy(source, out, licence="third", overwrite=True)
     assert load_bundle(out, verify=True).manifest["licence"] == "second"
     assert [path.name for path in out.parent.iterdir()] == ["b"]
+
+
+def test_a_failed_rename_brings_the_old_bundle_back(tmp_path, source, monkeypatch):
+    out = tmp_path / "b"
+    export_policy(source, out, licence="first")
+    real = os.replace
+
+    def broken(start, end):
+        if ".tmp-" in str(start) and Path(start).is_dir():
+            raise OSError("busy")
+        real(start, end)
+
+    monkeypatch.setattr(export.os, "replace", broken)
+    with pytest.raises(OSError, match="busy"):
+        export_policy(source, out, overwrite=True)
+    assert load_bundle(out).manifest["licence"] == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_scores_that_are_no_numbers_are_null(tmp_path, source, monkeypatch):
+    run = tmp_path / "run"
+    (run / "report").mkdir(parents=True)
+    (run / "report" / "report.json").write_text(
+        '{"learned": {"value": 1.5, "low": NaN}, "x": [Infinity]}'
+    )
+    (run / "config.yaml").write_bytes(source.settings.as_yaml())
+    export_policy(replace(source, folder=run), tmp_path / "b")
+    report = json.loads((tmp_path / "b" / "evaluation.json").read_text())["report"]
+    assert report == {"learned": {"value": 1.5, "low": None}, "x": [None]}
+    assert "See `evaluation.json`" in (tmp_path / "b" / "README.md").read_text()
+
+
+def test_the_current_folder_may_be_the_bundle(tmp_path, source, monkeypatch):
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    export_policy(source, Path("."))
+    assert load_bundle(tmp_path / "b").agents
 
 
 def test_the_random_stream_of_a_training_is_left_alone(source, tmp_path):

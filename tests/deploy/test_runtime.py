@@ -185,6 +185,7 @@ def test_stored_inputs_are_replayed(tmp_path):
         ({"a/out/action": np.array([0, 0])}, "agent 'a' differs by 1 "),
         ({"a/out/action": np.array([1, 0, 0])}, "differs by inf"),
         ({"a/out/action": np.array([1, 9])}, "differs by inf"),
+        ({"a/out/next_steps": np.full((2, 1), np.nan, np.float32)}, "differs by inf"),
         ({"a/in/steps": None, "a/out/scores": None}, "golden.npz has no a/in/steps, a/out/scores"),
         (
             {"a/in/steps": np.ones((2, 2), np.float32)},

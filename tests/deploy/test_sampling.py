@@ -99,6 +99,6 @@ def test_sampled_bundles_hold_what_actions_are_drawn_from(tmp_path, settings):
 
 def test_a_greedy_policy_has_nothing_to_draw_from(tmp_path):
     source = small_source("marl_td/vdn", *MLP)
-    with pytest.raises(ValueError, match=r"has no distribution to draw actions from.*--sampled"):
+    with pytest.raises(ValueError, match=r"has no distribution to draw actions from.*--sample"):
         export_policy(source, tmp_path / "b", mode="sampled")
     assert not (tmp_path / "b").exists()
