@@ -16,7 +16,8 @@ COPY losses ./losses
 COPY tasks ./tasks
 COPY marl_td ./marl_td
 # What the server needs (the extra `serve` and numpy), then marl_td alone: its other dependencies are for training.
-RUN /opt/venv/bin/pip install -c constraints.txt "numpy>=1.26" "fastapi>=0.115" "onnxruntime>=1.20" "uvicorn>=0.30"
+RUN /opt/venv/bin/pip install -c constraints.txt \
+    "numpy>=1.26" "fastapi>=0.115,<1" "onnxruntime>=1.20,<2" "uvicorn>=0.30,<1"
 RUN /opt/venv/bin/pip install --no-deps .
 
 FROM python:3.11-slim
