@@ -107,7 +107,7 @@ class SafeSet:
         upper = np.minimum(np.where(above, value, far).min(-1), now)
         end = np.where(above, far, times).min(-1)
         lower = np.where(above, -far, value).max(-1)
-        with np.errstate(over="ignore", invalid="ignore"):  # rows that are kept need no step
+        with np.errstate(all="ignore"):  # rows that are kept need no step
             length = begin + (end - begin) * (upper / (upper - lower))
         return np.asarray(np.where(now > 0, length, 0.0))
 
