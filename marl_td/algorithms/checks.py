@@ -11,6 +11,8 @@ from benchmarl.experiment import Experiment
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
+SUM = "episode_reward"
+"""The sum of an episode's rewards: nothing learns from it, and it stays bad while they are good again."""
 NETWORK_OUTPUTS = ("action", "log_prob", "logits", "loc", "scale", "parameter")
 
 
@@ -71,7 +73,7 @@ def nonfinite_entry(batch: TensorDictBase) -> NestedKey | None:
     floats = {
         key: value
         for key, value in batch.items(include_nested=True, leaves_only=True)
-        if value.is_floating_point()
+        if value.is_floating_point() and key != SUM and key[-1] != SUM
     }
     # A sum is finite only if all its terms are, and is the quickest look at them; it may overflow, too.
     if bool(torch.stack([value.sum() for value in floats.values()]).isfinite().all()):

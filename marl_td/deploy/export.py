@@ -26,6 +26,7 @@ from marl_td.deploy.card import card_text, versions
 from marl_td.deploy.compare import ActorForms, Difference, actor_forms, golden_case, largest
 from marl_td.deploy.format import BundleError
 from marl_td.deploy.runtime import load_bundle
+from marl_td.deploy.safety_export import safety_entry
 from marl_td.deploy.signature import DETERMINISTIC, SAMPLED
 from marl_td.deploy.source import PolicySource, run_source
 from marl_td.training.files import write_atomic
@@ -164,6 +165,7 @@ def _files(
         "task": source.settings.task,
         "task_says": source.texts,
         "agents": {agent.name: agent.signature.as_dict() for agent in agents},
+        "safety": safety_entry(source),
     }
     evaluation = _evaluation(source.folder)
     files = {layout.SIGNATURE: _json(signature), layout.EVALUATION: _json(evaluation)}

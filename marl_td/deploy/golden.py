@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +24,29 @@ def read_arrays(data: bytes, path: Path) -> dict[str, Array]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(info.file_size for info in archive.infolist()) > MAX_FILE:
                 raise BundleError(f"'{path}' unpacks to more than {MAX_FILE} bytes.")
+            for info in archive.infolist():
+                _check_array(archive, info)
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         if isinstance(error, BundleError):
             raise
         raise BundleError(f"'{path}' holds no plain arrays: {error}") from error
+
+
+def _check_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Raise ``ValueError`` unless an array is as large as its header says: room is made by the header."""
+    with archive.open(info) as entry:
+        version = np.lib.format.read_magic(entry)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in read:
+            raise ValueError(f"{info.filename} has the format {version}")
+        shape, _, dtype = read[version](entry)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize > info.file_size:
+            raise ValueError(f"{info.filename} is not an array of numbers, or is not whole")
 
 
 def replay(

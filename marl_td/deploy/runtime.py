@@ -29,9 +29,11 @@ from marl_td.deploy.format import (
     open_bundle,
 )
 from marl_td.deploy.golden import read_arrays, replay
+from marl_td.deploy.safety import AgentSafety, BundleSafety, read_safety
 from marl_td.deploy.sampling import draw_action
 from marl_td.deploy.session import actor_session, check_session
 from marl_td.deploy.signature import SAMPLED, AgentSignature, Array
+from marl_td.deploy.together import act_together
 from marl_td.deploy.validate import InputError, actor_inputs
 
 State = dict[str, Array]
@@ -46,6 +48,8 @@ class Policy:
         session: the actor, an ``onnxruntime.InferenceSession``.
         seed: of drawn actions; only a policy exported as sampled draws any.
         check_bounds: refuse observations outside of the signature's bounds.
+        safety: what the shield of the bundle keeps of this agent's action.
+        alone: whether the agent may act by itself; false where a constraint is on the joint action.
     """
 
     def __init__(
@@ -56,8 +60,13 @@ class Policy:
         *,
         seed: int | None = None,
         check_bounds: bool = True,
+        safety: AgentSafety | None = None,
+        alone: bool = True,
     ) -> None:
         self.agent = agent
+        self.safety = AgentSafety() if safety is None else safety
+        self.alone = alone
+        self.corrected = 0
         self.signature = signature
         self.check_bounds = check_bounds
         self.session = session
@@ -97,8 +106,20 @@ class Policy:
             ``[d]`` (``[B, d]``); and the next state, None for a policy without memory.
 
         Raises:
-            InputError: if an input has a wrong type, shape or value; the message says which.
+            InputError: if an input has a wrong type, shape or value; the message says which. And if the
+                bundle's shield is on the joint action, which one agent cannot keep alone.
         """
+        if not self.alone:
+            raise InputError(
+                f"agent '{self.agent}': the shield of this bundle holds for all agents together; ask for all "
+                "actions at once (Bundle.act, or the server's /act)."
+            )
+        return self.propose(obs, state, mask)
+
+    def propose(
+        self, obs: Any, state: Mapping[str, Any] | None = None, mask: Any = None
+    ) -> tuple[Array, State | None]:
+        """As :meth:`act`, before a constraint on the joint action, which the caller must then keep."""
         outputs, batched = self._run(obs, state, mask)
         signature = self.signature
         if signature.mode == SAMPLED:
@@ -107,8 +128,16 @@ class Policy:
         after = {entry.name: outputs[entry.next] for entry in signature.state}
         if not batched:
             after = {name: value[0] for name, value in after.items()}
-        action = outputs["action"]
+        action = self.safety.correct(outputs["action"])
+        self.count_changes(outputs["action"], action)
         return (action if batched else action[0]), after or None
+
+    def count_changes(self, wanted: Array, taken: Array) -> None:
+        """Count the rows of ``taken`` ``[B, ...]`` that differ from what the network wanted."""
+        if taken is not wanted:
+            changed = (taken != wanted).reshape(len(taken), -1).any(-1)
+            with self._lock:
+                self.corrected += int(changed.sum())
 
     def outputs(
         self, obs: Any, state: Mapping[str, Any] | None = None, mask: Any = None
@@ -126,6 +155,9 @@ class Policy:
             inputs, batched = actor_inputs(self.signature, obs, state, mask, self.check_bounds)
         except InputError as error:
             raise InputError(f"agent '{self.agent}': {error}") from None
+        if self.signature.mask is not None:
+            name = self.signature.mask.name
+            inputs[name] = self.safety.mask(inputs[name])
         found = self.session.run(self._outputs, inputs)
         return dict(zip(self._outputs, found, strict=True)), batched
 
@@ -139,12 +171,38 @@ class Bundle:
         signature: ``signature.json``.
         manifest: ``manifest.json``.
         files: the checked files.
+        safety: the shield.
     """
 
     agents: dict[str, Policy]
     signature: dict[str, Any]
     manifest: dict[str, Any]
     files: BundleFiles
+    safety: BundleSafety
+
+    def act(
+        self,
+        obs: Mapping[str, Any],
+        states: Mapping[str, Any] | None = None,
+        masks: Mapping[str, Any] | None = None,
+    ) -> tuple[dict[str, Array], dict[str, State | None]]:
+        """The actions of several agents at once, and their next states, by name.
+
+        Args:
+            obs: each agent's observation, or batches ``[B, ...]`` of them for all.
+            states: what the last call returned; None in the first step.
+            masks: of the agents that have one.
+
+        Raises:
+            InputError: as :meth:`Policy.act`; for an unknown agent; and if an agent is missing that a
+                constraint on the joint action needs.
+        """
+        return act_together(self.agents, self.safety, obs, states or {}, masks or {})
+
+    @property
+    def corrected(self) -> int:
+        """How many actions the shield has changed so far."""
+        return sum(policy.corrected for policy in self.agents.values())
 
     def verify(self) -> float:
         """Replay the stored inputs, and compare with what the training policy made of them.
@@ -189,6 +247,7 @@ def load_bundle(
     if not isinstance(described, dict) or not described:
         raise BundleError(f"'{files.folder / SIGNATURE}' names no agent.")
     parsed = {name: AgentSignature.from_dict(name, data) for name, data in described.items()}
+    safety = read_safety(signature.get("safety"), parsed)
     sessions: dict[str, Any] = {}
     agents = {}
     for number, (name, agent) in enumerate(parsed.items()):
@@ -201,8 +260,10 @@ def load_bundle(
             sessions[agent.actor],
             seed=None if seed is None else seed + number,
             check_bounds=check_bounds,
+            safety=safety.agents.get(name),
+            alone=safety.joint is None,
         )
-    bundle = Bundle(agents, signature, files.manifest, files)
+    bundle = Bundle(agents, signature, files.manifest, files, safety)
     if verify:
         bundle.verify()
     return bundle

@@ -30,9 +30,9 @@ class Problem:
     kind: str
     """``"entry of the collected batch"``, ``"loss"`` or ``"gradient"``."""
     agents: list[str]
-    """Whose it is."""
+    """Whose it is; of an entry, at the first step where it is not finite."""
     where: list[list[int]] = field(default_factory=list)
-    """Places in the batch, ``[environment, step]``, the first ones."""
+    """Places in the batch at that step, ``[environment, step]``."""
     parameters: list[str] = field(default_factory=list)
     """Parameters whose gradients are not finite."""
 
@@ -44,13 +44,17 @@ def batch_problem(batch: TensorDictBase, group_map: dict[str, list[str]]) -> Pro
         return None
     value, path = batch.get(key), as_path(key)
     bad = (~value.isfinite()).nonzero()
+    bad = bad[bad[:, batch.ndim - 1].argsort(stable=True)]
+    first = bad[
+        bad[:, batch.ndim - 1] == bad[0, batch.ndim - 1]
+    ]  # later ones may only follow from them
     groups = [part for part in path if part in group_map]
     agents = [agent for names in group_map.values() for agent in names]
     if groups and value.ndim > batch.ndim:
         names = group_map[groups[-1]]
-        seats = bad[:, batch.ndim].unique().tolist()
+        seats = first[:, batch.ndim].unique().tolist()
         agents = [names[seat] for seat in seats] if value.shape[batch.ndim] == len(names) else names
-    places = bad[:, : batch.ndim].unique(dim=0)[:MOST_ROWS].tolist()
+    places = first[:, : batch.ndim].unique(dim=0)[:MOST_ROWS].tolist()
     return Problem(".".join(path), "entry of the collected batch", agents, places)
 
 

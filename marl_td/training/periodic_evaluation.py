@@ -14,6 +14,7 @@ from marl_td.collect.compiled_episodes import CompiledEpisodes
 from marl_td.collect.episodes import Episodes, batched_task, exploration, run_episodes
 from marl_td.collect.rng import isolated_rng
 from marl_td.models.compiling import compiled_or_none, is_worthwhile
+from marl_td.tasks.shield import CHANGED, SIZE
 
 
 class _Recorder:
@@ -120,13 +121,16 @@ def join(parts: list[Episodes]) -> Episodes:
 
 
 def metrics(env: Any, episodes: Episodes) -> dict[str, float]:
-    """What an evaluation logs: returns, episode length and, where the task has one, its score."""
+    """What an evaluation logs: returns, lengths and, where there is one, score and shield (per step)."""
     values = {"eval/reward/episode_reward": episodes.totals["return"]}
     for group, value in episodes.group_return.items():
         values[f"eval/{group}/reward/episode_reward"] = value
     task = batched_task(env)
     if task is not None:
         values["eval/score"] = task.score(episodes.totals)
+    for name in (CHANGED, SIZE):
+        if name in episodes.totals:
+            values[f"eval/{name}"] = episodes.totals[name] / episodes.totals["steps"]
     logged = {"eval/reward/episode_len_mean": episodes.totals["steps"].mean().item()}
     for key, value in values.items():
         logged[f"{key}_mean"] = value.mean().item()

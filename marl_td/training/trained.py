@@ -12,8 +12,9 @@ from torchrl.envs import EnvBase
 from marl_td.collect.rng import isolated_rng
 from marl_td.training.check import check_settings
 from marl_td.training.extras import require_simulator
-from marl_td.training.policy_files import load_weights
+from marl_td.training.policy_files import load_weights, weights_size
 from marl_td.training.settings import CONFIG_FILE, RunSettings
+from marl_td.training.settings_file import require_room
 from marl_td.training.setup import RunSetup
 
 
@@ -58,6 +59,12 @@ def load_run(
         ImportError: if the task needs a package that is not installed.
     """
     settings = RunSettings.load(folder / CONFIG_FILE, env)
+    require_room(
+        settings.model_config,
+        settings.task_config.config,
+        weights_size(folder / "policy"),
+        folder / CONFIG_FILE,
+    )
     run = build_run(settings, n_envs, device)
     load_weights(folder / "policy", run.policy)
     return run

@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 
 import torch
+from benchmarl.algorithms import algorithm_config_registry
 from tensordict import TensorDictBase
 
+import marl_td
 from marl_td.collect.nested import entries_of
 from marl_td.training.compose import compose
 from marl_td.training.experiment import Experiment
@@ -52,12 +54,65 @@ GRU = {
 }
 
 
+VMAS = {
+    "task": "marl_td/vmas",
+    "task.scenario": "navigation",
+    "task.n_agents": None,
+    "task.max_steps": "7",
+}
+BALANCE = {"task": "vmas/balance", "task.max_steps": "7"}
+PRIORITISED = {"experiment.off_policy_use_prioritized_replay_buffer": "true"}
+ON_DISK = {"experiment.buffer_device": "disk"}
+
+
 def case(algorithm, task=TAG, **changes):
     """Overrides of a tiny run."""
     merged = {"algorithm": f"marl_td/{algorithm}", **SETTINGS, **task}
     for name, value in changes.items():
         merged.update(value) if isinstance(value, dict) else merged.update({name: value})
     return [f"{name}={value}" for name, value in merged.items() if value is not None]
+
+
+FEW = {
+    "mappo gru": case("mappo", x=GRU),
+    "happo gru": case("happo", x=GRU),
+    "belief_ppo": case("belief_ppo"),
+    "qmix windows by priority": case(
+        "qmix", x={**GRU, **PRIORITISED, "algorithm.sequence": "window"}
+    ),
+    "maddpg by priority on disk": case("maddpg", x={**PRIORITISED, **ON_DISK}),
+    "matd3 delayed": case("matd3"),
+    "masac discrete": case("masac", x=DISCRETE),
+    "vmas mappo": case("mappo", task=VMAS),
+    "benchmarl's vmas maddpg": case("maddpg", task=BALANCE),
+}
+"""Every kind of state at least once."""
+
+MORE = {
+    "qmix by priority gru": case("qmix", x={**GRU, **PRIORITISED}),
+    "vdn on disk gru": case("vdn", x={**GRU, **ON_DISK}),
+    "maddpg ensemble": case("maddpg", x={"algorithm.ensemble_size": "2"}),
+    "maddpg inferring": case("maddpg", x={"algorithm.infer_policies": "true"}),
+    "mappo discrete": case("mappo", x=DISCRETE),
+    "maddpg discrete": case("maddpg", x=DISCRETE),
+    "mappo unshared": case("mappo", x={"experiment.share_policy_params": "false"}),
+    "mappo popart": case("mappo", x={"algorithm.value_norm": "popart"}),
+    "maddpg from random": case("maddpg", x={"experiment.off_policy_init_random_frames": "36"}),
+    "qmix hard targets": case("qmix", x={"experiment.soft_target_update": "false"}),
+    "vmas qmix gru": case("qmix", task=VMAS, x=GRU),
+}
+
+
+def every_case():
+    """All algorithms with and without memory, and the variants above."""
+    marl_td.register()
+    names = [name.removeprefix("marl_td/") for name in algorithm_config_registry]
+    names = [
+        name for name in names if "/" not in name and f"marl_td/{name}" in algorithm_config_registry
+    ]
+    plain = {name: case(name) for name in names}
+    recurrent = {f"{name} gru": case(name, x=GRU) for name in names}
+    return {**plain, **recurrent, **FEW, **MORE}
 
 
 def experiment_of(overrides, folder, callbacks=None):

@@ -1,0 +1,181 @@
+"""Numbers that are not finite: the run stops with a diagnosis and unharmed parameters, or leaves them out."""
+
+import json
+
+import pytest
+import torch
+from benchmarl.experiment.callback import Callback
+from short_runs import short_experiment
+from survival import BALANCE, SPREAD, case, experiment_of
+
+from marl_td.training.config import RunConfig
+from marl_td.training.guard import MOST_IN_A_ROW
+from marl_td.training.metrics import read_metrics
+from marl_td.training.tensor_files import load_tensors
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The default behavior of TransformedEnv:FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:vmas"),
+]
+SKIP = {"experiment.on_nonfinite": "skip"}
+
+
+def poison(experiment, name, iterations=(2,), value=float("nan")):
+    """Make the reward or observation of agent 1 in copy 2 bad in some iterations."""
+    task = experiment.collector.env.base_env.task
+    real = getattr(task, name)
+
+    def bad(*args):
+        out = real(*args)
+        reward = out.reward if name == "step" else out
+        if experiment.n_iters_performed in iterations:
+            group = sorted(reward)[0]
+            reward[group] = reward[group].clone()
+            reward[group][2, 1] = value
+        return out
+
+    setattr(task, name, bad)
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "value"),
+    [
+        ("step", "next.agents.reward", float("nan")),
+        ("observe", "agents.observation", float("-inf")),
+    ],
+)
+def test_what_an_environment_gives_stops_the_run_before_it_is_learned_from(
+    tmp_path, what, name, value
+):
+    experiment = experiment_of(case("mappo", task=SPREAD), tmp_path / "run")
+    poison(experiment, what, value=value)
+    with pytest.raises(FloatingPointError) as error:
+        experiment.run()
+    folder = tmp_path / "run" / "diagnosis" / "frames_54"
+    kept = tmp_path / "run" / "checkpoints" / "checkpoint_36"
+    assert str(error.value).startswith(
+        f"the entry of the collected batch '{name}' is no longer finite in iteration 2 (54 frames; "
+        f"agents_1); see {folder}; the last checkpoint is {kept}. Look at"
+    )
+    report = json.loads((folder / "report.json").read_text())
+    assert [place[0] for place in report["where"]] == [2] * len(report["where"])
+    assert report["iteration"] == 2 and report["total_frames"] == 54
+    rows = load_tensors(folder / "rows.safetensors")
+    assert not all(value.isfinite().all() for value in rows.values() if value.is_floating_point())
+    assert len(next(iter(rows.values()))) == len(report["rows"]) <= 18
+
+
+def test_a_bad_batch_can_be_left_out(tmp_path):
+    experiment = experiment_of(case("maddpg", task=SPREAD, x=SKIP), tmp_path / "run")
+    poison(experiment, "step")
+    experiment.run()
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [row["counters/skipped"] for row in rows] == ["0", "0", "1", "0", "0"]
+    assert [bool(row["train/agents/loss_value"]) for row in rows] == [True, True, False, True, True]
+    buffer = experiment.replay_buffers["agents"]
+    assert int(buffer.writer._write_count) == 4 * 18
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "next.agents.reward' is no longer finite in iteration 2 (54 frames; agents_1)" in log
+    assert log.rstrip().endswith("left out.")
+
+
+class BadGradient(Callback):
+    """Makes one gradient of an optimiser's step infinite, in the iterations named."""
+
+    def __init__(self, iterations=(1,), steps=(1,)):
+        super().__init__()
+        self.iterations, self.steps, self.seen = iterations, steps, 0
+
+    def on_setup(self):
+        loss = self.experiment.losses["agents"]
+        self.name, parameter = next(
+            (n, p) for n, p in loss.named_parameters() if p.requires_grad and p.ndim > 1
+        )
+        parameter.register_hook(self.change)
+
+    def change(self, gradient):
+        if self.experiment.n_iters_performed not in self.iterations:
+            return gradient
+        self.seen += 1
+        return gradient * float("inf") if self.seen in self.steps else gradient
+
+
+def parameters(experiment):
+    found = experiment.losses["agents"].parameters()
+    return [p.detach().clone() for p in found if p.requires_grad]
+
+
+def test_a_bad_gradient_stops_the_run_before_it_moves_anything(tmp_path):
+    callback = BadGradient()
+    experiment = short_experiment(tmp_path / "run", callbacks=[callback])
+    steps = []
+    for optimiser in experiment.optimizers["agents"].values():
+        optimiser.register_step_post_hook(lambda *args: steps.append(parameters(experiment)))
+    with pytest.raises(
+        FloatingPointError, match=r"the gradient 'loss.*' is no longer finite in it"
+    ):
+        experiment.run()
+    assert len(steps) == 2  # those of the first iteration
+    assert all(map(torch.equal, steps[-1], parameters(experiment)))
+    report = json.loads((tmp_path / "run/diagnosis/frames_40/report.json").read_text())
+    assert report["kind"] == "gradient" and callback.name in report["parameters"]
+    assert report["group"] == "agents" and report["agents"] == ["agents_0", "agents_1"]
+
+
+def test_a_bad_gradient_can_be_left_out(tmp_path):
+    experiment = short_experiment(
+        tmp_path / "run", "experiment.on_nonfinite=skip", callbacks=[BadGradient()]
+    )
+    experiment.run()
+    assert all(p.isfinite().all() for p in parameters(experiment))
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [row["counters/skipped"] for row in rows] == ["0", "1", "0"]
+    (optimiser,) = experiment.optimizers["agents"].values()
+    assert {int(state["step"]) for state in optimiser.state.values()} == {5}  # 3 times 2, less 1
+
+
+def test_leaving_out_has_an_end(tmp_path):
+    callback = BadGradient(iterations=range(100), steps=range(1000))
+    experiment = short_experiment(
+        tmp_path / "run",
+        "experiment.on_nonfinite=skip",
+        "experiment.max_n_frames=1000",
+        callbacks=[callback],
+    )
+    with pytest.raises(FloatingPointError, match=f"{MOST_IN_A_ROW} iterations in a row had such"):
+        experiment.run()
+    assert experiment.n_iters_performed == MOST_IN_A_ROW
+    assert all(p.isfinite().all() for p in parameters(experiment))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    class Poison(Callback):
+        def on_batch_collected(self, batch):
+            for parameter in self.experiment.losses["agents"].parameters():
+                parameter.data.fill_(float("nan"))
+
+    experiment = short_experiment(tmp_path / "run", callbacks=[Poison()])
+    message = r"'loss.*' is no longer finite in iteration 0 \(20 frames; agents_0, agents_1\)"
+    with pytest.raises(FloatingPointError, match=message) as error:
+        experiment.run()
+    assert "no checkpoint was saved. Lower experiment.lr" in str(error.value)
+
+
+def test_an_unknown_choice_is_refused():
+    base = dict.fromkeys(RunConfig.__dataclass_fields__)
+    values = {**base, "lr_end": 1.0, "compile": "off", "checkpoint_minutes": None}
+    with pytest.raises(ValueError, match=r"on_nonfinite must be one of stop, skip; got 'warn'"):
+        RunConfig(**{**values, "on_nonfinite": "warn"})
+    with pytest.raises(ValueError, match=r"checkpoint_minutes must be above 0.*got 0"):
+        RunConfig(**{**values, "on_nonfinite": "stop", "checkpoint_minutes": 0})
+
+
+def test_every_agent_of_a_vmas_run_has_its_name_in_the_message(tmp_path):
+    experiment = experiment_of(case("mappo", task=BALANCE), tmp_path / "run")
+    scenario = experiment.collector.env.base_env._env.scenario
+    real = scenario.reward
+    scenario.reward = lambda agent: real(agent) * float("nan")
+    with pytest.raises(
+        FloatingPointError, match=r"\(18 frames; agent_0, agent_1, agent_2, agent_3\)"
+    ):
+        experiment.run()
