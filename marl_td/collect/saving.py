@@ -6,6 +6,7 @@ episodes when a run goes on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -62,13 +63,14 @@ def restart_reason(
         save(state)
     except TypeError as error:
         return f"of {_name(env)}, {error}"
-    with isolated_rng():
-        first, second = make_env(), make_env()
-        try:
-            return _compare(first, second)
-        finally:
-            first.close()
-            second.close()
+    try:
+        with isolated_rng(), contextlib.ExitStack() as opened:
+            envs = [make_env(), make_env()]
+            for each in envs:
+                opened.callback(each.close)
+            return _compare(*envs)
+    except Exception as error:  # a trial must not end a run
+        return f"{_name(env)} could not be tried ({type(error).__name__}: {error})"
 
 
 def _compare(first: EnvBase, second: EnvBase) -> str | None:

@@ -85,6 +85,18 @@ def test_whether_a_parallel_environment_goes_on_is_tried(kind, reason):
     assert found is None if reason is None else __import__("re").match(reason, found)
 
 
+def test_a_trial_that_fails_does_not_end_the_run():
+    env = from_pettingzoo(lambda: Saved(ENDS), n_envs=1)
+    env.reset()
+
+    def make():
+        raise MemoryError("no room for two more")
+
+    assert restart_reason(make, env) == (
+        "the environment Saved could not be tried (MemoryError: no room for two more)"
+    )
+
+
 class Counter:
     """A NumPy environment of two agents that can say where it is."""
 
