@@ -29,6 +29,7 @@ from marl_td.models.heads import (
     FiniteMaskedCategorical,
     GreedyAction,
     is_bounded,
+    narrow,
     scale_output,
 )
 from marl_td.models.inputs import AgentContext
@@ -227,7 +228,7 @@ def _continuous_actor(
         out_keys=[(group, "loc"), (group, "scale")],
     )
     spec = algorithm.action_spec[group, "action"]
-    bounds = {"low": spec.space.low, "high": spec.space.high} if squash else {}
+    bounds = {"low": narrow(spec.space.low), "high": narrow(spec.space.high)} if squash else {}
     if squash and not is_bounded(**bounds):
         raise ValueError(
             f"the actions of group '{group}' are unbounded, tanh cannot squash them into "

@@ -9,7 +9,7 @@ Environment variables:
     MARL_TD_EXTRA_INDEX: one more package index for pip, for example one with CPU builds of torch.
     MARL_TD_TORCH: the torch to install in place of the choice above, for example `torch==2.13.0`
         on a machine with a GPU.
-    MARL_TD_EXTRAS: the extras to install, comma-separated (default `dev,mpe,vmas`).
+    MARL_TD_EXTRAS: the extras to install, comma-separated (default `dev,export,mpe,serve,vmas`).
 """
 
 import os
@@ -98,7 +98,7 @@ def main() -> None:
     pip += ["--constraint", str(CONSTRAINTS)]
     run([*pip, "--quiet", "pip", "setuptools", "wheel"])
     torch = choose_torch()
-    extras = os.environ.get("MARL_TD_EXTRAS", "").strip() or "dev,mpe,vmas"
+    extras = os.environ.get("MARL_TD_EXTRAS", "").strip() or "dev,export,mpe,serve,vmas"
     say(f"installing marl_td[{extras}] with {torch} (the first time some GB)")
     run([*pip, "--no-build-isolation", torch, "--editable", f".[{extras}]"])
     say(f"done: {VENV.name}")

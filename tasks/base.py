@@ -97,6 +97,8 @@ class TaskParams:
 
     max_steps: int = 100
     """Time limit in steps; reaching it truncates the episode, it never terminates it."""
+    safety: Any = None
+    """Constraints on actions that always hold (:class:`marl_td.tasks.shield.Shield`), or None."""
 
     def __post_init__(self) -> None:
         require(self.max_steps >= 1, f"max_steps must be at least 1; got {self.max_steps}.")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from marl_td.tasks.base import Task
+from marl_td.tasks.shield import shielded
 from marl_td.tasks.vector_env import VectorEnv
 
 TASKS: dict[str, str] = {
@@ -92,7 +93,7 @@ def make_task(
         continuous = cls.has_continuous_actions
     if level is not None:
         params = {**level_params(cls, level), **params}
-    return cls(cls.Params(**params), continuous=continuous, device=device)
+    return shielded(cls(cls.Params(**params), continuous=continuous, device=device))
 
 
 def level_params(cls: type[Task[Any, Any]], level: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase, TransformedEnv
 
 from marl_td.tasks.base import Noise, Step, Task, require
+from marl_td.tasks.shield import shielded
 from marl_td.tasks.specs import DONE_KEYS, random_available, read_action, set_specs
 
 Entries = dict[tuple[str, ...], Tensor]
@@ -42,7 +43,7 @@ class VectorEnv(EnvBase):
     def __init__(self, task: Task[Any, Any], n_envs: int, seed: int | None = 0) -> None:
         require(n_envs >= 1, f"n_envs must be at least 1; got {n_envs}.")
         super().__init__(device=task.device, batch_size=torch.Size([n_envs]))
-        self.task = task
+        self.task = task = shielded(task)
         self.n_envs = n_envs
         self.group_map = {
             group: [f"{group}_{i}" for i in range(spec.n_agents)]

@@ -83,6 +83,16 @@ def test_everything_is_installed_by_one_command_with_the_constraints(monkeypatch
     assert commands[-1][-3:] == ["torch==2.13.0+cpu", "--editable", ".[dev]"]
 
 
+def test_everything_that_the_tests_need_is_installed(monkeypatch, install):
+    commands = []
+    monkeypatch.setattr(install, "run", commands.append)
+    monkeypatch.setattr(install, "make_environment", lambda: None)
+    monkeypatch.setattr(install, "choose_torch", lambda: "torch==2.13.0")
+    install.main()
+    extras = set(commands[-1][-1].removeprefix(".[").removesuffix("]").split(","))
+    assert {"dev", "export", "mpe", "vmas"} <= extras
+
+
 def test_old_pythons_are_refused(monkeypatch, install):
     monkeypatch.setattr(install, "OLDEST", (9, 9))
     message = r"Python 9\.9 or newer is needed; this is 3\..* `make PYTHON=/path/to/python3`"

@@ -15,7 +15,18 @@ from typing import NoReturn
 from marl_td import __version__
 from marl_td.cli.errors import report_error
 
-COMMANDS = ("train", "resume", "evaluate", "baselines", "game", "list", "doctor", "demo")
+COMMANDS = (
+    "train",
+    "resume",
+    "evaluate",
+    "export",
+    "serve",
+    "baselines",
+    "game",
+    "list",
+    "doctor",
+    "demo",
+)
 """Commands in the order of ``--help``; ``marl_td.cli.<name>`` has ``add_parser`` and ``run``."""
 MODULES = {"list": "listing"}
 """Commands whose module has another name."""

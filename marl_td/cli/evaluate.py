@@ -30,6 +30,11 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=None, help="seed of the evaluation episodes")
     parser.add_argument(
+        "--sample",
+        action="store_true",
+        help="draw the policy's actions, as in training, instead of its best ones",
+    )
+    parser.add_argument(
         "--video", type=Path, metavar="FILE", help="also record one episode (.mp4 or .gif)"
     )
     parser.add_argument(
@@ -49,10 +54,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     seed = EVALUATION_SEED if arguments.seed is None else arguments.seed
     notify = Steps(arguments.progress, "evaluating")
-    report = judge_run(arguments.folder, arguments.episodes, seed, notify, arguments.env)
+    report = judge_run(
+        arguments.folder,
+        arguments.episodes,
+        seed,
+        notify,
+        arguments.env,
+        deterministic=not arguments.sample,
+    )
     report.write(arguments.folder / REPORT_FOLDER)
     if arguments.video is not None:
-        _record(arguments.folder, arguments.video, seed, arguments.env)
+        _record(arguments, seed)
     if arguments.json:
         print_json(report.as_dict())
     else:
@@ -77,10 +89,11 @@ def print_report(report: RunReport) -> None:
     print()
 
 
-def _record(folder: Path, path: Path, seed: int, env: str | None) -> None:
+def _record(arguments: argparse.Namespace, seed: int) -> None:
     from marl_td.evaluation.episode import record_video
     from marl_td.training.trained import load_run
 
-    run = load_run(folder, 1, env=env)
-    pictures = record_video(run.env, run.policy, seed, path)
-    note(f"wrote {pictures} pictures to {path}")
+    run = load_run(arguments.folder, 1, env=arguments.env)
+    best = not arguments.sample
+    pictures = record_video(run.env, run.policy, seed, arguments.video, deterministic=best)
+    note(f"wrote {pictures} pictures to {arguments.video}")

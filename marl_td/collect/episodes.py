@@ -14,6 +14,7 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs import EnvBase
+from torchrl.envs.utils import ExplorationType
 
 from marl_td.tasks.vector_env import batched_task
 
@@ -35,6 +36,11 @@ class Episodes(NamedTuple):
 
     totals: dict[str, Tensor]
     group_return: dict[str, Tensor]
+
+
+def exploration(deterministic: bool) -> ExplorationType:
+    """TorchRL's mode in which a policy takes its best actions, or draws them."""
+    return ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
 
 
 @torch.no_grad()

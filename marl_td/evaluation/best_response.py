@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
-from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.envs.utils import set_exploration_type
 
 from marl_td.benchmarl_tasks import FunctionTask
+from marl_td.collect.episodes import exploration
 from marl_td.evaluation.cross_play import Player, Teams, teams_env, trained_player
 from marl_td.evaluation.scores import MAX_COPIES, evaluate_episodes
 from marl_td.evaluation.statistics import Interval, mean_interval
@@ -65,7 +66,7 @@ class AgainstFrozen(EnvBase):
         everybody[group] = learner
         self.inner = teams_env(task, n_envs, everybody)
         self.others = Teams(self.inner, everybody)
-        self.mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
+        self.mode = exploration(deterministic)
         self.task, self.group, spec = task, group, task.groups[group]
         self.group_map = {group: [f"{group}_{i}" for i in range(spec.n_agents)]}
         set_specs(self, {group: spec}, task.d_state, task.info_keys)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchrl.envs import EnvBase, TransformedEnv
-from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.envs.utils import set_exploration_type
 
-from marl_td.collect.episodes import MAX_STEPS, batched_task
+from marl_td.collect.episodes import MAX_STEPS, batched_task, exploration
 from marl_td.collect.rng import isolated_rng
 from marl_td.evaluation.scores import PolicyFunction
 
@@ -26,20 +26,23 @@ class EpisodeDrawing(NamedTuple):
     picture: Picture | None
 
 
-def draw_episode(env: EnvBase, policy: PolicyFunction, seed: int) -> EpisodeDrawing:
+def draw_episode(
+    env: EnvBase, policy: PolicyFunction, seed: int, deterministic: bool = True
+) -> EpisodeDrawing:
     """Run one episode of copy 0 and keep what the task offers to draw.
 
     Args:
         env: an environment over one of our tasks, transforms included.
         policy: writes the actions.
         seed: of the episode.
+        deterministic: take the policy's best actions; draw them otherwise.
     """
     task = batched_task(env)
     if task is None:
         return EpisodeDrawing({}, None)
     series: dict[str, list[Tensor]] = {}
     picture = None
-    for step, base in enumerate(_steps(env, policy, seed, task.params.max_steps)):
+    for step, base in enumerate(_steps(env, policy, seed, task.params.max_steps, deterministic)):
         for label, value in task.episode_series(base.state).items():
             series.setdefault(label, []).append(value[0].detach().cpu())
         if step == task.params.max_steps // 2:
@@ -48,7 +51,13 @@ def draw_episode(env: EnvBase, policy: PolicyFunction, seed: int) -> EpisodeDraw
 
 
 def record_video(
-    env: EnvBase, policy: PolicyFunction, seed: int, path: Path, fps: int = 20, every: int = 1
+    env: EnvBase,
+    policy: PolicyFunction,
+    seed: int,
+    path: Path,
+    fps: int = 20,
+    every: int = 1,
+    deterministic: bool = True,
 ) -> int:
     """Write one episode of copy 0 as a video; ``.gif`` gives a GIF, anything else H.264 in that container.
 
@@ -59,6 +68,7 @@ def record_video(
         path: the file.
         fps: pictures per second.
         every: take each ``every``-th step.
+        deterministic: take the policy's best actions; draw them otherwise.
 
     Returns:
         Number of pictures.
@@ -67,7 +77,7 @@ def record_video(
         ValueError: if the environment has no renderer.
     """
     pictures = []
-    for step, base in enumerate(_steps(env, policy, seed, None)):
+    for step, base in enumerate(_steps(env, policy, seed, None, deterministic)):
         if step % every == 0:
             picture = _render(base)
             if picture is None:
@@ -78,7 +88,9 @@ def record_video(
 
 
 @torch.no_grad()
-def _steps(env: EnvBase, policy: PolicyFunction, seed: int, max_steps: int | None) -> Iterator[Any]:
+def _steps(
+    env: EnvBase, policy: PolicyFunction, seed: int, max_steps: int | None, deterministic: bool
+) -> Iterator[Any]:
     """The innermost environment after each step, until copy 0 is done."""
     task = batched_task(env)
     if max_steps is None:
@@ -86,7 +98,7 @@ def _steps(env: EnvBase, policy: PolicyFunction, seed: int, max_steps: int | Non
     base: Any = env
     while isinstance(base, TransformedEnv):
         base = base.base_env
-    with isolated_rng(seed), set_exploration_type(ExplorationType.DETERMINISTIC):
+    with isolated_rng(seed), set_exploration_type(exploration(deterministic)):
         env.set_seed(seed)
         data = env.reset()
         for _ in range(max_steps):

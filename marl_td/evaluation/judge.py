@@ -24,6 +24,8 @@ def judge_run(
     seed: int = EVALUATION_SEED,
     notify: Notify | None = None,
     env: str | None = None,
+    *,
+    deterministic: bool = True,
 ) -> RunReport:
     """Evaluate a run's policy and everything it is compared with.
 
@@ -33,6 +35,7 @@ def judge_run(
         seed: of all evaluations.
         notify: told what is being evaluated.
         env: import path of the environment, for a run on one of the user's own.
+        deterministic: take the policy's best actions; draw them otherwise.
 
     Raises:
         ValueError: if the folder holds no finished run, or ``n_episodes`` is below 2.
@@ -43,7 +46,9 @@ def judge_run(
     max_steps = run.settings.task_config.max_steps(run.env)
     if notify is not None:
         notify(LEARNED)
-    episodes = evaluate_episodes(run.env, run.policy, n_episodes, seed, max_steps=max_steps)
+    episodes = evaluate_episodes(
+        run.env, run.policy, n_episodes, seed, deterministic=deterministic, max_steps=max_steps
+    )
     task = batched_task(run.env)
     scores = episodes.totals["return"] if task is None else task.score(episodes.totals)
     name = run.settings.task if env is None else f"{run.settings.task} ({env})"
@@ -58,6 +63,9 @@ def judge_run(
         train_seconds=seconds,
         episodes=n_episodes,
         seed=seed,
+        deterministic=deterministic,
         curve=training_curve(folder / METRICS_FILE),
-        drawing=draw_episode(load_run(folder, 1).env if task else run.env, run.policy, seed),
+        drawing=draw_episode(
+            load_run(folder, 1).env if task else run.env, run.policy, seed, deterministic
+        ),
     )

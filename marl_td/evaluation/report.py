@@ -41,6 +41,7 @@ class RunReport:
     train_seconds: float
     episodes: int
     seed: int
+    deterministic: bool = True
     curve: list[CurvePoint] = field(default_factory=list)
     drawing: EpisodeDrawing | None = None
 
@@ -56,6 +57,7 @@ class RunReport:
             "reference": {"policy": name, "value": value},
             "episodes": self.episodes,
             "seed": self.seed,
+            "deterministic": self.deterministic,
             "frames": self.frames,
             "train_seconds": self.train_seconds,
         }
@@ -101,7 +103,8 @@ class RunReport:
 
     def cells(self) -> list[tuple[str, str, str]]:
         """The table as text: policy, value, 95 % interval; the optimum or bound in the last line."""
-        label = f"{LEARNED} ({self.algorithm.removeprefix('marl_td/')})"
+        drawn = "" if self.deterministic else ", actions drawn"
+        label = f"{LEARNED} ({self.algorithm.removeprefix('marl_td/')}{drawn})"
         return table_cells([*self.table.rows, self.learned], self.table, {LEARNED: label})
 
     def markdown(self) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
-from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.envs.utils import set_exploration_type
 
-from marl_td.collect.episodes import Episodes, batched_task, run_episodes
+from marl_td.collect.episodes import Episodes, batched_task, exploration, run_episodes
 from marl_td.collect.rng import isolated_rng
 from marl_td.tasks.base import Task
 from marl_td.tasks.vector_env import VectorEnv
@@ -68,8 +68,7 @@ def evaluate_episodes(
     """The sums of every episode; see :func:`evaluate_policy`."""
     if n_episodes < 1:
         raise ValueError(f"the number of episodes must be at least 1; got {n_episodes}.")
-    mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
-    with isolated_rng(seed), set_exploration_type(mode):
+    with isolated_rng(seed), set_exploration_type(exploration(deterministic)):
         env = _environment(task_or_env, n_episodes)
         env.set_seed(seed)
         n_copies = max(1, env.batch_size.numel())

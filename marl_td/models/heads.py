@@ -90,6 +90,17 @@ def scale_output(network: nn.Module, gain: float) -> nn.Module:
     return network
 
 
+def narrow(bound: Tensor) -> Tensor:
+    """``bound`` ``[n_agents, d_action]`` without the leading dimensions over which it is constant.
+
+    A bound for each agent makes compiled log-probabilities run in scalar instructions, as the innermost
+    dimensions are shorter than a vector: the sampled step of simple_spread took half as long again.
+    """
+    while bound.ndim and bool((bound == bound[:1]).all()):
+        bound = bound[0]
+    return bound
+
+
 def finite(value: Tensor) -> Tensor:
     """``torch.nan_to_num`` in vector instructions: no number becomes 0, infinity the largest number."""
     largest = torch.finfo(value.dtype).max

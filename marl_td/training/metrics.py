@@ -9,6 +9,9 @@ from pathlib import Path
 
 from marl_td.training.files import write_atomic
 
+MAX_BYTES = 2**30
+"""Largest file that is read."""
+
 
 class MetricsFile:
     """Appends rows to a CSV file whose columns grow as new metrics appear.
@@ -54,10 +57,36 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics file; a last line that a crash cut short is left out."""
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return list(csv.DictReader(io.StringIO(whole)))
+    """The rows of a metrics file; a last line that a crash cut short is left out.
+
+    Raises:
+        ValueError: if it is too large, or holds something else than numbers under names.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"'{path}' has {path.stat().st_size} bytes; at most {MAX_BYTES} are read.")
+    try:
+        text = path.read_bytes().decode("utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        rows = list(csv.DictReader(io.StringIO(whole)))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"'{path}' is no table of metrics: {error}.") from error
+    for number, row in enumerate(rows, start=2):
+        for name, value in row.items():
+            if name is None or value is None or not _is_number(value):
+                raise ValueError(
+                    f"'{path}' is no table of metrics: line {number} has {str(value)[:60]!r} in the column "
+                    f"{name!r}, where a number belongs."
+                )
+    return rows
+
+
+def _is_number(text: str) -> bool:
+    """Whether a cell is empty or a number."""
+    try:
+        float(text or "0")
+    except ValueError:
+        return False
+    return True
 
 
 def column(rows: list[dict[str, str]], x: str, y: str) -> tuple[list[float], list[float]]:

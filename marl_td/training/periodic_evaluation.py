@@ -8,12 +8,13 @@ import torch
 from benchmarl.experiment.callback import Callback
 from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.envs.utils import set_exploration_type
 
 from marl_td.collect.compiled_episodes import CompiledEpisodes
-from marl_td.collect.episodes import Episodes, batched_task, run_episodes
+from marl_td.collect.episodes import Episodes, batched_task, exploration, run_episodes
 from marl_td.collect.rng import isolated_rng
 from marl_td.models.compiling import compiled_or_none, is_worthwhile
+from marl_td.tasks.shield import CHANGED, SIZE
 
 
 class _Recorder:
@@ -45,7 +46,7 @@ def evaluate(experiment: Any) -> tuple[Episodes, list[TensorDictBase]]:
     wanted = _wants_rollouts(experiment)
     rounds = 1 if env.batch_size else config.evaluation_episodes
     parts, rollouts = [], []
-    with isolated_rng(), set_exploration_type(_exploration(config)):
+    with isolated_rng(), set_exploration_type(exploration(config.evaluation_deterministic_actions)):
         if config.evaluation_static:
             env.set_seed(experiment.evaluation_seed)
         if experiment.compiled_episodes is not None:
@@ -76,18 +77,18 @@ def compiled_episodes(experiment: Any, n_steps_to_pay: int) -> CompiledEpisodes 
     known = batched_task(env) is not None and _one_device(config)
     if not worth or not known or _wants_rollouts(experiment):
         return None
-    settings = (env, experiment.policy, experiment.max_steps, _exploration(config))
+    settings = (
+        env,
+        experiment.policy,
+        experiment.max_steps,
+        exploration(config.evaluation_deterministic_actions),
+    )
     return compiled_or_none("evaluation", lambda: CompiledEpisodes(*settings))
 
 
 def n_evaluations(config: Any, on_policy: bool) -> int:
     """How often a run evaluates: after the first iteration, at every interval, and in the end."""
     return int(2 + config.get_max_n_frames(on_policy) // config.evaluation_interval)
-
-
-def _exploration(config: Any) -> ExplorationType:
-    greedy = config.evaluation_deterministic_actions
-    return ExplorationType.DETERMINISTIC if greedy else ExplorationType.RANDOM
 
 
 def _wants_rollouts(experiment: Any) -> bool:
@@ -120,13 +121,16 @@ def join(parts: list[Episodes]) -> Episodes:
 
 
 def metrics(env: Any, episodes: Episodes) -> dict[str, float]:
-    """What an evaluation logs: returns, episode length and, where the task has one, its score."""
+    """What an evaluation logs: returns, lengths and, where there is one, score and shield (per step)."""
     values = {"eval/reward/episode_reward": episodes.totals["return"]}
     for group, value in episodes.group_return.items():
         values[f"eval/{group}/reward/episode_reward"] = value
     task = batched_task(env)
     if task is not None:
         values["eval/score"] = task.score(episodes.totals)
+    for name in (CHANGED, SIZE):
+        if name in episodes.totals:
+            values[f"eval/{name}"] = episodes.totals[name] / episodes.totals["steps"]
     logged = {"eval/reward/episode_len_mean": episodes.totals["steps"].mean().item()}
     for key, value in values.items():
         logged[f"{key}_mean"] = value.mean().item()

@@ -7,6 +7,7 @@ out: per group the agents, and name, type and shape of every input and action.
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +62,46 @@ def read_weights(folder: Path, expected: dict[str, Tensor] | None = None) -> dic
     Raises:
         ValueError: if the file is missing or damaged, or does not hold ``expected``.
     """
-    path, old = folder / WEIGHTS_FILE, folder / OLD_WEIGHTS_FILE
-    if path.is_file():
+    path = _weights_path(folder)
+    if path.name == WEIGHTS_FILE:
         return load_tensors(path, expected)
-    if not old.is_file():
+    loaded = _load_old(path)
+    if expected is not None:
+        require_alike(loaded, expected, path)
+    return loaded
+
+
+def _load_old(path: Path) -> dict[str, Tensor]:
+    """The tensors of an earlier version's file; whatever else is in it is refused, not run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [info for info in archive.infolist() if info.compress_type]
+        if packed:  # torch never compresses; a small file must not become a large one
+            raise ValueError(f"{packed[0].filename} is compressed")
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's errors for such files have no common class
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"'{path}' holds no plain tensors, or is damaged, and is not read: {reason}"
+        ) from error
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ValueError(f"'{path}' holds something else than tensors by name, and is not read.")
+    return loaded
+
+
+def weights_size(folder: Path) -> int:
+    """Bytes of the file with the policy's weights; raises ``ValueError`` if there is none."""
+    return _weights_path(folder).stat().st_size
+
+
+def _weights_path(folder: Path) -> Path:
+    path, old = folder / WEIGHTS_FILE, folder / OLD_WEIGHTS_FILE
+    if not path.is_file() and not old.is_file():
         raise ValueError(
             f"'{folder}' holds no policy ({WEIGHTS_FILE} is missing); the run ended before its first "
             "checkpoint. Go on with it (`marl-td resume`), or train it again."
         )
-    loaded: dict[str, Tensor] = torch.load(old, map_location="cpu", weights_only=True)
-    if expected is not None:
-        require_alike(loaded, expected, old)
-    return loaded
+    return path if path.is_file() else old
 
 
 def policy_signature(

@@ -22,15 +22,25 @@ from benchmarl.models.common import ModelConfig, SequenceModelConfig
 
 import marl_td
 from marl_td.algorithms.ensemble import EnsembleConfig
+from marl_td.benchmarl_tasks import params_class
 from marl_td.tasks.registry import suggest
 from marl_td.training.config import RunConfig
 from marl_td.training.files import write_atomic
+from marl_td.training.settings_file import build, check_types, fits, read_settings
 
 CONFIG_FILE = "config.yaml"
 ENSEMBLE = "marl_td.ensemble"
 """Name of a run with an algorithm for each group; not one of the registry, which holds single ones."""
 OWN_ENVIRONMENT = "marl_td/pettingzoo"
 """The task whose settings hold an import path."""
+ENTRIES: dict[str, type] = {
+    "algorithm": str,
+    "task": str,
+    "seed": int,
+    **dict.fromkeys(("algorithm_config", "task_config", "experiment_config"), dict),
+    **dict.fromkeys(("model_config", "critic_model_config"), dict),
+}
+"""What a settings file holds."""
 MACHINE_FIELDS = ("save_folder", "restore_file")
 """Experiment settings that say where a run lies; a copied run folder must not point back."""
 
@@ -64,6 +74,10 @@ class RunSettings:
 
     def save(self, path: Path) -> None:
         """Write the settings as YAML."""
+        write_atomic(path, self.as_yaml())
+
+    def as_yaml(self) -> bytes:
+        """The settings as YAML."""
         experiment = {
             key: value
             for key, value in vars(self.experiment_config).items()
@@ -80,7 +94,7 @@ class RunSettings:
             "model_config": _describe_model(self.model_config),
             "critic_model_config": _describe_model(self.critic_model_config),
         }
-        write_atomic(path, yaml.safe_dump(data, sort_keys=False).encode())
+        return bytes(yaml.safe_dump(data, sort_keys=False).encode())
 
     @staticmethod
     def load(path: Path, env: str | None = None) -> RunSettings:
@@ -96,16 +110,19 @@ class RunSettings:
                 import path and ``env`` is None.
         """
         marl_td.register()
-        data = _read(path)
+        data = read_settings(path, ENTRIES)
         task = _registered(task_config_registry, data["task"], "task", path)
         experiment = {**data["experiment_config"], **dict.fromkeys(MACHINE_FIELDS)}
+        config = _task_config(data, env, path)
+        if data["task"].startswith("marl_td/"):
+            check_types(params_class(data["task"].removeprefix("marl_td/")), config, path)
         return RunSettings(
             algorithm=data["algorithm"],
             task=data["task"],
             seed=data["seed"],
             algorithm_config=_algorithm(data["algorithm"], data["algorithm_config"], path),
-            task_config=task.get_task(_task_config(data, env, path)),
-            experiment_config=_build(RunConfig, experiment, path),
+            task_config=task.get_task(config),
+            experiment_config=build(RunConfig, experiment, path),
             model_config=_model(data["model_config"], path),
             critic_model_config=_model(data["critic_model_config"], path),
         )
@@ -123,23 +140,6 @@ def describe(experiment: Any) -> RunSettings:
         model_config=experiment.model_config,
         critic_model_config=experiment.critic_model_config,
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(
-            f"'{path.parent}' is not a run folder: it has no {path.name}. Give the folder that "
-            "`marl-td train --out` wrote."
-        )
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"'{path}' is not YAML that can be read safely: {error}") from error
-    needed = {field.name for field in dataclasses.fields(RunSettings)}
-    missing = sorted(needed - set(data)) if isinstance(data, dict) else sorted(needed)
-    if missing:
-        raise ValueError(f"'{path}' lacks {', '.join(missing)}; it is not a run's {path.name}.")
-    return dict(data)
 
 
 def _task_config(data: dict[str, Any], env: str | None, path: Path) -> dict[str, Any]:
@@ -168,16 +168,6 @@ def _registered(registry: dict[str, Any], name: str, kind: str, path: Path) -> A
             f"'{path}' names the {kind} '{name}', which is in no registry. {suggest(name, registry)}"
         )
     return registry[name]
-
-
-def _build(cls: type[Any], values: dict[str, Any], path: Path) -> Any:
-    known = {field.name for field in dataclasses.fields(cls)}
-    for key in values:
-        if key not in known:
-            raise ValueError(
-                f"'{path}' sets '{key}', which {cls.__name__} does not have. {suggest(key, known)}"
-            )
-    return cls(**values)
 
 
 def _name_of(cls: type[Any], registry: dict[str, Any]) -> str:
@@ -221,13 +211,17 @@ def _describe_algorithm(config: AlgorithmConfig) -> dict[str, Any]:
 
 def _algorithm(name: str, values: dict[str, Any], path: Path) -> AlgorithmConfig:
     if name == ENSEMBLE:
+        parts = {"algorithm": str, "algorithm_config": dict}
+        for group, own in values.items():
+            if not isinstance(own, dict) or not all(fits(own.get(k), t) for k, t in parts.items()):
+                raise ValueError(f"'{path}' names no algorithm for the group '{group}'.")
         return EnsembleConfig(
             {
                 group: _algorithm(own["algorithm"], own["algorithm_config"], path)
                 for group, own in values.items()
             }
         )
-    config: AlgorithmConfig = _build(
+    config: AlgorithmConfig = build(
         _registered(algorithm_config_registry, name, "algorithm", path), values, path
     )
     return config
@@ -243,16 +237,20 @@ def _describe_model(model: ModelConfig) -> dict[str, Any]:
 
 def _model(values: dict[str, Any], path: Path) -> ModelConfig:
     if "layers" in values:
-        layers = [_model(layer, path) for layer in values["layers"]]
+        layers, sizes = values["layers"], values.get("intermediate_sizes")
+        if not fits(layers, list[dict]) or not fits(sizes, list[int]):
+            raise ValueError(
+                f"'{path}': the layers of a model, or their sizes, are no list of them."
+            )
         return SequenceModelConfig(
-            model_configs=layers, intermediate_sizes=values["intermediate_sizes"]
+            model_configs=[_model(layer, path) for layer in layers], intermediate_sizes=sizes
         )
     fields = {key: value for key, value in values.items() if key != "name"}
     for key, value in fields.items():
-        if key.endswith("class") and value is not None:
-            fields[key] = layer_class(value)
-    cls = _registered(model_config_registry, values.get("name", ""), "model", path)
-    model: ModelConfig = _build(cls, fields, path)
+        if str(key).endswith("class") and value is not None:
+            fields[key] = layer_class(str(value))
+    cls = _registered(model_config_registry, str(values.get("name", "")), "model", path)
+    model: ModelConfig = build(cls, fields, path)
     return model
 
 

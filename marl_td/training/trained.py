@@ -12,8 +12,9 @@ from torchrl.envs import EnvBase
 from marl_td.collect.rng import isolated_rng
 from marl_td.training.check import check_settings
 from marl_td.training.extras import require_simulator
-from marl_td.training.policy_files import load_weights
+from marl_td.training.policy_files import load_weights, weights_size
 from marl_td.training.settings import CONFIG_FILE, RunSettings
+from marl_td.training.settings_file import require_room
 from marl_td.training.setup import RunSetup
 
 
@@ -58,6 +59,22 @@ def load_run(
         ImportError: if the task needs a package that is not installed.
     """
     settings = RunSettings.load(folder / CONFIG_FILE, env)
+    require_room(
+        settings.model_config,
+        settings.task_config.config,
+        weights_size(folder / "policy"),
+        folder / CONFIG_FILE,
+    )
+    run = build_run(settings, n_envs, device)
+    load_weights(folder / "policy", run.policy)
+    return run
+
+
+def build_run(settings: RunSettings, n_envs: int, device: str | None = None) -> TrainedRun:
+    """An untrained policy from settings, which are changed to the given ``n_envs`` and ``device``.
+
+    Arguments and errors are those of :func:`load_run`.
+    """
     require_simulator(settings.task)
     check_settings(settings)
     config = settings.experiment_config
@@ -68,5 +85,4 @@ def load_run(
         config.sampling_device = config.train_device = config.buffer_device = device
     with isolated_rng():
         built = _PolicyOnly(**settings.arguments())
-    load_weights(folder / "policy", built.policy)
     return TrainedRun(settings, built.policy, built.test_env)

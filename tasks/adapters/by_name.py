@@ -10,6 +10,7 @@ import torch
 from torchrl.envs import EnvBase
 
 from marl_td.tasks.base import Discrete, TaskParams, require
+from marl_td.tasks.shield import shielded_env
 
 
 @dataclass
@@ -89,7 +90,7 @@ def adapted_env(
 
     settings: Any = ADAPTED[name](**params)
     if isinstance(settings, PettingZooParams):
-        return _own_env(settings, n_envs, seed, device)
+        return shielded_env(_own_env(settings, n_envs, seed, device), settings.safety)
     builders: dict[str, Any] = {"mpe": adapters.from_mpe, "vmas": adapters.from_vmas}
     env: EnvBase = builders[name](
         settings.scenario,
@@ -100,7 +101,7 @@ def adapted_env(
         device=device,
         **settings.options,
     )
-    return env
+    return shielded_env(env, settings.safety)
 
 
 def _own_env(

@@ -32,6 +32,7 @@ class BankingState(NamedTuple):
     ``moved``   ``[n_envs, n_agents]``              moving average of the amount routed per step, $
     ``pace``    ``[n_envs, n_agents]``              moving average of arrivals over their mean
     ``phase``   ``[n_envs]`` int64                  0, or with bursts 0 busy and 1 calm
+    ``alive``   ``[n_envs, n_agents]`` bool         routers that decide
     ==========  ==================================  ====================================================
     """
 
@@ -44,6 +45,7 @@ class BankingState(NamedTuple):
     moved: Tensor
     pace: Tensor
     phase: Tensor
+    alive: Tensor
 
 
 class Tables(NamedTuple):

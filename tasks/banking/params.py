@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from marl_td.tasks.base import TaskParams, require
+from marl_td.tasks.base import require
+from marl_td.tasks.failures import DeadAgentsParams
 
 CHANNELS = ("internal", "external", "chain")
 """The three payment channels, fastest and cheapest first."""
+INTERNAL = 0
 N_CHANNELS = len(CHANNELS)
 HOLD = N_CHANNELS
 """The choice that keeps a class's payments in the buffer; the choices below it are the channels."""
@@ -17,7 +19,7 @@ GROUP = "agents"
 
 
 @dataclass
-class BankingParams(TaskParams):
+class BankingParams(DeadAgentsParams):
     """Parameters of the banking task."""
 
     max_steps: int = 2000

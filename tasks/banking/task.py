@@ -29,7 +29,7 @@ Observation space, ``[n_agents, d_obs]``, d_obs = n_classes + 8, and n_agents mo
     ==========  =========  ==================================================================
 
 Global state, ``[d_state]``, d_state = 10 + n_agents (n_classes + 1): loads per server now, as routers see
-    them, sent by all since then; all buffers; all routers' risk; arrival phase.
+    them, sent by all since then; all buffers; all routers' risk; arrival phase; who is alive, if not all are.
 Reward, shared, per step: -(``latency_weight`` x payment-seconds / 0.1 s + ``cost_weight`` x fees in $ +
     ``loss_weight`` x expected loss in $). Payment-seconds are the time integral of the number of payments in
     channels and buffers over the step, so by Little's law their sum is the sum of latencies.
@@ -37,6 +37,7 @@ Clock: ``slot``: per step of ``dt`` the routers send, channels work, and new arr
     at the end. ``event``: one event of the uniformised chain per step (arrival, completion, or nothing);
     the router with a payment acts, for the others only "keep" is available.
 Start: empty channels, or loads drawn from the stationary law of the best routing. Buffers are empty.
+Dead routers (``dead_agents``) send all to internal, and are no agents: only "keep" is available to them.
 End: never terminates; truncated after ``max_steps``.
 Info, sums over an episode: arrivals, completed, latency (payment-seconds), fees ($), late (expected payments
     past the deadline), amount and loss ($, routed), internal, external, chain (payments sent), and
@@ -49,15 +50,23 @@ Reference: Mitzenmacher, "How useful is old information?" (2000), for herding on
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from marl_td.tasks.banking import dynamics, optimum, policies, render
+from marl_td.tasks.banking import dynamics, optimum, policies, render, sensing
 from marl_td.tasks.banking.dynamics import BankingState
-from marl_td.tasks.banking.params import CHANNELS, GROUP, HOLD, N_CHANNELS, BankingParams
+from marl_td.tasks.banking.params import (
+    CHANNELS,
+    GROUP,
+    HOLD,
+    INTERNAL,
+    N_CHANNELS,
+    BankingParams,
+)
 from marl_td.tasks.base import (
     Discrete,
     Groups,
@@ -69,6 +78,7 @@ from marl_td.tasks.base import (
     Task,
     TaskParams,
 )
+from marl_td.tasks.failures import alive_agents, dead_count
 
 
 class Banking(Task[BankingParams, BankingState]):
@@ -104,6 +114,7 @@ class Banking(Task[BankingParams, BankingState]):
         self, params: BankingParams, continuous: bool = False, device: torch.device | str = "cpu"
     ) -> None:
         super().__init__(params, continuous, device)
+        self.n_dead = dead_count(params.dead_agents, params.n_agents)
         self.tables = dynamics.make_tables(params, self.device)
         self.n_classes = len(params.shares)
         self.n_actions = (N_CHANNELS + 1) ** self.n_classes
@@ -125,16 +136,20 @@ class Banking(Task[BankingParams, BankingState]):
     @property
     def groups(self) -> dict[str, GroupSpec]:
         action = Discrete(self.n_actions)
-        return {GROUP: GroupSpec(self.params.n_agents, self.d_obs, action, masked=True)}
+        n, mortal = self.params.n_agents, self.n_dead > 0
+        return {GROUP: GroupSpec(n, self.d_obs, action, masked=True, mortal=mortal)}
 
     @property
     def d_state(self) -> int:
-        return 3 * N_CHANNELS + self.params.n_agents * (self.n_classes + 1) + 1
+        d_router = self.n_classes + 1 + (self.n_dead > 0)
+        return 3 * N_CHANNELS + self.params.n_agents * d_router + 1
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        draws = torch.empty((n_envs, 2), device=self.device).uniform_(generator=generator)
-        return {"queue": draws[:, 0], "phase": draws[:, 1]}
+        """Uniform numbers: ``queue`` and ``phase`` ``[n_envs]``, ``dead`` ``[n_envs, n_agents]``."""
+        size = (n_envs, 2 + self.params.n_agents * (self.n_dead > 0))
+        draws = torch.empty(size, device=self.device).uniform_(generator=generator)
+        return {"queue": draws[:, 0], "phase": draws[:, 1], "dead": draws[:, 2:]}
 
     def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
         return dynamics.draw(self.params, n_envs, generator)
@@ -145,6 +160,9 @@ class Banking(Task[BankingParams, BankingState]):
         each = torch.zeros((n_envs, p.n_agents), device=self.device)
         none = each.unsqueeze(-1).expand(-1, -1, self.n_classes)
         moved = each + p.amount * p.arrival_rate * p.step_time / p.n_agents
+        alive = torch.ones_like(each, dtype=torch.bool)
+        if self.n_dead > 0:
+            alive = alive_agents(noise["dead"], self.n_dead)
         phase = (noise["phase"] >= 0.5).long() * (len(p.phases) - 1)
         return BankingState(
             queue=queue,
@@ -156,14 +174,16 @@ class Banking(Task[BankingParams, BankingState]):
             moved=moved,
             pace=each + 1.0,
             phase=phase,
+            alive=alive,
         )
 
     def step(self, state: BankingState, action: Groups, noise: Noise) -> Step[BankingState]:
         p, t = self.params, self.tables
         choice = self.choices[action[GROUP]]
+        choice = torch.where(state.alive.unsqueeze(-1), choice, INTERNAL)
         if not p.hold:  # a policy that ignores the mask cannot hold either: channel 0 instead
             open_ = (state.queue < t.capacity).any(-1)[:, None, None]
-            choice = torch.where((choice == HOLD) & open_ & (state.buffer > 0), 0, choice)
+            choice = torch.where((choice == HOLD) & open_ & (state.buffer > 0), INTERNAL, choice)
         routed = dynamics.route(state, choice, t)
         serve = dynamics.serve_slot if p.clock == "slot" else dynamics.serve_event
         served = serve(p, t, routed, state.phase, noise)
@@ -196,6 +216,7 @@ class Banking(Task[BankingParams, BankingState]):
             moved=torch.lerp(state.moved, routed.moved, self.memory),
             pace=torch.lerp(state.pace, served.arrived.sum(-1) / mean, self.memory),
             phase=served.phase,
+            alive=state.alive,
         )
 
     def _info(
@@ -225,38 +246,16 @@ class Banking(Task[BankingParams, BankingState]):
 
     # ---------------------------------------------------------------- sensing
     def observe(self, state: BankingState) -> Groups:
-        p, t = self.params, self.tables
-        n_envs = state.queue.shape[0]
-        shape = (n_envs, p.n_agents, -1)
-        parts = [
-            state.buffer,
-            (state.seen[:, 0] / t.servers).unsqueeze(1).expand(shape),
-            state.sent.sum(1) / t.servers,
-            (state.lost / state.moved / p.risk_limit).unsqueeze(-1),
-            state.pace.unsqueeze(-1),
-            self.identity.expand(n_envs, -1, -1),
-        ]
-        return {GROUP: torch.cat(parts, -1)}
+        return {GROUP: sensing.observation(self.params, self.tables, state, self.identity)}
 
     def team_state(self, state: BankingState) -> Tensor:
-        p, t = self.params, self.tables
-        parts = [
-            state.queue / t.servers,
-            state.seen[:, 0] / t.servers,
-            state.sent.sum((1, 2)) / t.servers,
-            state.buffer.flatten(1),
-            state.lost / state.moved / p.risk_limit,
-            state.phase.unsqueeze(-1).float(),
-        ]
-        return torch.cat(parts, -1)
+        return sensing.team_state(self.params, self.tables, state)
 
     def action_mask(self, state: BankingState) -> Groups:
-        waiting = state.buffer > 0  # [n_envs, n_agents, n_classes]
-        open_ = (state.queue < self.tables.capacity)[:, None, None, :]
-        keep = ~(waiting & open_.any(-1)) | self.params.hold
-        allowed = torch.cat([waiting.unsqueeze(-1) & open_, keep.unsqueeze(-1)], -1)
-        classes = torch.arange(self.n_classes, device=self.device).expand_as(self.choices)
-        return {GROUP: allowed[:, :, classes, self.choices].all(-1)}
+        return {GROUP: sensing.available(self.params, self.tables, state, self.choices)}
+
+    def alive(self, state: BankingState) -> Groups:
+        return {GROUP: state.alive} if self.n_dead > 0 else {}
 
     # ---------------------------------------------------------------- judging
     def score(self, totals: dict[str, Tensor]) -> Tensor:
@@ -272,7 +271,10 @@ class Banking(Task[BankingParams, BankingState]):
         return policies.baselines(self)
 
     def optimum(self) -> Optimum | None:
-        return optimum.optimum(self.params)
+        known = optimum.optimum(self.params)
+        if known is None or self.n_dead == 0 or known.kind == "upper":
+            return known
+        return replace(known, kind="lower", how=f"{known.how}, all routers alive")
 
     def episode_series(self, state: BankingState) -> dict[str, Tensor]:
         buffered = state.buffer.sum((1, 2)).unsqueeze(-1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from marl_td.tasks.base import TaskParams, require
+from marl_td.tasks.base import require
+from marl_td.tasks.failures import FailureParams
 
 MODES = ("relative_overgeneralisation",)
 
 
 @dataclass
-class PursuitParams(TaskParams):
+class PursuitParams(FailureParams):
     """Parameters of the pursuit; the defaults are those of Boehmer et al. (2020)."""
 
     max_steps: int = 200

@@ -12,12 +12,12 @@ Action space: discrete: 0 stay, 1 up, 2 down, 3 left, 4 right, 5 catch. Mask: no
     beside a prey; agents that have left can only stay. A move into an agent or a prey is available and fails.
 
 Observation space (per agent, float32): views of ``(2 * sight + 1) ** 2`` cells with the agent in the middle,
-    row by row; zeros for agents that have left:
+    row by row; zeros for agents that have left, or are dead:
 
     ===========  ============  =======================================
     columns      width         content, each 0 or 1
     ===========  ============  =======================================
-    agents       view          cells with an agent, itself included
+    agents       view          cells with an agent, itself included; lost messages hide others
     prey         view          cells with a prey
     walls        view          cells outside the board, if ``see_walls``
     ===========  ============  =======================================
@@ -28,7 +28,7 @@ Reward (the team's, the same for every agent): ``capture_reward`` per prey captu
 Step: agents move one after the other in a random order, each if its target is free at that moment. Then prey
     are judged in a random order, see :func:`~marl_td.tasks.pursuit.dynamics.catch`. Then those left walk to
     a random free cell beside them, see :func:`~marl_td.tasks.pursuit.dynamics.walk`.
-Start: agents and prey on different cells, uniformly.
+Start: agents and prey on different cells, uniformly; dead agents are not on the board.
 End: terminated when no prey is left, or fewer than two agents, who could not catch any more; truncated after
     ``max_steps``.
 Info: ``captures`` and ``lone_catches``, per step; of every agent its ``position``, row and column.
@@ -53,6 +53,7 @@ from marl_td.tasks.base import (
     Task,
     TaskParams,
 )
+from marl_td.tasks.failures import alive_agents, dead_count
 from marl_td.tasks.grid import Board, look, move_in_turn, turns
 from marl_td.tasks.pursuit import dynamics
 from marl_td.tasks.pursuit.dynamics import CATCHERS
@@ -70,6 +71,9 @@ class PursuitState(NamedTuple):
     """``[n_envs, n_agents]``."""
     prey: Tensor
     """``[n_envs, n_prey]``."""
+    unheard: Tensor
+    """Cells of the views in which no other agent is seen, bool ``[n_envs, n_agents, view]`` (0 wide without
+    ``message_dropout``)."""
 
 
 class Pursuit(Task[PursuitParams, PursuitState]):
@@ -90,6 +94,7 @@ class Pursuit(Task[PursuitParams, PursuitState]):
     ) -> None:
         super().__init__(params, continuous, device)
         self.board = Board(params.grid_size, params.sight, self.device)
+        self.n_dead = dead_count(params.dead_agents, params.n_agents)
         still = torch.zeros(1, dtype=torch.long, device=self.device)
         self.step_of = torch.cat([still, self.board.directions, still])
         """How far each action leads, ``[n_actions]``."""
@@ -109,26 +114,43 @@ class Pursuit(Task[PursuitParams, PursuitState]):
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """Uniform numbers in [0, 1), ``place`` ``[n_envs, grid_size ** 2]``: the lowest hold the crowd."""
-        return {"place": self._uniform(n_envs, self.params.grid_size**2, generator)}
+        """Uniform numbers in [0, 1): ``place`` of every cell (the lowest hold the crowd), who is ``dead``.
+
+        Also ``unheard``, as in :class:`PursuitState`.
+        """
+        widths = {
+            "place": self.params.grid_size**2,
+            "dead": self.params.n_agents * (self.n_dead > 0),
+        }
+        return self._uniform(n_envs, widths, generator)
 
     def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
         """Uniform numbers in [0, 1): turns of agents and prey, and the prey's ways and rests.
 
-        ``agent_turn`` is ``[n_envs, n_agents]``, the others ``[n_envs, n_prey]``.
+        ``agent_turn`` is ``[n_envs, n_agents]``, the others ``[n_envs, n_prey]``, ``unheard`` as above.
         """
-        n, m = self.params.n_agents, self.params.n_prey
-        names = ("agent_turn", "prey_turn", "way", "rest")
-        parts = self._uniform(n_envs, n + 3 * m, generator).split([n, m, m, m], 1)
-        return dict(zip(names, parts, strict=True))
+        prey = dict.fromkeys(("prey_turn", "way", "rest"), self.params.n_prey)
+        return self._uniform(n_envs, {"agent_turn": self.params.n_agents, **prey}, generator)
 
-    def _uniform(self, n_envs: int, width: int, generator: torch.Generator) -> Tensor:
-        return torch.empty((n_envs, width), device=self.device).uniform_(generator=generator)
+    def _uniform(
+        self, n_envs: int, widths: dict[str, int], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """One call for all draws of a step, split by name; those of messages besides."""
+        n = self.params.n_agents
+        view = self.board.window.numel() * (self.params.message_dropout > 0.0)
+        widths = {**widths, "unheard": n * view}
+        size = (n_envs, sum(widths.values()))
+        draws = torch.empty(size, device=self.device).uniform_(generator=generator)
+        noise = dict(zip(widths, draws.split([*widths.values()], 1), strict=True))
+        return noise | {"unheard": noise["unheard"].unflatten(1, (n, view))}
 
     def reset(self, n_envs: int, noise: Noise) -> PursuitState:
         n, m = self.params.n_agents, self.params.n_prey
         cells = self.board.inside[noise["place"].argsort(dim=1, stable=True)[:, : n + m]]
-        return PursuitState(cells[:, :n].contiguous(), cells[:, n:].contiguous())
+        agent, prey = cells[:, :n].contiguous(), cells[:, n:].contiguous()
+        if self.n_dead > 0:
+            agent = torch.where(alive_agents(noise["dead"], self.n_dead), agent, self.board.nowhere)
+        return PursuitState(agent, prey, noise["unheard"] < self.params.message_dropout)
 
     def step(self, state: PursuitState, action: Groups, noise: Noise) -> Step[PursuitState]:
         p, board = self.params, self.board
@@ -155,20 +177,25 @@ class Pursuit(Task[PursuitParams, PursuitState]):
         reward = p.capture_reward * info["captures"] - p.penalty * info["lone_catches"]
         over = (prey == board.nowhere).all(-1) | ((agent != board.nowhere).sum(-1) < CATCHERS)
         team = {GROUP: reward.unsqueeze(-1).expand(-1, p.n_agents)}
-        return Step(PursuitState(agent, prey), team, over, info)
+        unheard = noise["unheard"] < p.message_dropout
+        return Step(PursuitState(agent, prey, unheard), team, over, info)
 
     # ---------------------------------------------------------------- sensing
     def observe(self, state: PursuitState) -> Groups:
         board = self.board
         view = state.agent.unsqueeze(-1) + board.window
-        planes = [look(board.taken(state.agent), view), look(board.taken(state.prey), view)]
+        agents = look(board.taken(state.agent), view)
+        if self.params.message_dropout > 0.0:
+            agents = agents & (~state.unheard | (board.window == 0))
+        planes = [agents, look(board.taken(state.prey), view)]
         if self.params.see_walls:
             planes.append(board.wall[view])
         seen = torch.cat(planes, -1) & (state.agent != board.nowhere).unsqueeze(-1)
         return {GROUP: seen.float()}
 
     def team_state(self, state: PursuitState) -> Tensor:
-        planes = [self.board.taken(cell)[:, self.board.inside] for cell in state]
+        crowd = (state.agent, state.prey)
+        planes = [self.board.taken(cell)[:, self.board.inside] for cell in crowd]
         return torch.cat(planes, -1).float()
 
     def action_mask(self, state: PursuitState) -> Groups:
@@ -197,17 +224,19 @@ class Pursuit(Task[PursuitParams, PursuitState]):
     def optimum(self) -> Optimum:
         """Every capture takes a prey and two agents away."""
         p = self.params
-        most = min(p.n_prey, p.n_agents // CATCHERS)
+        most = min(p.n_prey, (p.n_agents - self.n_dead) // CATCHERS)
         how = f"{p.capture_reward:g} for each of at most {most} captures: each takes a prey and 2 agents"
         return Optimum(p.capture_reward * most, "upper", how)
 
     def episode_series(self, state: PursuitState) -> dict[str, Tensor]:
-        left = [(cell != self.board.nowhere).sum(-1) for cell in state]
+        crowd = (state.agent, state.prey)
+        left = [(cell != self.board.nowhere).sum(-1) for cell in crowd]
         return {"agents and prey on the board": torch.stack(left, -1).float()}
 
     def render(self, state: PursuitState, index: int = 0) -> np.ndarray[Any, Any]:
         from marl_td.tasks.pursuit.render import draw
 
-        places = [torch.stack(self.board.place(cell[index]), -1) for cell in state]
-        on_board = [cell[index] != self.board.nowhere for cell in state]
+        crowd = (state.agent[index], state.prey[index])
+        places = [torch.stack(self.board.place(cell), -1) for cell in crowd]
+        on_board = [cell != self.board.nowhere for cell in crowd]
         return draw(self.params.grid_size, *places, *on_board)

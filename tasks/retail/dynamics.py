@@ -16,7 +16,8 @@ class RetailState(NamedTuple):
     ``stock``, ``demand`` (of the last period), ``demand_average`` (exponentially weighted), ``lost`` and
     ``moved`` (units got minus given, last period) are ``[n_envs, n_agents]``; ``pipeline``
     ``[n_envs, n_agents, lead_time]`` has the next delivery first; ``phase`` ``[n_envs]`` int64 is the
-    period of the season; ``heard`` ``[n_envs, n_agents, n_agents - 1]`` bool says whose stock is known.
+    period of the season; ``heard`` ``[n_envs, n_agents, n_agents - 1]`` bool says whose stock is known,
+    ``alive`` ``[n_envs, n_agents]`` bool which sites decide anything.
     """
 
     stock: Tensor
@@ -27,6 +28,7 @@ class RetailState(NamedTuple):
     moved: Tensor
     phase: Tensor
     heard: Tensor
+    alive: Tensor
 
 
 class Decision(NamedTuple):

@@ -10,6 +10,9 @@ from torch import Tensor
 from marl_td.tasks.retail.dynamics import RetailState
 from marl_td.tasks.retail.params import RetailParams
 
+NOTHING = 1
+"""The discrete action that orders nothing and transfers nothing."""
+
 
 def on_hand(state: RetailState) -> Tensor:
     """Stock that is there once this period's delivery is in, ``[n_envs, n_agents]``, in units."""
@@ -36,8 +39,19 @@ def sensible_actions(params: RetailParams, state: RetailState, level: Tensor) ->
     """Mask ``[n_envs, n_agents, 3 * n_levels]`` of the discrete actions; ``level`` ``[n_levels]`` in units.
 
     Not sensible: a level above the capacity, an offer without stock, a request without free capacity,
-    and in mode ``"reactive"`` any request, because unmet units are always requested.
+    and in mode ``"reactive"`` any request, because unmet units are always requested. A dead site has
+    ``NOTHING`` only.
     """
+    return _sensible(params, state, level) & state.alive.unsqueeze(-1) | _nothing(state, level)
+
+
+def _nothing(state: RetailState, level: Tensor) -> Tensor:
+    """Mask of dead sites: level 0 and no transfer."""
+    action = torch.arange(3 * level.numel(), device=level.device)
+    return (action == NOTHING) & ~state.alive.unsqueeze(-1)
+
+
+def _sensible(params: RetailParams, state: RetailState, level: Tensor) -> Tensor:
     stock = on_hand(state)
     none = (level <= params.capacity).expand(*stock.shape, -1)
     if params.transfer_mode == "reactive":

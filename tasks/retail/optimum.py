@@ -87,7 +87,10 @@ def _bound(task: Retail) -> Optimum | None:
     if affordable_lead(params, n_prices=N_PRICES) >= 0:
         how = "dynamic programme per site that trades with a market at its best price"
         found.append(Optimum(market(params), "lower", how))
-    return max(found, key=lambda optimum: optimum.value, default=None)
+    best = max(found, key=lambda optimum: optimum.value, default=None)
+    if best is None or params.dead_agents == 0:
+        return best
+    return replace(best, how=f"{best.how}, all sites alive")
 
 
 def _never_full(params: RetailParams) -> bool:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from marl_td.tasks.base import TaskParams, require
+from marl_td.tasks.base import require
+from marl_td.tasks.failures import FailureParams
 
 TRANSFER_MODES = ("reactive", "action")
 REWARDS = ("team", "individual")
 
 
 @dataclass
-class RetailParams(TaskParams):
+class RetailParams(FailureParams):
     """Parameters of the retail task; units of stock are whole, a period is one step.
 
     Raises:
@@ -61,8 +62,6 @@ class RetailParams(TaskParams):
     policy without it works for any number of sites."""
     share_inventory: bool = False
     """Whether the observation holds the other sites' stock."""
-    message_dropout: float = 0.0
-    """Probability that one site's stock does not reach another site in a period, in [0, 1]."""
     reward: str = "team"
     """``"team"``: everybody gets the mean over sites; ``"individual"``: each its own cost, the cost of a
     transfer split half and half between giver and receiver."""
@@ -89,10 +88,6 @@ class RetailParams(TaskParams):
             require(0 <= value < 1, f"{name} must be in [0, 1); got {value}.")
         require(
             self.season_period >= 2, f"season_period must be at least 2; got {self.season_period}."
-        )
-        require(
-            0 <= self.message_dropout <= 1,
-            f"message_dropout must be in [0, 1]; got {self.message_dropout}.",
         )
         require(self.reward_scale > 0, f"reward_scale must be positive; got {self.reward_scale}.")
         for name, known in (("transfer_mode", TRANSFER_MODES), ("reward", REWARDS)):

@@ -14,6 +14,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from marl_td.tasks.retail.observation import NOTHING
+
 if TYPE_CHECKING:
     from marl_td.tasks.retail.task import Retail
 
@@ -41,6 +43,8 @@ class StockPolicy:
     def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write ``("agents", "action")`` for ``("agents", "observation")``."""
         action = self.act(tensordict.get(("agents", "observation")))
+        if self.task.n_dead > 0 and not self.task.continuous:
+            action = torch.where(tensordict.get(("agents", "mask")), action, NOTHING)
         return tensordict.set(("agents", "action"), action)
 
     def act(self, observation: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ Observation space (per site i, float32; stock in periods of own mean demand, lam
 
 Global state: stock, pipeline, last demand and its average of all sites, in the units above, and the season.
 Reward: minus the period's cost in $ divided by ``reward_scale``; ``"team"``: the mean over sites.
+Dead sites order and lend nothing; their customers still come, for what is left or what others lend.
 Start: 1 to 3 periods of mean demand in stock (uniform), one period of it in every pipeline slot.
 End: never terminates; ``max_steps`` truncates.
 Score: cost of all sites in $ per period; lower is better.
@@ -60,6 +61,7 @@ import torch
 from torch import Tensor
 
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Optimum, Policy, Step, Task
+from marl_td.tasks.failures import alive_agents, dead_count
 from marl_td.tasks.retail.demand import demand_of, demand_pmf, draw_uniforms, level_scale
 from marl_td.tasks.retail.dynamics import (
     Decision,
@@ -106,6 +108,7 @@ class Retail(Task[RetailParams, RetailState]):
         super().__init__(params, continuous, device)
         self.n_agents = params.n_agents
         self.rates = torch.tensor(site_rates(params), device=self.device)
+        self.n_dead = dead_count(params.dead_agents, params.n_agents)
         self.limit = params.max_transfer if continuous else params.lot
         pmf = demand_pmf(params)
         self._cdf = pmf.cumsum(-1).to(self.device, torch.float32)
@@ -124,7 +127,8 @@ class Retail(Task[RetailParams, RetailState]):
         d_obs = 4 + p.lead_time + 2 * (p.n_phases > 1)
         d_obs += self.n_agents * p.site_id + (self.n_agents - 1) * p.share_inventory
         action = Box((0.0, -1.0), (1.0, 1.0)) if self.continuous else Discrete(3 * N_LEVELS)
-        return {"agents": GroupSpec(self.n_agents, d_obs, action, masked=not self.continuous)}
+        masked, mortal = not self.continuous, self.n_dead > 0
+        return {"agents": GroupSpec(self.n_agents, d_obs, action, masked=masked, mortal=mortal)}
 
     @property
     def season_at(self) -> int:
@@ -133,16 +137,19 @@ class Retail(Task[RetailParams, RetailState]):
 
     @property
     def d_state(self) -> int:
-        return self.n_agents * (3 + self.params.lead_time) + 2 * (self.params.n_phases > 1)
+        d_site = 3 + self.params.lead_time + (self.n_dead > 0)
+        return self.n_agents * d_site + 2 * (self.params.n_phases > 1)
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """Uniform numbers: ``stock`` [n_envs, n_agents], ``phase`` [n_envs], and ``heard``."""
+        """Uniform numbers: ``stock`` and ``fail`` [n_envs, n_agents], ``phase`` [n_envs], and ``heard``."""
         device = generator.device
         noise = {
             "stock": torch.rand((n_envs, self.n_agents), generator=generator, device=device),
             "phase": torch.rand(n_envs, generator=generator, device=device),
         }
+        if self.n_dead > 0:
+            noise["fail"] = torch.rand((n_envs, self.n_agents), generator=generator, device=device)
         return noise | self._draw_messages(n_envs, generator)
 
     def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
@@ -154,9 +161,9 @@ class Retail(Task[RetailParams, RetailState]):
         return noise | self._draw_messages(n_envs, generator)
 
     def _draw_messages(self, n_envs: int, generator: torch.Generator) -> Noise:
-        shape = (n_envs, *self._others.shape)
         if not self._drops_messages:
             return {}
+        shape = (n_envs, *self._others.shape)
         return {"heard": torch.rand(shape, generator=generator, device=generator.device)}
 
     @property
@@ -178,20 +185,24 @@ class Retail(Task[RetailParams, RetailState]):
         one = self.rates.round().expand(n_envs, -1)
         phase = (noise["phase"] * p.n_phases).long().clamp_max(p.n_phases - 1)
         heard = self._heard(noise, n_envs)
-        return RetailState(stock, pipeline, one, average, none, none, phase, heard)
+        alive = torch.ones_like(stock, dtype=torch.bool)
+        if self.n_dead > 0:
+            alive = alive_agents(noise["fail"], self.n_dead)
+        return RetailState(stock, pipeline, one, average, none, none, phase, heard, alive)
 
     def flow(self, state: RetailState, action: Tensor, noise: Noise) -> tuple[RetailState, Flow]:
         """One period: the next state and what moved at every site; ``action`` as in :meth:`step`."""
         cdf = self._cdf[0] if self.params.n_phases == 1 else self._cdf[state.phase]
         demand = demand_of(noise["demand"], cdf)
+        decision = Decision(*(part * state.alive for part in self.decide(action)))
         stock, pipeline, flow = advance(
-            self.params, self.limit, state, self.decide(action), demand, noise["rounding"]
+            self.params, self.limit, state, decision, demand, noise["rounding"]
         )
         average = state.demand_average + DEMAND_SMOOTHING * (demand - state.demand_average)
         phase = (state.phase + 1) % self.params.n_phases
         heard = self._heard(noise, stock.shape[0])
-        moved = flow.got - flow.given
-        return RetailState(stock, pipeline, demand, average, flow.lost, moved, phase, heard), flow
+        seen = (demand, average, flow.lost, flow.got - flow.given)
+        return RetailState(stock, pipeline, *seen, phase, heard, state.alive), flow
 
     def step(self, state: RetailState, action: Groups, noise: Noise) -> Step[RetailState]:
         state, flow = self.flow(state, action["agents"], noise)
@@ -200,13 +211,9 @@ class Retail(Task[RetailParams, RetailState]):
         reward = -cost / self.params.reward_scale
         if self.params.reward == "team":
             reward = reward.mean(-1, keepdim=True).expand_as(cost)
-        info = {key: value.sum(-1) for key, value in costs.items()}
-        info |= {"cost": cost.sum(-1), "demand": flow.demand.sum(-1), "lost": flow.lost.sum(-1)}
-        info |= {
-            "moved": flow.given.sum(-1),
-            "ordered": flow.ordered.sum(-1),
-            "left": flow.left.sum(-1),
-        }
+        totals = costs | {"cost": cost, "demand": flow.demand, "lost": flow.lost}
+        totals |= {"moved": flow.given, "ordered": flow.ordered, "left": flow.left}
+        info = {key: value.sum(-1) for key, value in totals.items()}
         never = torch.zeros(cost.shape[0], dtype=torch.bool, device=cost.device)
         return Step(state, {"agents": reward}, never, info)
 
@@ -246,7 +253,12 @@ class Retail(Task[RetailParams, RetailState]):
         parts = [cover(state, self.rates).flatten(1)]
         if self.params.n_phases > 1:
             parts.append(season(self.params, state))
+        if self.n_dead > 0:
+            parts.append(state.alive.to(torch.float32))
         return torch.cat(parts, -1)
+
+    def alive(self, state: RetailState) -> Groups:
+        return {"agents": state.alive} if self.n_dead > 0 else {}
 
     def action_mask(self, state: RetailState) -> Groups:
         if self.continuous:

@@ -122,6 +122,16 @@ def test_no_code_is_imported_because_a_file_names_it(run, capsys):
     assert "zoo" not in sys.modules
 
 
+def test_a_run_is_exported_when_its_environment_is_named_again(run, here, capsys):
+    forget()
+    command = ["export", str(run), "--out", str(here / "bundle")]
+    assert main(command) == 2
+    assert "No code is imported because a file names it" in capsys.readouterr().err
+    assert main([*command, "--env", "meeting:Meeting", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert all(max(found.values()) <= 1e-5 for found in data["max_difference"].values())
+
+
 def test_a_run_goes_on_when_its_environment_is_named_again(run):
     (checkpoint,) = (run / "checkpoints").glob("*.pt")
     again = Experiment.reload_from_file(str(checkpoint), {"max_n_frames": 120}, "meeting:Meeting")

@@ -67,6 +67,20 @@ def test_the_seed_decides_the_evaluation(run, capsys):
     assert values[0] == values[1] != values[2]
 
 
+def test_sampled_actions_are_another_policy(run, capsys):
+    reports = []
+    for options in ([], ["--sample"]):
+        assert main(["evaluate", str(run), "--episodes", "40", "--json", *options]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    best, drawn = reports
+    assert best["deterministic"] and not drawn["deterministic"]
+    assert best["rows"] == drawn["rows"]
+    assert best["learned"]["low"] == best["learned"]["high"]  # the game has no chance of its own
+    assert drawn["learned"]["low"] < drawn["learned"]["high"]
+    main(["evaluate", str(run), "--episodes", "6", "--sample"])
+    assert "learned (qmix, actions drawn)" in capsys.readouterr().out
+
+
 def test_a_folder_in_use_is_refused_and_overwritten_on_request(run, tmp_path, capsys):
     arguments = ["train", "--out", str(run), "--no-progress", "--no-report", *SHORT, PAYOFF]
     assert main(arguments) == 2
@@ -116,7 +130,7 @@ def test_nan_observations_stop_the_run_with_a_sentence(tmp_path, monkeypatch, ca
     assert main(["train", "--out", str(tmp_path / "run"), *SHORT]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "observation' is nan" in err
+    assert "'agents.observation' is no longer finite in iteration 0" in err and "agents_0" in err
 
 
 def test_a_diverged_run_stops_with_a_sentence(tmp_path, monkeypatch, capsys):

@@ -1,8 +1,32 @@
 """The dueling head: by hand, masks, what it makes identifiable."""
 
+import pytest
 import torch
+from torchrl.modules import TanhNormal
 
-from marl_td.models.heads import DuelingValue
+from marl_td.models.heads import DuelingValue, narrow
+
+
+@pytest.mark.parametrize(
+    ("bound", "expected"),
+    [
+        ([[1.0, 1.0], [1.0, 1.0]], 1.0),
+        ([[1.0, 2.0], [1.0, 2.0]], [1.0, 2.0]),
+        ([[1.0, 1.0], [2.0, 2.0]], [[1.0, 1.0], [2.0, 2.0]]),
+    ],
+    ids=["all alike", "by action", "by agent"],
+)
+def test_narrow_drops_only_what_is_constant(bound, expected):
+    assert torch.equal(narrow(torch.tensor(bound)), torch.tensor(expected))
+
+
+def test_a_narrow_bound_gives_the_same_distribution():
+    low, high = torch.tensor([[-1.0, -2.0]] * 3), torch.tensor([[3.0, 2.0]] * 3)
+    loc, scale, action = torch.randn(4, 3, 2), torch.rand(4, 3, 2) + 0.1, torch.rand(4, 3, 2)
+    wide = TanhNormal(loc, scale, low=low, high=high).log_prob(action)
+    assert torch.equal(
+        wide, TanhNormal(loc, scale, low=narrow(low), high=narrow(high)).log_prob(action)
+    )
 
 
 def test_dueling_by_hand():

@@ -65,6 +65,28 @@ def test_there_are_no_continuous_actions():
         make_task("banking", continuous=True)
 
 
+def test_a_dead_router_sends_all_to_internal():
+    task = cold(n_agents=3, dead_agents=0.3, stale=0)
+    assert task.n_dead == 1 and task.groups["agents"].mortal
+    state = task.reset(1, task.draw_reset(1, generator()))
+    alive = torch.tensor([[True, False, True]])
+    state = state._replace(buffer=torch.tensor([[[2.0], [3.0], [1.0]]]), alive=alive)
+    mask = task.action_mask(state)["agents"][0]
+    assert mask[1].tolist() == [False, False, False, True] and mask[0, :3].all()
+    to_chain = {"agents": torch.full((1, 3), 2)}
+    step = task.step(state, to_chain, task.draw_step(1, generator()))
+    sent = [step.info[name].item() for name in ("internal", "external", "chain")]
+    assert sent == [3.0, 0.0, 3.0]
+    assert torch.equal(step.state.alive, alive)
+    assert task.team_state(state)[0, -3:].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_the_optimum_with_dead_routers_is_a_bound():
+    living, failing = (make_task("banking", stale=0, dead_agents=d).optimum() for d in (0.0, 0.4))
+    assert living.value == failing.value and failing.kind == "lower"
+    assert failing.how == f"{living.how}, all routers alive"
+
+
 @kinds
 def test_an_environment_evolves_the_same_alone_and_in_a_batch(params):
     task, n_envs, alone = cold(**params), 5, 3
@@ -80,40 +102,6 @@ def test_an_environment_evolves_the_same_alone_and_in_a_batch(params):
         for batch, own in zip(state, single, strict=True):
             torch.testing.assert_close(batch[picked], own, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(step.reward["agents"][picked], one.reward["agents"])
-
-
-def test_a_partial_reset_touches_only_its_rows():
-    env = make_env("banking", n_envs=4, start="empty", stale=2)
-    td = env.rollout(20, break_when_any_done=False)[:, -1]["next"].clone()
-    before = [field.clone() for field in env.state]
-    reset = torch.tensor([[False], [True], [False], [True]])
-    out = env.reset(td.clone().set("_reset", reset))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    assert (env.state.queue[[1, 3]] == 0).all() and (env.state.sent[[1, 3]] == 0).all()
-    assert env.step_count.tolist() == [20, 0, 20, 0]
-    assert torch.equal(out["state"][0], td["state"][0])
-
-
-@pytest.mark.parametrize(
-    "params", [KINDS["slot"], KINDS["event_bursts_classes"]], ids=["slot", "event"]
-)
-def test_the_step_compiles_to_one_graph(params):
-    task = cold(**params)
-
-    def advance(state, action, noise):
-        step = task.step(state, action, noise)
-        new = step.state
-        return step, task.observe(new), task.team_state(new), task.action_mask(new)
-
-    compiled = torch.compile(advance, fullgraph=True, backend="eager")
-    draw = generator(2)
-    state = task.reset(3, task.draw_reset(3, draw))
-    for _ in range(10):
-        action, noise = legal(task, state, draw), task.draw_step(3, draw)
-        expected, found = advance(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(found, expected)
-        state = expected[0].state
 
 
 def test_it_never_terminates_and_is_truncated_at_the_limit():

@@ -251,47 +251,6 @@ def test_specs_hold(continuous, params):
     check_env_specs(make_env("drones", 2, continuous=continuous, **QUICK, **params))
 
 
-def test_an_environment_alone_is_as_in_a_batch():
-    task = make_task("drones", n_targets=2, **QUICK)
-    for state, action, noise, step in played(task, 4):
-        one = DronesState(*(part[4:5] for part in state))
-        single = {name: value[4:5] for name, value in noise.items()}
-        alone = task.step(one, {GROUP: action[GROUP][4:5]}, single)
-        for a, b in zip(alone.state, step.state, strict=True):
-            torch.testing.assert_close(a, b[4:5])
-        seen = task.observe(step.state)[GROUP][4:5]
-        torch.testing.assert_close(task.observe(alone.state)[GROUP], seen)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_step_and_what_is_seen_compile_to_one_graph(backend):
-    params = {**QUICK, "n_targets": 2, "dead_agents": 0.3, "message_dropout": 0.2, "mode": "patrol"}
-    task = make_task("drones", continuous=False, **params)
-
-    def all_of_it(state, action, noise):
-        step = task.step(state, action, noise)
-        seen = task.observe(step.state), task.action_mask(step.state), task.team_state(step.state)
-        return step, seen
-
-    compiled = torch.compile(all_of_it, fullgraph=True, backend=backend)
-    for state, action, noise, _ in played(task, 3):
-        expected, found = all_of_it(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(tuple(found[0].state), tuple(expected[0].state))
-        torch.testing.assert_close(found[0].reward, expected[0].reward)
-        torch.testing.assert_close(found[1], expected[1])
-
-
-def test_a_partial_reset_touches_its_rows_only():
-    env = make_env("drones", 3, n_targets=1, **QUICK)
-    td = env.rollout(3)[:, -1]["next"]
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    assert env.state.age[1].eq(0.0).all()
-
-
 def test_the_time_limit_truncates():
     td = make_env("drones", 2, **{**QUICK, "max_steps": 4}).rollout(9, break_when_any_done=False)
     assert td["next", "truncated"][0, :, 0].nonzero().flatten().tolist() == [3, 7]

@@ -11,7 +11,7 @@ from torchrl.envs.utils import check_env_specs
 
 from marl_td.evaluation.baselines import baseline_table
 from marl_td.tasks import make_env, make_task
-from marl_td.tasks.energy_grid import GridState, dispatch, dynamics, network, sensing
+from marl_td.tasks.energy_grid import dispatch, dynamics, network, sensing
 from marl_td.tasks.specs import random_available
 
 SMALL = {"n_agents": 4, "n_loads": 5, "n_buses": 4}
@@ -28,14 +28,6 @@ def random_action(task, state, generator):
     if task.continuous:
         return {"agents": 2 * torch.rand((*shape, 1), generator=generator) - 1}
     return {"agents": random_available(task.action_mask(state)["agents"])}
-
-
-def advance(task, state, generator, n_steps=1):
-    n_envs = state.wind.shape[0]
-    for _ in range(n_steps):
-        noise = task.draw_step(n_envs, generator)
-        state = task.step(state, random_action(task, state, generator), noise).state
-    return state
 
 
 def calm(task, n_envs=1):
@@ -229,57 +221,6 @@ def test_the_mask_follows_the_limits():
     assert mask[0] == [True, True, True, False, False]
     assert mask[1] == [False, False, True, True, True]
     assert mask[2] == [True] * 5 and mask[3] == [False, False, True, False, False]
-
-
-@pytest.mark.parametrize("continuous", [True, False])
-def test_an_environment_alone_is_as_in_a_batch(continuous):
-    task, state, generator = made(6, continuous)
-    state = advance(task, state, generator, 5)
-    action, noise = random_action(task, state, generator), task.draw_step(6, generator)
-    whole = task.step(state, action, noise)
-    one = GridState(*(part[4:5] for part in state))
-    few = {name: value[4:5] for name, value in noise.items()}
-    alone = task.step(one, {"agents": action["agents"][4:5]}, few)
-    for a, b in zip(alone.state, whole.state, strict=True):
-        torch.testing.assert_close(
-            a, b[4:5], rtol=1e-5, atol=1e-3
-        )  # a matmul may sum in another order
-    torch.testing.assert_close(
-        alone.reward["agents"], whole.reward["agents"][4:5], rtol=1e-4, atol=1e-4
-    )
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("continuous", [True, False])
-def test_step_and_what_is_seen_compile_to_one_graph(backend, continuous):
-    task, state, generator = made(16, continuous, dead_agents=0.3)
-
-    def all_of_it(state, action, noise):
-        step = task.step(state, action, noise)
-        seen = task.observe(step.state), task.action_mask(step.state), task.team_state(step.state)
-        return step, seen
-
-    compiled = torch.compile(all_of_it, fullgraph=True, backend=backend)
-    for _ in range(3):
-        action, noise = random_action(task, state, generator), task.draw_step(16, generator)
-        expected, found = all_of_it(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(tuple(found[0].state), tuple(expected[0].state))
-        torch.testing.assert_close(found[0].reward, expected[0].reward)
-        torch.testing.assert_close(found[1], expected[1])
-        state = expected[0].state
-
-
-def test_a_partial_reset_touches_its_rows_only():
-    env = make_env("energy_grid", 3, **SMALL)
-    td = env.reset()
-    for _ in range(20):
-        td = env.step(env.rand_action(td))["next"]
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    assert env.state.step.tolist() == [20, 0, 20] and env.state.wind[1] == 0.0
 
 
 def test_a_large_grid_runs():

@@ -357,61 +357,8 @@ def test_arrivals_have_the_rate_and_the_shares():
     assert (state.comes.diff(dim=1) >= 0).all()
 
 
-def test_an_environment_alone_is_as_in_a_batch():
-    task = make_task("intersection", message_dropout=0.3)
-    rows = list(play(task, lambda s, g: 5 * torch.rand((*s.s.shape, 1), generator=g) - 3, 6, 1, 60))
-    state, step = rows[-1]
-    generator = torch.Generator().manual_seed(5)
-    a, noise = 5 * torch.rand((6, 12, 1), generator=generator) - 3, task.draw_step(6, generator)
-    whole = task.step(step.state, {"agents": a}, noise)
-    one = IntersectionState(*(part[4:5] for part in step.state))
-    alone = task.step(one, {"agents": a[4:5]}, {"lost": noise["lost"][4:5]})
-    for x, y in zip(alone.state, whole.state, strict=True):
-        assert torch.equal(x, y[4:5])
-    torch.testing.assert_close(alone.reward["agents"], whole.reward["agents"][4:5])
-    seen = task.observe(whole.state)["agents"]
-    torch.testing.assert_close(task.observe(alone.state)["agents"], seen[4:5])
-    assert state.active.any()
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_step_and_what_is_seen_compile_to_one_graph(backend):
-    task = make_task("intersection", continuous=False, n_agents=6, arrival_rate=3.0)
-
-    def all_of_it(state, action, noise):
-        step = task.step(state, action, noise)
-        return (
-            step,
-            task.observe(step.state),
-            task.action_mask(step.state),
-            task.team_state(step.state),
-        )
-
-    compiled = torch.compile(all_of_it, fullgraph=True, backend=backend)
-    generator = torch.Generator().manual_seed(0)
-    state = task.reset(16, task.draw_reset(16, generator))
-    for _ in range(20):
-        action = {"agents": torch.randint(3, (16, 6), generator=generator)}
-        noise = task.draw_step(16, generator)
-        expected, found = all_of_it(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(tuple(found[0].state), tuple(expected[0].state))
-        torch.testing.assert_close(found[0].reward, expected[0].reward)
-        torch.testing.assert_close(found[1:], expected[1:])
-        state = expected[0].state
-
-
-def test_a_partial_reset_touches_its_rows_only_and_time_truncates():
+def test_time_truncates():
     env = make_env("intersection", 3, max_steps=30)
-    td = env.reset()
-    for _ in range(29):
-        td = env.step(env.rand_action(td))["next"]
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    assert env.state.step.tolist() == [29, 0, 29]
-    td = env.step(env.rand_action(env.reset().set("_reset", torch.ones(3, 1, dtype=torch.bool))))
     td = env.rollout(30, break_when_any_done=False)
     assert td["next", "truncated"][0, :, 0].nonzero().flatten().tolist() == [29]
     assert not td["next", "terminated"].any()

@@ -200,65 +200,6 @@ def test_specs_hold(params):
     check_env_specs(make_env("mapf", 3, n_maps=4, **params))
 
 
-def random_steps(task, n_envs, seed):
-    generator = torch.Generator().manual_seed(seed)
-    state = task.reset(n_envs, task.draw_reset(n_envs, generator))
-    while True:
-        action = torch.randint(5, (n_envs, task.params.n_agents), generator=generator)
-        noise = task.draw_step(n_envs, generator)
-        yield state, {"agents": action}, noise
-        state = task.step(state, {"agents": action}, noise).state
-
-
-@pytest.mark.parametrize("mode", ["nothing", "restart"])
-def test_an_environment_alone_is_as_in_a_batch(mode):
-    task = make_task("mapf", mode=mode, grid_size=5, n_agents=5, message_dropout=0.2, n_maps=8)
-    for _, (state, action, noise) in zip(range(4), random_steps(task, 6, 1), strict=False):
-        whole = task.step(state, action, noise)
-        part = type(state)(*(value[4:5] for value in state))
-        row = {name: value[4:5] for name, value in noise.items()}
-        alone = task.step(part, {"agents": action["agents"][4:5]}, row)
-        for a, b in zip(alone.state, whole.state, strict=True):
-            assert torch.equal(a, b[4:5])
-        assert torch.equal(alone.reward["agents"], whole.reward["agents"][4:5])
-        seen = task.observe(whole.state)["agents"]
-        assert torch.equal(task.observe(alone.state)["agents"], seen[4:5])
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("mode", ["finish", "nothing", "restart"])
-def test_step_and_what_is_seen_compile_to_one_graph(backend, mode):
-    task = make_task("mapf", mode=mode, grid_size=5, n_agents=4, n_maps=4, dead_agents=0.3)
-
-    def all_of_it(state, action, noise):
-        step = task.step(state, action, noise)
-        seen = task.observe(step.state), task.action_mask(step.state), task.team_state(step.state)
-        return step, seen
-
-    compiled = torch.compile(all_of_it, fullgraph=True, backend=backend)
-    for _, given_ in zip(range(3), random_steps(task, 16, 0), strict=False):
-        expected, found = all_of_it(*given_), compiled(*given_)
-        torch.testing.assert_close(tuple(found[0].state), tuple(expected[0].state))
-        torch.testing.assert_close(found[0].reward, expected[0].reward)
-        torch.testing.assert_close(found[1], expected[1])
-
-
-def test_a_partial_reset_touches_its_rows_only():
-    env = make_env("mapf", 3, n_maps=4)
-    td = env.reset()
-    env.step(env.rand_action(td))
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    assert not torch.equal(before.cell[1], env.state.cell[1]) and env.state.time.tolist() == [
-        1,
-        0,
-        1,
-    ]
-
-
 # ------------------------------------------------------------------------------------ judging
 @pytest.mark.parametrize("mode", ["finish", "nothing", "restart"])
 def test_policies_by_rule_come_in_their_known_order(mode):

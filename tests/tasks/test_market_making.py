@@ -11,7 +11,7 @@ from torchrl.envs.utils import check_env_specs
 
 from marl_td.evaluation.baselines import baseline_table
 from marl_td.tasks import make_env, make_task
-from marl_td.tasks.market_making import MarketState, actions, book
+from marl_td.tasks.market_making import actions, book
 from marl_td.tasks.specs import random_available
 
 INF = math.inf
@@ -217,20 +217,6 @@ def test_specs_hold(continuous, params):
     check_env_specs(make_env("market_making", 3, continuous=continuous, **params))
 
 
-@pytest.mark.parametrize("continuous", [True, False])
-def test_an_environment_alone_is_as_in_a_batch(continuous):
-    task, state, generator = made(6, continuous)
-    state = advance(task, state, generator, 5)
-    action, noise = random_action(task, state, generator), task.draw_step(6, generator)
-    whole = task.step(state, action, noise)
-    one = MarketState(*(part[4:5] for part in state))
-    few = {name: value[4:5] for name, value in noise.items()}
-    alone = task.step(one, {"agents": action["agents"][4:5]}, few)
-    for a, b in zip(alone.state, whole.state, strict=True):
-        assert torch.equal(a, b[4:5])
-    assert torch.equal(alone.reward["agents"], whole.reward["agents"][4:5])
-
-
 def test_makers_are_alike():
     task, state, generator = made(8, reward="own")
     state = advance(task, state, generator, 10)
@@ -243,39 +229,6 @@ def test_makers_are_alike():
     second = task.step(other, {"agents": action[:, order]}, noise)
     assert torch.equal(first.state.filled[:, order], second.state.filled)
     torch.testing.assert_close(first.reward["agents"][:, order], second.reward["agents"])
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("continuous", [True, False])
-def test_step_and_what_is_seen_compile_to_one_graph(backend, continuous):
-    task, state, generator = made(16, continuous, n_agents=3, dead_agents=0.4)
-
-    def all_of_it(state, action, noise):
-        step = task.step(state, action, noise)
-        seen = task.observe(step.state), task.action_mask(step.state), task.team_state(step.state)
-        return step, seen
-
-    compiled = torch.compile(all_of_it, fullgraph=True, backend=backend)
-    for _ in range(3):
-        action, noise = random_action(task, state, generator), task.draw_step(16, generator)
-        expected, found = all_of_it(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(tuple(found[0].state), tuple(expected[0].state))
-        torch.testing.assert_close(found[0].reward, expected[0].reward)
-        torch.testing.assert_close(found[1], expected[1])
-        state = expected[0].state
-
-
-def test_a_partial_reset_touches_its_rows_only():
-    env = make_env("market_making", 3)
-    td = env.reset()
-    for _ in range(20):
-        td = env.step(env.rand_action(td))["next"]
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    assert env.state.step.tolist() == [20, 0, 20] and before.wealth[1].abs().sum() > 0
 
 
 def test_a_series_and_a_picture():

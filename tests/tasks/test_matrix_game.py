@@ -107,13 +107,3 @@ def test_a_bad_payoff_is_refused(payoff, message):
 def test_repeats_must_be_positive():
     with pytest.raises(ValueError, match="repeats must be at least 1; got 0"):
         make_task("matrix_game", repeats=0)
-
-
-def test_the_step_compiles_to_one_graph():
-    task = make_task("matrix_game")
-    state, action = task.reset(4, {}), {"agents": torch.tensor([[0, 0], [1, 2], [2, 1], [0, 1]])}
-    compiled = torch.compile(task.step, fullgraph=True, backend="eager")
-    expected = task.step(state, action, {})
-    found = compiled(state, action, {})
-    assert torch.equal(found.reward["agents"], expected.reward["agents"])
-    assert torch.equal(found.state.played, expected.state.played)

@@ -108,21 +108,6 @@ def rows(values, index):
     return type(values)(*(part[index] for part in values))
 
 
-@pytest.mark.parametrize(("name", "continuous"), KINDS)
-def test_an_environment_alone_is_as_in_a_batch(name, continuous):
-    task = make_task(name, continuous=continuous)
-    state, action = random_step(task, 6)
-    whole = task.step(state, action, {})
-    one = slice(4, 5)
-    alone = task.step(rows(state, one), {g: a[one] for g, a in action.items()}, {})
-    for a, b in zip(alone.state, rows(whole.state, one), strict=True):
-        torch.testing.assert_close(a, b)
-    seen, seen_alone = task.observe(whole.state), task.observe(alone.state)
-    for group in task.groups:
-        torch.testing.assert_close(alone.reward[group], whole.reward[group][one])
-        torch.testing.assert_close(seen_alone[group], seen[group][one])
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_the_global_state_is_everything(name):
     task = make_task(name)
@@ -165,21 +150,6 @@ def test_environments_lie_side_by_side_in_memory(name, continuous):
     env.reset(TensorDict({"_reset": mask}, [8]))
     for part in (*env.state, *env.task.observe(env.state).values()):
         assert part.stride(0) == 1
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_partial_reset_touches_its_rows_only(name):
-    env = make_env(name, 3)
-    td = env.reset()
-    for _ in range(2):
-        td = env.step(env.rand_action(td))["next"]
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    assert not torch.equal(before.position[1], env.state.position[1])
-    assert not torch.equal(before.landmark[1], env.state.landmark[1])
-    assert env.state.velocity[1].eq(0).all()
 
 
 @pytest.mark.parametrize("name", TASKS)

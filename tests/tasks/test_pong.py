@@ -297,46 +297,6 @@ def test_serves_go_to_both_sides_at_all_angles():
     torch.testing.assert_close(state.velocity.norm(dim=-1), torch.full((4000,), 0.03))
 
 
-def test_an_environment_alone_is_as_in_a_batch():
-    task = make_task("pong", n_agents=4, serve_speed=0.1, points=2)
-    for state, action, noise, step in played(task, 12, n_envs=6):
-        one = PongState(*(part[4:5] for part in state))
-        single = {name: value[4:5] for name, value in noise.items()}
-        alone = task.step(one, {g: value[4:5] for g, value in action.items()}, single)
-        for a, b in zip(alone.state, step.state, strict=True):
-            assert torch.equal(a, b[4:5])
-        seen = task.observe(step.state)["right"][4:5]
-        assert torch.equal(task.observe(alone.state)["right"], seen)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_step_and_what_is_seen_compile_to_one_graph(backend):
-    params = {"dead_agents": 0.5, "message_dropout": 0.2, "points": 2}
-    task = make_task("pong", continuous=False, n_agents=4, serve_speed=0.1, **params)
-
-    def all_of_it(state, action, noise):
-        step = task.step(state, action, noise)
-        return step, (task.observe(step.state), task.action_mask(step.state))
-
-    compiled = torch.compile(all_of_it, fullgraph=True, backend=backend)
-    for state, action, noise, _ in played(task, 6, n_envs=16):
-        expected, found = all_of_it(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(tuple(found[0].state), tuple(expected[0].state))
-        torch.testing.assert_close(found[0].reward, expected[0].reward)
-        torch.testing.assert_close(found[1], expected[1])
-
-
-def test_a_partial_reset_touches_its_rows_only():
-    env = make_env("pong", 3)
-    td = env.rollout(3)[:, -1]["next"]
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    near(env.state.position[1], [0.5, 0.5])
-
-
 def test_the_time_limit_truncates_and_a_point_terminates():
     td = make_env("pong", 2, max_steps=4).rollout(9, break_when_any_done=False)
     assert td["next", "truncated"][0, :, 0].nonzero().flatten().tolist() == [3, 7]

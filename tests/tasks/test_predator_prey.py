@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchrl.envs.utils import check_env_specs
 
 from marl_td.evaluation.baselines import baseline_table
 from marl_td.tasks import make_env, make_task
@@ -320,27 +319,6 @@ def test_renaming_predators_renames_what_they_get():
     assert torch.equal(one.state.prey, two.state.prey)
     assert torch.equal(one.state.predator[:, order], two.state.predator)
     assert torch.equal(one.terminated, two.terminated)
-
-
-@pytest.mark.parametrize(
-    "params", [{}, {"prey": "learned", "mode": "fast_prey", "dead_agents": 0.4}]
-)
-def test_specs_compiled_steps_and_partial_resets(params):
-    env = make_env("predator_prey", 4, grid_size=5, **params)
-    check_env_specs(env)
-    task = env.task
-    state = task.reset(4, task.draw_reset(4, env.rng))
-    action = {name: torch.ones(4, spec.n_agents).long() for name, spec in task.groups.items()}
-    noise = task.draw_step(4, env.rng)
-    step = torch.compile(task.step, fullgraph=True, backend="eager")(state, action, noise)
-    expected = task.step(state, action, noise)
-    assert all(torch.equal(a, b) for a, b in zip(step.state, expected.state, strict=True))
-    data = env.reset()
-    before = env.state
-    data["_reset"] = torch.tensor([[True], [False], [False], [True]])
-    env.reset(data)
-    assert torch.equal(env.state.predator[1:3], before.predator[1:3])
-    assert not torch.equal(env.state.predator[[0, 3]], before.predator[[0, 3]])
 
 
 def test_it_is_drawn():

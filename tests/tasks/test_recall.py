@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs, step_mdp
 
 from marl_td.benchmarl_tasks import MarlTdTask
-from marl_td.tasks import VectorEnv, make_env, make_task
+from marl_td.tasks import make_env, make_task
 from marl_td.tasks.base import Step
 from marl_td.tasks.recall import Recall, RecallParams, RecallState
 
@@ -181,43 +181,6 @@ def test_the_memoryless_return_in_numbers():
 
 
 # ----------------------------------------------------------------------------------- as an environment
-@BOTH
-def test_an_environment_alone_is_the_same_as_in_a_batch(continuous):
-    task, generator = game(continuous, extra_delay=2), torch.Generator().manual_seed(1)
-    noise = task.draw_reset(5, generator)
-    state = task.reset(5, noise)
-    alone = task.reset(1, {key: value[3:4] for key, value in noise.items()})
-    for _ in range(5):
-        action = torch.rand(5, 3, 1) * 2 - 1 if continuous else torch.randint(2, (5, 3))
-        step = task.step(state, {"agents": action}, {})
-        own = task.step(alone, {"agents": action[3:4]}, {})
-        torch.testing.assert_close(own.reward["agents"], step.reward["agents"][3:4])
-        state, alone = step.state, own.state
-        for a, b in zip(state, alone, strict=True):
-            assert torch.equal(a[3:4], b)
-
-
-def test_a_partial_reset_touches_only_its_rows():
-    env = VectorEnv(game(delay=3, extra_delay=3), 6)
-    td = env.rand_step(env.reset())["next"]
-    before, mask = env.state, torch.tensor([True, False] * 3)
-    env.reset(td.select("state").set("_reset", mask.unsqueeze(-1)))
-    assert (env.state.step == torch.tensor([0, 1] * 3)).all()
-    for new, old in zip(env.state, before, strict=True):
-        assert torch.equal(new[~mask], old[~mask])
-
-
-@BOTH
-def test_the_step_compiles_to_one_graph(continuous):
-    task = game(continuous, extra_delay=1)
-    compiled = torch.compile(task.step, fullgraph=True, backend="eager")
-    state = task.reset(4, task.draw_reset(4, torch.Generator().manual_seed(0)))
-    for _ in range(5):
-        action = torch.rand(4, 3, 1) * 2 - 1 if continuous else torch.randint(2, (4, 3))
-        expected, found = (f(state, {"agents": action}, {}) for f in (task.step, compiled))
-        assert torch.equal(found.reward["agents"], expected.reward["agents"])
-        assert torch.equal(found.terminated, expected.terminated)
-        state = expected.state
 
 
 def test_pictures_show_who_was_right():

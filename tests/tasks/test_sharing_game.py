@@ -68,11 +68,3 @@ def test_the_split_reaches_the_optimum_and_the_random_policy_the_ceiling():
 def test_an_odd_number_of_agents_is_refused(n_agents):
     with pytest.raises(ValueError, match=f"n_agents must be even and at least 2; got {n_agents}"):
         make_task("sharing_game", n_agents=n_agents)
-
-
-def test_the_step_compiles_to_one_graph():
-    task = make_task("sharing_game")
-    action = {"agents": torch.tensor([[0, 0, 1, 1], [0, 1, 1, 0]])}
-    compiled = torch.compile(task.step, fullgraph=True, backend="eager")
-    found = compiled(task.reset(2, {}), action, {})
-    assert found.reward["agents"][:, 0].tolist() == [1.0, 0.0]

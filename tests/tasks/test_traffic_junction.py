@@ -265,59 +265,8 @@ def test_specs_hold(params):
     check_env_specs(make_env("traffic_junction", 3, **params))
 
 
-def test_an_environment_alone_is_as_in_a_batch():
-    task = make_task("traffic_junction", message_dropout=0.3)
-    generator = torch.Generator().manual_seed(1)
-    state = task.reset(6, task.draw_reset(6, generator))
-    for _ in range(8):
-        action, noise = torch.randint(2, (6, 10), generator=generator), task.draw_step(6, generator)
-        whole = task.step(state, {"agents": action}, noise)
-        one = TrafficState(*(part[4:5] for part in state))
-        alone = task.step(one, {"agents": action[4:5]}, {k: v[4:5] for k, v in noise.items()})
-        for a, b in zip(alone.state, whole.state, strict=True):
-            assert torch.equal(a, b[4:5])
-        seen = task.observe(whole.state)["agents"]
-        assert torch.equal(task.observe(alone.state)["agents"], seen[4:5])
-        state = whole.state
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_step_and_what_is_seen_compile_to_one_graph(backend):
-    task = make_task("traffic_junction", n_agents=6, p_arrive=0.5, message_dropout=0.2)
-
-    def all_of_it(state, action, noise):
-        step = task.step(state, action, noise)
-        return (
-            step,
-            task.observe(step.state),
-            task.action_mask(step.state),
-            task.team_state(step.state),
-        )
-
-    compiled = torch.compile(all_of_it, fullgraph=True, backend=backend)
-    generator = torch.Generator().manual_seed(0)
-    state = task.reset(16, task.draw_reset(16, generator))
-    for _ in range(4):
-        action = {"agents": torch.randint(2, (16, 6), generator=generator)}
-        noise = task.draw_step(16, generator)
-        expected, found = all_of_it(state, action, noise), compiled(state, action, noise)
-        torch.testing.assert_close(tuple(found[0].state), tuple(expected[0].state))
-        torch.testing.assert_close(found[0].reward, expected[0].reward)
-        torch.testing.assert_close(found[1:], expected[1:])
-        state = expected[0].state
-
-
-def test_a_partial_reset_touches_its_rows_only_and_time_truncates():
+def test_time_truncates():
     env = make_env("traffic_junction", 3, p_arrive=1.0, max_steps=4)
-    td = env.reset()
-    for _ in range(3):
-        td = env.step(env.rand_action(td))["next"]
-    before = env.state
-    env.reset(td.set("_reset", torch.tensor([[False], [True], [False]])))
-    for old, new in zip(before, env.state, strict=True):
-        assert torch.equal(old[[0, 2]], new[[0, 2]])
-    assert before.driving[1].any() and not env.state.driving[1].any()
     td = env.rollout(9, break_when_any_done=False)
     assert td["next", "truncated"][0, :, 0].nonzero().flatten().tolist() == [3, 7]
     assert not td["next", "terminated"].any()

@@ -93,15 +93,3 @@ def test_the_optimum_is_the_best_entry_of_both_tables():
 def test_a_bad_table_is_refused(params, message):
     with pytest.raises(ValueError, match=message):
         make_task("two_step", **params)
-
-
-def test_the_step_compiles_to_one_graph():
-    task = make_task("two_step")
-    compiled = torch.compile(task.step, fullgraph=True, backend="eager")
-    state = task.reset(3, {})
-    for joint in ([[0, 0], [1, 1], [1, 0]], [[1, 1], [1, 1], [0, 1]]):
-        action = {"agents": torch.tensor(joint)}
-        expected, found = task.step(state, action, {}), compiled(state, action, {})
-        assert torch.equal(found.reward["agents"], expected.reward["agents"])
-        assert torch.equal(found.terminated, expected.terminated)
-        state = expected.state

@@ -1,0 +1,220 @@
+"""Reading ``config.yaml``, which may come from elsewhere: plain YAML of known names and types only."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import marl_td
+from marl_td.tasks.registry import suggest
+
+MAX_BYTES = 2**20
+"""Largest settings file; ours have about 5 KB."""
+DEEPEST = 20
+"""Deepest nesting in it."""
+LARGEST = 10**7
+"""Largest whole number in the settings of a task that is loaded from a file."""
+CALLS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
+"""Keys by which Hydra would import and call what a file names."""
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML without tags of other languages (as its base class) and without aliases.
+
+    Aliases make a small file stand for a huge nest; settings need none.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The next node; an alias is refused."""
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not read", mark)
+        return super().compose_node(parent, index)
+
+
+def read_settings(path: Path, needed: Mapping[str, type]) -> dict[str, Any]:
+    """The entries of a settings file, ``needed`` among them and of these types.
+
+    Raises:
+        ValueError: naming the file, and whether it is missing, too large, no plain YAML, or lacks something.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"'{path.parent}' is not a run folder: it has no {path.name}. Give the folder that "
+            "`marl-td train --out` wrote."
+        )
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(
+            f"'{path}' has {path.stat().st_size} bytes; settings have at most {MAX_BYTES}."
+        )
+    try:
+        data = PlainLoader(path.read_text(encoding="utf-8")).get_single_data()
+    except (
+        yaml.YAMLError,
+        ValueError,
+        OverflowError,
+    ) as error:  # ValueError: bytes, dates, numbers
+        reason = " ".join(str(error).split())
+        raise ValueError(f"'{path}' is not YAML that can be read safely: {reason}") from error
+    except RecursionError:
+        raise ValueError(f"'{path}' is nested too deeply to be settings.") from None
+    missing = sorted(set(needed) - set(data)) if isinstance(data, dict) else sorted(needed)
+    if missing:
+        raise ValueError(
+            f"'{path}' lacks {', '.join(missing)}; it is not a run's {path.name}{_written_by(data)}."
+        )
+    _check_plain(data, path, ())
+    for name, kind in needed.items():
+        if not fits(data[name], kind):
+            raise ValueError(f"'{path}': {name} must be {_named(kind)}; got {_shown(data[name])}.")
+    return dict(data)
+
+
+def _written_by(data: Any) -> str:
+    """Which version wrote the file, where it says another one."""
+    version = data.get("marl_td") if isinstance(data, dict) else None
+    if not isinstance(version, str) or version == marl_td.__version__:
+        return ""
+    return f" (marl_td {version[:40]} wrote it, this is {marl_td.__version__})"
+
+
+def _check_plain(value: Any, path: Path, place: tuple[str, ...]) -> None:
+    where = ".".join(place) or "the file"
+    if len(place) > DEEPEST:
+        raise ValueError(f"'{path}' is nested too deeply to be settings.")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str | int):
+                raise ValueError(f"'{path}': {where} has the key {_shown(key)}, which is no name.")
+            if key in CALLS:
+                raise ValueError(
+                    f"'{path}': {where} has '{key}', which asks for something to be imported and called; no "
+                    "settings file is obeyed in that."
+                )
+            _check_plain(item, path, (*place, str(key)))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_plain(item, path, (*place, str(index)))
+    elif not (value is None or isinstance(value, bool | int | float | str)):
+        raise ValueError(
+            f"'{path}': {where} is a {type(value).__name__}; settings are numbers, text, lists."
+        )
+
+
+def build(cls: type[Any], values: Mapping[str, Any], path: Path) -> Any:
+    """The dataclass ``cls`` with ``values`` of the file at ``path``; its own checks of ranges run.
+
+    Raises:
+        ValueError: naming the entry that it does not have, or whose type is wrong.
+    """
+    check_types(cls, values, path)
+    try:
+        return cls(**values)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"'{path}' does not fit {cls.__name__}: {error}.") from error
+
+
+def check_types(cls: type[Any], values: Mapping[str, Any], path: Path) -> None:
+    """Check names and types of ``values`` against the fields of a dataclass.
+
+    Raises:
+        ValueError: naming the first entry that does not fit.
+    """
+    known = {field.name for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(
+                f"'{path}' sets '{key}', which {cls.__name__} does not have. {suggest(str(key), known)}"
+            )
+        if not fits(value, hints[key]):
+            raise ValueError(f"'{path}': {key} must be {_named(hints[key])}; got {_shown(value)}.")
+
+
+def require_room(model: Any, task_config: Mapping[str, Any], weights: int, path: Path) -> None:
+    """Refuse sizes in a settings file that its weights cannot have, before anything is built with them.
+
+    Args:
+        model: configuration of the networks that act.
+        task_config: settings of the task.
+        weights: bytes of the file with the weights; every number takes at least one.
+        path: the settings file.
+
+    Raises:
+        ValueError: naming the size.
+    """
+    for layer in getattr(model, "model_configs", [model]):
+        for name, value in vars(layer).items():
+            sizes = list(value) if isinstance(value, list | tuple) else [value]
+            if not sizes or not all(isinstance(size, int) for size in sizes):
+                continue
+            least = max(*sizes, 0, *(a * b for a, b in itertools.pairwise(sizes)))
+            if least > weights:
+                raise ValueError(
+                    f"'{path}': networks with {name} = {_shown(value)} have at least {least} numbers; the "
+                    f"file with the weights has {weights} bytes."
+                )
+    for name, value in task_config.items():
+        if isinstance(value, int) and value > LARGEST:
+            raise ValueError(
+                f"'{path}': {name} is {_shown(value)}; settings from a file go up to {LARGEST}."
+            )
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value of YAML is one of the annotated type ``kind``; other classes are not looked at."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind in (Any, object):
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if kind is None or kind is types.NoneType:
+        return value is None
+    if kind in (int, float):
+        allowed = int if kind is int else int | float
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    if kind in (bool, str):
+        return isinstance(value, kind)
+    holder = origin or kind
+    if not isinstance(holder, type):
+        return True
+    if issubclass(holder, Mapping):
+        return isinstance(value, Mapping)
+    if holder in (list, tuple) or issubclass(holder, Sequence):
+        whole = isinstance(value, list | tuple)
+        items = [argument for argument in arguments if argument is not Ellipsis]
+        return whole and (not items or all(fits(item, items[0]) for item in value))
+    return True
+
+
+def _named(kind: Any) -> str:
+    """``kind`` in words."""
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        dict: "a mapping",
+    }
+    options = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(_named(option) for option in options)
+    if kind is types.NoneType:
+        return "null"
+    if options and typing.get_origin(kind) in (list, tuple, Sequence):
+        return f"a list of {_named(options[0]).removeprefix('a ')}s"
+    return words.get(kind, str(kind).removeprefix("typing."))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

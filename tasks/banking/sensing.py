@@ -1,0 +1,50 @@
+"""What routers and critics see of the payment system, and what routers may do. Pure functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from marl_td.tasks.banking.dynamics import BankingState, Tables
+from marl_td.tasks.banking.params import BankingParams
+from marl_td.tasks.failures import dead_count
+
+
+def observation(p: BankingParams, t: Tables, state: BankingState, identity: Tensor) -> Tensor:
+    """What each router sees, ``[n_envs, n_agents, d_obs]``; ``identity`` is its one-hot number."""
+    n_envs = state.queue.shape[0]
+    shape = (n_envs, p.n_agents, -1)
+    parts = [
+        state.buffer,
+        (state.seen[:, 0] / t.servers).unsqueeze(1).expand(shape),
+        state.sent.sum(1) / t.servers,
+        (state.lost / state.moved / p.risk_limit).unsqueeze(-1),
+        state.pace.unsqueeze(-1),
+        identity.expand(n_envs, -1, -1),
+    ]
+    return torch.cat(parts, -1)
+
+
+def team_state(p: BankingParams, t: Tables, state: BankingState) -> Tensor:
+    """The global state, ``[n_envs, d_state]``."""
+    parts = [
+        state.queue / t.servers,
+        state.seen[:, 0] / t.servers,
+        state.sent.sum((1, 2)) / t.servers,
+        state.buffer.flatten(1),
+        state.lost / state.moved / p.risk_limit,
+        state.phase.unsqueeze(-1).float(),
+    ]
+    if dead_count(p.dead_agents, p.n_agents) > 0:
+        parts.append(state.alive.float())
+    return torch.cat(parts, -1)
+
+
+def available(p: BankingParams, t: Tables, state: BankingState, choices: Tensor) -> Tensor:
+    """Available actions, ``[n_envs, n_agents, n_actions]``; ``choices`` ``[n_actions, n_classes]``."""
+    waiting = (state.buffer > 0) & state.alive.unsqueeze(-1)  # [n_envs, n_agents, n_classes]
+    open_ = (state.queue < t.capacity)[:, None, None, :]
+    keep = ~(waiting & open_.any(-1)) | p.hold
+    allowed = torch.cat([waiting.unsqueeze(-1) & open_, keep.unsqueeze(-1)], -1)
+    classes = torch.arange(choices.shape[-1], device=choices.device).expand_as(choices)
+    return allowed[:, :, classes, choices].all(-1)
