@@ -47,7 +47,6 @@ def goes_on_exactly(overrides, tmp_path, frames=36):
 
 IN_DEFAULT_TESTS = (
     "mappo gru",
-    "happo gru",
     "qmix windows by priority",
     "maddpg by priority on disk",
     "benchmarl's vmas maddpg",
