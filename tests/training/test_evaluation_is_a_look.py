@@ -3,7 +3,7 @@
 import pytest
 import torch
 from benchmarl.experiment.callback import Callback
-from survival import BALANCE, VMAS, case, experiment_of
+from survival import BALANCE, GRU, VMAS, case, experiment_of
 
 from marl_td.training.snapshot import named_tensors
 
