@@ -45,8 +45,9 @@ def own_copy(module: nn.Module, agent: int) -> nn.Module:
 
 
 def own_bounds(bound: Tensor, agent: int) -> Tensor:
-    """Bounds ``[1, d]`` of one agent, from ``[n_agents, d]`` or ``[1, d]`` or ``[d]``."""
-    bound = bound.detach().cpu().reshape(-1, bound.shape[-1])
+    """Bounds ``[1, d]`` or ``[1, 1]`` of one agent, from ``[n_agents, d]``, ``[d]`` or a number."""
+    bound = bound.detach().cpu()
+    bound = bound.reshape(-1, bound.shape[-1]) if bound.ndim else bound.reshape(1, 1)
     return _row(bound, agent) if bound.shape[0] > 1 else bound.clone()
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from marl_td.deploy.actor import Actor, entry_name
 from marl_td.deploy.agents import _file_name, agent_exports
 from marl_td.deploy.compare import example_inputs, group_inputs
+from marl_td.deploy.parts import own_bounds
 from marl_td.deploy.steps import OwnPolicy, Step
 from marl_td.deploy.task_text import NOTHING, table_rows, task_sections
 from marl_td.tasks import make_env
@@ -112,6 +113,19 @@ def test_two_entries_of_one_name_are_refused():
     steps = (Step(nn.Bilinear(1, 1, 1), keys, (("agents", "action"),)),)
     with pytest.raises(ValueError, match="would be called 'a_b'"):
         Actor(OwnPolicy(steps, {}, ""), "agents", "deterministic")
+
+
+@pytest.mark.parametrize(
+    ("bound", "own"),
+    [
+        (torch.tensor(2.0), [[2.0]]),
+        (torch.tensor([1.0, 2.0]), [[1.0, 2.0]]),
+        (torch.tensor([[1.0, 2.0]]), [[1.0, 2.0]]),
+        (torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [[3.0, 4.0]]),
+    ],
+)
+def test_bounds_of_one_agent(bound, own):
+    assert own_bounds(bound, 1).tolist() == own
 
 
 def test_names_of_entries():
