@@ -6,6 +6,7 @@ episodes when a run goes on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,9 @@ def env_restore(env: EnvBase, state: dict[str, Any]) -> None:
         vmas_restore(base._env, state)
 
 
-def restart_reason(make_env: Callable[[], EnvBase], env: EnvBase) -> str | None:
+def restart_reason(
+    make_env: Callable[[], EnvBase], env: EnvBase, save: Callable[[Any], Any] = lambda state: None
+) -> str | None:
     """Why an environment starts fresh episodes when a run goes on; None if it goes on exactly.
 
     Two more are built. One makes some random steps; the other takes over its state; both must then go on
@@ -51,16 +54,23 @@ def restart_reason(make_env: Callable[[], EnvBase], env: EnvBase) -> str | None:
     Args:
         make_env: builds environments like ``env``.
         env: the environment; left as it is.
+        save: raises ``TypeError`` for what a checkpoint cannot hold.
     """
-    if env_snapshot(env) is None:
+    state = env_snapshot(env)
+    if state is None:
         return f"{_name(env)} offers no way to save its state"
-    with isolated_rng():
-        first, second = make_env(), make_env()
-        try:
-            return _compare(first, second)
-        finally:
-            first.close()
-            second.close()
+    try:
+        save(state)
+    except TypeError as error:
+        return f"of {_name(env)}, {error}"
+    try:
+        with isolated_rng(), contextlib.ExitStack() as opened:
+            envs = [make_env(), make_env()]
+            for each in envs:
+                opened.callback(each.close)
+            return _compare(*envs)
+    except Exception as error:  # a trial must not end a run
+        return f"{_name(env)} could not be tried ({type(error).__name__}: {error})"
 
 
 def _compare(first: EnvBase, second: EnvBase) -> str | None:

@@ -13,6 +13,7 @@ from marl_td.training.checkpoint_folder import Checkpoint, Damaged, NewCheckpoin
 from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.replay_files import ReplayFiles, Rows
 from marl_td.training.snapshot import RESTART_SEED_OFFSET, restore, snapshot
+from marl_td.training.tensor_files import pack
 
 LARGEST_SHARE = 0.05
 """Of a run's time that checkpoints by the clock may take."""
@@ -98,9 +99,9 @@ class Resumable:
         """Why environments will start fresh episodes; found out at the first checkpoint."""
         if not self._checked:
             self._checked = True
-            collector = self.experiment.collector
-            if kind_of(collector) == "stepwise" and batched_task(collector.env) is None:
-                self._restarts = restart_reason(self.experiment.env_func, collector.env)
+            env = self.experiment.collector.env
+            if kind_of(self.experiment.collector) == "stepwise" and batched_task(env) is None:
+                self._restarts = restart_reason(self.experiment.env_func, env, pack)
         return self._restarts
 
     # --------------------------------------------------------------- resuming

@@ -26,8 +26,8 @@ class RunLogger(Logger):
         self.metrics = MetricsFile(path)
         self.row: dict[str, float] = {}
         super().__init__(**kwargs)
-        if self.json_writer is not None:
-            self.json_writer = EvaluationFile(self.json_writer)
+        writer: Any = self.json_writer
+        self.json_writer: EvaluationFile | None = writer and EvaluationFile(writer)
 
     def log(self, dict_to_log: dict[str, float], step: int | None = None) -> None:
         """Add values to the iteration's row and hand them to the trackers."""

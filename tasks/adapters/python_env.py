@@ -33,6 +33,8 @@ class PythonEnv(EnvBase):
         device: where the tensors go; the environments stay on the CPU.
     """
 
+    _seeds: list[int | None]
+
     def __init__(
         self,
         copies: Sequence[Copy],
@@ -183,7 +185,7 @@ class PythonEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Give each copy its own seed; it takes effect at the copy's next reset."""
-        self._seeds: list[int | None] = [None] * self.n_envs
+        self._seeds = [None] * self.n_envs
         if seed is not None:
             words = np.random.SeedSequence(seed).generate_state(self.n_envs)
             self._seeds = [int(word) for word in words]
