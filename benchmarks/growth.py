@@ -2,11 +2,12 @@
 
     python benchmarks/growth.py
     python benchmarks/growth.py --device cuda --memory 120
+    python benchmarks/growth.py --every-task --axes envs --envs 1 16 256 4096 16384 --name growth_tasks
 
 Every point is a process of its own (`growth_point.py`): the compiled collector with random actions on our
 tasks. Environments 1 to 65,536 with the task's own number of agents, and 3 to 1000 agents in a fixed
-number of environments. Reported per agent-step, that is one step of one agent in one environment: time, and
-the most memory that tensors held at once, which includes the batch that is kept.
+number of environments. Reported: agent-steps per second, and per agent-step, that is one step of one agent in
+one environment, time and the most memory that tensors held at once, which includes the batch that is kept.
 
 An exponent is the slope of the straight line fitted by least squares to log(cost) over log(size), where time
 is that of one step of all environments and memory that of a batch: 1 is linear. "overall" takes every point;
@@ -29,6 +30,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import RESULTS, markdown, write_csv
+
+from marl_td.tasks.registry import TASKS
 
 HERE = Path(__file__).parent
 FLOOR = 2.0
@@ -63,6 +66,8 @@ CURVES = (
 )
 """By default, banking's observation names its router and simple_spread's has everybody's place: both grow
 with the number of agents, by definition. The warehouse grows with its robots, whose density is given."""
+OTHERS = tuple(Curve("envs", name) for name in TASKS if name not in {c.task for c in CURVES})
+"""The rest of the registry, with ``--every-task``."""
 
 
 def exponent(sizes: list[float], costs: list[float]) -> float | None:
@@ -141,6 +146,7 @@ def per_agent_step(row: Row, steps: int) -> Row:
         return row
     agents = row["envs"] * row["agents"]
     return row | {
+        "agent_steps_per_s": round(agents / row["seconds"]),
         "ns_per_agent_step": round(1e9 * row["seconds"] / agents, 2),
         "bytes_per_agent_step": round(row["bytes"] / (agents * steps), 1),
     }
@@ -148,7 +154,7 @@ def per_agent_step(row: Row, steps: int) -> Row:
 
 COLUMNS = (
     *("task", "axis", "envs", "agents", "seconds", "bytes"),
-    *("ns_per_agent_step", "bytes_per_agent_step", "compile_s", "skipped"),
+    *("agent_steps_per_s", "ns_per_agent_step", "bytes_per_agent_step", "compile_s", "skipped"),
 )
 
 
@@ -171,7 +177,8 @@ def sweep(curve: Curve, args: argparse.Namespace, rows: list[Row]) -> None:
 def write(rows: list[Row], name: str) -> None:
     """CSV of the points, Markdown of the exponents and the points, and the picture."""
     write_csv(name, rows)
-    shown = ("task", "envs", "agents", "ns_per_agent_step", "bytes_per_agent_step", "skipped")
+    figures = ("agent_steps_per_s", "ns_per_agent_step", "bytes_per_agent_step")
+    shown = ("task", "envs", "agents", *figures, "skipped")
     points = [{key: row[key] for key in shown} for row in rows]
     text = f"{markdown(exponents(rows))}\n\n{markdown(points)}\n"
     (RESULTS / f"{name}.md").write_text(text)
@@ -198,11 +205,12 @@ def plot(rows: list[Row], path: Path) -> None:
                 own = [row for row in own if not row["skipped"]]
                 if own:
                     x, y = [row[axis] for row in own], [row[key] for row in own]
-                    axes.loglog(x, y, "o-", color=f"C{number}", label=name)
+                    line_style = ("-", "--", ":")[number // 10 % 3]
+                    axes.loglog(x, y, f"o{line_style}", color=f"C{number % 10}", label=name)
             axes.set(ylabel=unit)
             axes.grid(alpha=0.3)
             if axes.has_data():
-                axes.legend(fontsize=8)
+                axes.legend(fontsize=8 if axis == "agents" else 6, ncols=2)
         panels[1, column].set(xlabel="environments" if axis == "envs" else "agents")
     figure.suptitle("Compiled collector, random actions")
     figure.savefig(path, dpi=120)
@@ -216,7 +224,8 @@ def main() -> None:
     parser.add_argument("--envs", default=[4**k for k in range(9)], **whole)
     parser.add_argument("--agents", default=[3, 10, 30, 100, 300, 1000], **whole)
     parser.add_argument("--agent-envs", type=int, default=16, help="environments while agents grow")
-    parser.add_argument("--tasks", nargs="+", help="only these (default: all)")
+    parser.add_argument("--tasks", nargs="+", help="only these (default: all curves)")
+    parser.add_argument("--every-task", action="store_true", help="also those without a curve")
     parser.add_argument("--axes", nargs="+", choices=["envs", "agents"], default=["envs", "agents"])
     parser.add_argument("--steps", type=int, default=20, help="steps of a batch")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for batches at each size")
@@ -226,7 +235,7 @@ def main() -> None:
     parser.add_argument("--name", default="growth", help="of the result files")
     args = parser.parse_args()
     rows: list[Row] = []
-    for curve in CURVES:
+    for curve in (*CURVES, *(OTHERS if args.every_task else ())):
         if curve.axis in args.axes and (not args.tasks or curve.task in args.tasks):
             sweep(curve, args, rows)
     print((RESULTS / f"{args.name}.md").read_text())

@@ -130,7 +130,7 @@ def test_nan_observations_stop_the_run_with_a_sentence(tmp_path, monkeypatch, ca
     assert main(["train", "--out", str(tmp_path / "run"), *SHORT]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "observation' is nan" in err
+    assert "'agents.observation' is no longer finite in iteration 0" in err and "agents_0" in err
 
 
 def test_a_diverged_run_stops_with_a_sentence(tmp_path, monkeypatch, capsys):

@@ -305,10 +305,12 @@ def objects():
 
 def npz_bomb():
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
-        with packed.open("x.npy", "w", force_zip64=True) as entry:
-            for _ in range(1100):
-                entry.write(bytes(2**20))
+    with (
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed,
+        packed.open("x.npy", "w", force_zip64=True) as entry,
+    ):
+        for _ in range(1100):
+            entry.write(bytes(2**20))
     return out.getvalue()
 
 
