@@ -56,19 +56,18 @@ def restart_reason(
         env: the environment; left as it is.
         save: raises ``TypeError`` for what a checkpoint cannot hold.
     """
-    state = env_snapshot(env)
-    if state is None:
-        return f"{_name(env)} offers no way to save its state"
     try:
+        state = env_snapshot(env)
+        if state is None:
+            return f"{_name(env)} offers no way to save its state"
         save(state)
-    except TypeError as error:
-        return f"of {_name(env)}, {error}"
-    try:
         with isolated_rng(), contextlib.ExitStack() as opened:
             envs = [make_env(), make_env()]
             for each in envs:
                 opened.callback(each.close)
             return _compare(*envs)
+    except TypeError as error:
+        return f"of {_name(env)}, {error}"
     except Exception as error:  # a trial must not end a run
         return f"{_name(env)} could not be tried ({type(error).__name__}: {error})"
 

@@ -165,6 +165,7 @@ class NewCheckpoint:
 
     def add(self, name: str, content: bytes) -> None:
         """Write a file and flush it to the disk."""
+        (self.folder / name).unlink(missing_ok=True)  # never into what an earlier one shares
         write_flushed(self.folder / name, content)
         self.files[name] = {
             "bytes": len(content),

@@ -230,7 +230,10 @@ class Experiment(RunLearning):
 
     # --------------------------------------------------------------- resuming
     def _load_experiment(self) -> Experiment:
-        self.resumable.restore(Checkpoint(Path(self.config.restore_file)))
+        path = Path(self.config.restore_file)
+        if path.is_file():
+            raise ValueError(self.checkpoints.nothing_to_resume([]))
+        self.resumable.restore(Checkpoint(path))
         self.logger.keep_before(self.n_iters_performed, self.total_frames)
         self.history.say(
             self.total_frames,

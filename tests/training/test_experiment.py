@@ -36,7 +36,7 @@ def test_the_run_folder(finished):
         "checkpoints/checkpoint_60/manifest.json",
         "checkpoints/checkpoint_60/state.json",
         "checkpoints/checkpoint_60/state.safetensors",
-        "checkpoints/checkpoint_60/replay_agents_60.safetensors",
+        "checkpoints/checkpoint_60/replay_agents_0_60.safetensors",
         "policy/weights.safetensors",
         "policy/signature.json",
     }

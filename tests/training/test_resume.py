@@ -117,8 +117,11 @@ def parallel_env(n_envs):
     }
 
 
-def test_an_environment_that_cannot_be_saved_starts_fresh_and_the_log_says_so(tmp_path):
-    pytest.importorskip("mpe2")
+def test_an_environment_that_cannot_be_saved_starts_fresh_and_the_log_says_so(
+    tmp_path, monkeypatch
+):
+    mpe = pytest.importorskip("marl_td.tasks.adapters.mpe")
+    monkeypatch.delattr(mpe.DirectMpe, "load_state_dict")
     overrides = case("mappo", task=parallel_env(3))
     experiment_of(overrides, tmp_path / "run").run()
     file = tmp_path / "run" / "checkpoints" / "checkpoint_36"
