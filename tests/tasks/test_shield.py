@@ -12,6 +12,7 @@ from torchrl.envs.utils import check_env_specs
 from toy_tasks import Hunt, HuntParams
 
 from marl_td.collect.collector import CompiledCollector
+from marl_td.collect.last_action import LastAction
 from marl_td.models.compiling import CompileWarning
 from marl_td.tasks import TASKS, VectorEnv, make_env, make_task, task_class
 from marl_td.tasks.base import Box
@@ -296,13 +297,16 @@ def test_masks_of_an_adapted_environment_are_narrowed():
     group = "cat"
     n_actions = int(env.full_action_spec[group, "action"].space.n)
     held = shielded_env(env, {"forbidden": {group: [0]}, "fallback": {group: n_actions - 1}})
+    held.append_transform(LastAction({group: False}))
     check_env_specs(held)
     data = held.reset()
     assert not data[group, "action_mask"][..., 0].any()
     data[group, "action"] = torch.zeros_like(held.full_action_spec[group, "action"].zero())
     for other in set(env.group_map) - {group}:
         data[other, "action"] = held.full_action_spec[other, "action"].zero()
-    assert (held.step(data)["next", "info", "shield_changed"] == len(env.group_map[group])).all()
+    after = held.step(data)["next"]
+    assert (after["info", "shield_changed"] == len(env.group_map[group])).all()
+    assert (after[group, "last_action"] == 0).all()  # other transforms see what was wanted
 
 
 # ------------------------------------------------------------------ what is refused, what is said
