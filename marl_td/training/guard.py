@@ -123,7 +123,7 @@ class Guard:
             return
         too_many = f" {MOST_IN_A_ROW} iterations in a row had such numbers." * self.skips
         raise FloatingPointError(
-            f"{text}; {experiment.kept()}.{too_many} {REMEDY.get(problem.kind, LOOK)}"
+            f"{text}; {experiment.history.kept()}.{too_many} {REMEDY.get(problem.kind, LOOK)}"
         )
 
     def _write(self, problem: Problem, group: str | None, data: TensorDictBase) -> Path:

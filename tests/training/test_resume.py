@@ -47,7 +47,6 @@ def goes_on_exactly(overrides, tmp_path, frames=36):
 
 IN_DEFAULT_TESTS = (
     "mappo gru",
-    "happo gru",
     "qmix windows by priority",
     "maddpg by priority on disk",
     "benchmarl's vmas maddpg",
@@ -193,6 +192,22 @@ def test_a_second_ctrl_c_interrupts_at_once():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("it went on")
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    class Try(Callback):
+        def on_train_end(self, training_td, group):
+            half = self.experiment.checkpoints.begin()  # what a running process has not finished
+            with pytest.raises(
+                ValueError, match=r"another process is training in '.*run'; wait for"
+            ):
+                Experiment.resume(tmp_path / "run")
+            assert half.folder.exists()
+            self.experiment.checkpoints.abandon(half)
+
+    overrides = ("experiment.checkpoint_interval=20",)
+    short_experiment(tmp_path / "run", *overrides, callbacks=[Try()]).run()
+    Experiment.resume(tmp_path / "run").close()
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):
