@@ -84,11 +84,11 @@ class Experiment(RunLearning):
             self.close()
 
     def _collection_loop(self, signals: StopSignals) -> None:
-        n_iters = self.config.get_max_n_iters(self.on_policy)
-        per_iter = self.config.collected_frames_per_batch(self.on_policy)
+        n_iters = self.n_iters
+        n_frames = n_iters * self.frames_per_iteration
         batches = iter(self.collector)
         label = f"{self.algorithm_name} {self.task_name}"
-        with Progress(n_iters * per_iter, self.total_frames, self.show_progress, label) as bar:
+        with Progress(n_frames, self.total_frames, self.show_progress, label) as bar:
             if isinstance(self.collector, CompiledCollector) or self._compile_updates():
                 bar.say("compiling")
             for iteration in range(self.n_iters_performed, n_iters):

@@ -24,8 +24,7 @@ class RunLearning(RunSetup):
         self.restored_updates: dict[str, Any] = {}
         self.guard = Guard(self)
         super()._setup()
-        n_iters = self.config.get_max_n_iters(self.on_policy)
-        if is_worthwhile(self.compile_mode, n_iters, ESTIMATES_TO_PAY):
+        if is_worthwhile(self.compile_mode, self.n_iters, ESTIMATES_TO_PAY):
             for group in self.train_group_map:
                 compile_estimate(self.algorithm, group)
 
@@ -123,8 +122,7 @@ class RunLearning(RunSetup):
 
     def _compile_updates(self) -> bool:
         """Whether updates are compiled; a resumed run decides as the one that it goes on from did."""
-        n_iters = self.config.get_max_n_iters(self.on_policy)
-        return is_worthwhile(self.compile_mode, n_iters * self._n_updates(), UPDATES_TO_PAY)
+        return is_worthwhile(self.compile_mode, self.n_iters * self._n_updates(), UPDATES_TO_PAY)
 
     def _compile_time(self) -> float:
         parts = [self.collector, self.compiled_episodes, *self._compiled_updates.values()]

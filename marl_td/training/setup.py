@@ -38,6 +38,8 @@ class RunSetup(BenchmarlExperiment):
     config: Any
     env_func: Callable[[], Any]
     test_env: Any
+    frames_per_iteration: int
+    n_iters: int
 
     def _setup(self) -> None:
         check_experiment(self.config)
@@ -136,6 +138,10 @@ class RunSetup(BenchmarlExperiment):
             init_random_frames=0 if self.on_policy else config.off_policy_init_random_frames,
             compiled=is_worthwhile(self.compile_mode, n_steps, ROLLOUT_STEPS_TO_PAY),
         )
+        n_envs = max(1, self.collector.env.batch_size.numel())
+        steps = -(-config.collected_frames_per_batch(self.on_policy) // n_envs)
+        self.frames_per_iteration = steps * n_envs  # whole steps of all environments
+        self.n_iters = -(-n_frames // self.frames_per_iteration)
 
     def _disk_buffers(self) -> list[Callable[[], None]]:
         """What removes the files of buffers on the disk."""

@@ -234,3 +234,15 @@ def test_the_learning_rate_stays_without_a_word(tmp_path):
     experiment = short_experiment(tmp_path / "run", "experiment.lr=0.3")
     experiment.run()
     assert learning_rates(experiment) == [0.3]
+
+
+@pytest.mark.filterwarnings("ignore:.*is not exactly:UserWarning")  # TorchRL says so, too
+@pytest.mark.parametrize("compile_mode", ["off", "on"])
+def test_batches_are_whole_steps_of_all_environments(tmp_path, compile_mode):
+    """25 frames of 4 copies are 28; three batches of them are enough for 60 frames."""
+    overrides = ["off_policy_collected_frames_per_batch=25", "off_policy_n_envs_per_worker=4"]
+    overrides = [f"experiment.{setting}" for setting in (*overrides, f"compile={compile_mode}")]
+    experiment = short_experiment(tmp_path / "run", *overrides)
+    experiment.run()
+    assert (experiment.frames_per_iteration, experiment.n_iters) == (28, 3)
+    assert experiment.total_frames == 84 and experiment.n_iters_performed == 3
