@@ -106,8 +106,8 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if found and not overwrite:
         raise ValueError(
-            f"--out '{folder}' is not empty; give another folder, or add --overwrite to replace the "
-            "run in it."
+            f"--out '{folder}' is not empty; give another folder, go on with the run in it (`marl-td "
+            f"resume {folder}`), or add --overwrite to replace it."
         )
     if found and not (folder / "config.yaml").is_file():
         raise ValueError(

@@ -6,6 +6,7 @@ episodes when a run goes on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -55,20 +56,20 @@ def restart_reason(
         env: the environment; left as it is.
         save: raises ``TypeError`` for what a checkpoint cannot hold.
     """
-    state = env_snapshot(env)
-    if state is None:
-        return f"{_name(env)} offers no way to save its state"
     try:
+        state = env_snapshot(env)
+        if state is None:
+            return f"{_name(env)} offers no way to save its state"
         save(state)
+        with isolated_rng(), contextlib.ExitStack() as opened:
+            envs = [make_env(), make_env()]
+            for each in envs:
+                opened.callback(each.close)
+            return _compare(*envs)
     except TypeError as error:
         return f"of {_name(env)}, {error}"
-    with isolated_rng():
-        first, second = make_env(), make_env()
-        try:
-            return _compare(first, second)
-        finally:
-            first.close()
-            second.close()
+    except Exception as error:  # a trial must not end a run
+        return f"{_name(env)} could not be tried ({type(error).__name__}: {error})"
 
 
 def _compare(first: EnvBase, second: EnvBase) -> str | None:

@@ -1,4 +1,4 @@
-"""One agent's share of the networks and heads that policies are made of, as plain modules.
+"""One agent's share of the modules that policies are made of: heads, bounds, indices, roles.
 
 All work on tensors ``[B, 1, ...]``: a group of one agent. Parameters are copies; the policy that they come
 from stays as it is (exporting TorchRL's multi-agent networks themselves leaves them on the meta device).
@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchrl.modules import GRUCell
 
 from marl_td.losses.functional.action_values import mask_unavailable
 from marl_td.losses.functional.counterfactual import floored_log_probability
 from marl_td.models.belief import BeliefContext
-from marl_td.models.grouped import GroupedGRU, GroupedLayerNorm, GroupedLinear
+from marl_td.models.grouped import GroupedLayerNorm, GroupedLinear
 from marl_td.models.heads import BoundedAction, finite
 from marl_td.models.inputs import AgentContext
 from marl_td.models.sub_policies import played
@@ -34,7 +33,7 @@ def own_copy(module: nn.Module, agent: int) -> nn.Module:
             for name in ("weight", "bias"):
                 value = getattr(part, name)
                 if value.shape[0] > 1:
-                    setattr(part, name, _parameter(_row(value, agent)))
+                    setattr(part, name, fixed_parameter(_row(value, agent)))
         elif isinstance(part, AgentContext):
             part.identity = _row(part.identity, agent)
         elif isinstance(part, BeliefContext):
@@ -55,99 +54,9 @@ def _row(value: Tensor, agent: int) -> Tensor:
     return value[agent : agent + 1].detach().clone()
 
 
-def _parameter(value: Tensor) -> nn.Parameter:
+def fixed_parameter(value: Tensor) -> nn.Parameter:
+    """A copy of ``value`` as a parameter that is not trained."""
     return nn.Parameter(value.detach().cpu().clone(), requires_grad=False)
-
-
-class OwnMlp(nn.Module):
-    """One agent's layers of a ``MultiAgentMLP``, over the concatenation of its entries.
-
-    Args:
-        network: the ``MultiAgentMLP``.
-        agent: index of the agent.
-        n_dims: dimensions of each entry that are features.
-
-    Raises:
-        NotExportable: if the network has a layer that keeps more than weight and bias.
-    """
-
-    def __init__(self, network: Any, agent: int, n_dims: int) -> None:
-        super().__init__()
-        self.n_dims = n_dims
-        layers = []
-        for name, template in network._empty_net.named_children():
-            layer = deepcopy(template)
-            if name in network.params.keys():
-                if not isinstance(template, nn.Linear | nn.LayerNorm):
-                    raise NotExportable(
-                        f"the network has a layer {type(template).__name__}, of which it is not known how "
-                        "an agent's own part looks; use torch.nn.Linear and torch.nn.LayerNorm."
-                    )
-                for key, value in network.params[name].items():
-                    own = value if network.share_params else value[agent]
-                    setattr(layer, key, _parameter(own))
-            layers.append(layer)
-        self.layers = nn.Sequential(*layers).eval()
-
-    def forward(self, *entries: Tensor) -> Tensor:
-        """Output ``[B, 1, d_out]``."""
-        flat = [entry.flatten(-self.n_dims) if self.n_dims > 1 else entry for entry in entries]
-        return self.layers(torch.cat(flat, -1) if len(flat) > 1 else flat[0])
-
-
-class OwnGru(nn.Module):
-    """One step of one agent's :class:`marl_td.models.gru.StatefulGru`.
-
-    Args:
-        network: the network.
-        agent: index of the agent.
-    """
-
-    def __init__(self, network: Any, agent: int) -> None:
-        super().__init__()
-        self.encoder = own_copy(network.encoder, agent)
-        self.gru: GroupedGRU = own_copy(network.gru, agent)  # type: ignore[assignment]
-        self.head = own_copy(network.head, agent)
-
-    def forward(self, *entries: Tensor) -> tuple[Tensor, Tensor]:
-        """Output ``[B, 1, d_out]`` and next state, from observations and the state, the last entry."""
-        *observed, state = entries
-        x = self.encoder(torch.cat(observed, -1) if len(observed) > 1 else observed[0])
-        never = torch.zeros((1, 1), dtype=torch.bool)
-        out, after = self.gru(x.unsqueeze(1), state, never)
-        return self.head(out.squeeze(1)), after.squeeze(1)
-
-
-class OwnCells(nn.Module):
-    """One step of one agent's BenchMARL ``Gru``: cells one behind the other, then its layers.
-
-    Args:
-        network: the model.
-        agent: index of the agent.
-    """
-
-    def __init__(self, network: Any, agent: int) -> None:
-        super().__init__()
-        width, cells = network.input_features, []
-        for layer in range(network.n_layers):
-            cell = GRUCell(width, network.hidden_size, bias=network.bias)
-            for name, value in network.gru.params["grus", str(layer)].items():
-                own = value if network.share_params else value[agent]
-                setattr(cell, name, _parameter(own))
-            cells.append(cell)
-            width = network.hidden_size
-        self.cells = nn.ModuleList(cells).eval()
-        self.layers = OwnMlp(network.mlp, agent, 1)
-
-    def forward(self, *entries: Tensor) -> tuple[Tensor, Tensor]:
-        """Output ``[B, 1, d_out]`` and next state, from observations and the state, the last entry."""
-        *observed, state = entries
-        x = torch.cat(observed, -1).squeeze(1)
-        after = []
-        for cell, before in zip(self.cells, state.squeeze(1).unbind(-2), strict=True):
-            x = cell(x, before)
-            after.append(x)
-        return self.layers(x.unsqueeze(1)), torch.stack(after, -2).unsqueeze(1)
 
 
 class BestAction(nn.Module):

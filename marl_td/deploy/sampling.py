@@ -35,9 +35,8 @@ def draw_action(
 def draw_index(scores: Array, rng: np.random.Generator) -> Array:
     """An index ``[B]`` from the softmax of each row of ``scores`` ``[B, n]``.
 
-    The largest score plus Gumbel noise; an entry at the lowest number of its type has probability 0.
+    The largest score plus Gumbel noise; beside the lowest number of a type no noise counts, so that what is
+    not available is never drawn.
     """
     noise = rng.gumbel(size=scores.shape)
-    allowed = scores > np.finfo(scores.dtype).min
-    perturbed = np.where(allowed, scores.astype(np.float64) + noise, -np.inf)
-    return np.asarray(perturbed.argmax(-1), dtype=np.int64)
+    return np.asarray((scores + noise).argmax(-1), dtype=np.int64)

@@ -16,6 +16,7 @@ DTYPES = ("float32", "float64", "int64", "int32", "uint8", "bool")
 DISCRETE, CONTINUOUS = "discrete", "continuous"
 DETERMINISTIC, SAMPLED = "deterministic", "sampled"
 CATEGORICAL, TANH_NORMAL, NORMAL = "categorical", "tanh_normal", "normal"
+MAX_INIT = 1e9
 MAX_SIZE = 2**24
 """Most numbers in one entry of one agent."""
 
@@ -76,8 +77,11 @@ class Entry:
             raise BundleError(f"'{name}' has the type {dtype!r}; known are {', '.join(DTYPES)}.")
         sizes = _sizes(name, shape)
         init = data.get("init", 0.0)
-        if isinstance(init, bool) or not isinstance(init, int | float):
-            raise BundleError(f"'{name}' must start from a number; got {init!r}.")
+        plain = isinstance(init, int | float) and not isinstance(init, bool)
+        if not plain or not abs(init) <= MAX_INIT:
+            raise BundleError(
+                f"'{name}' must start from a number up to {MAX_INIT:g}; got {init!r}."
+            )
         components = data.get("components", [])
         return Entry(
             name,
@@ -161,7 +165,7 @@ class AgentSignature:
             return _agent(data)
         except BundleError as error:
             raise BundleError(f"the signature of agent '{name}': {error}") from error
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise BundleError(
                 f"the signature of agent '{name}' lacks an entry or has one of another form: {error!r}."
             ) from error
@@ -195,10 +199,22 @@ def _agent(data: Mapping[str, Any]) -> AgentSignature:
         str(data["communication"]),
         outputs,
     )
+    _check_distribution(out)
     needed = {"action", *_distribution_outputs(out), *(entry.next for entry in out.state)}
     if not needed <= set(outputs):
         raise BundleError(f"the actor must write {sorted(needed)}; it writes {list(outputs)}.")
     return out
+
+
+def _check_distribution(agent: AgentSignature) -> None:
+    """Raise :class:`BundleError` unless actions of this kind can be drawn from the distribution."""
+    if agent.distribution and (agent.distribution == CATEGORICAL) != (agent.kind == DISCRETE):
+        raise BundleError(f"{agent.kind} actions are not drawn from '{agent.distribution}'.")
+    bounds = (agent.action.low, agent.action.high)
+    if agent.distribution == TANH_NORMAL and not all(
+        bound is not None and np.isfinite(bound).all() for bound in bounds
+    ):
+        raise BundleError("actions that are squashed into their bounds need finite bounds.")
 
 
 def _distribution_outputs(agent: AgentSignature) -> tuple[str, ...]:
@@ -222,7 +238,7 @@ def _bounds(name: str, value: Any, shape: tuple[int, ...], missing: float) -> Ar
     try:
         found = np.array(value, dtype=np.float64)  # null becomes NaN
         out = np.broadcast_to(np.where(np.isnan(found), missing, found), shape)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BundleError(f"the bounds of '{name}' do not fit its shape {list(shape)}.") from error
     return np.asarray(out)
 

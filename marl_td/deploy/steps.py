@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarl.models.cnn import Cnn
 from benchmarl.models.common import Model, SequenceModel
 from benchmarl.models.gru import Gru
 from benchmarl.models.mlp import Mlp
@@ -25,6 +26,7 @@ from torch import nn
 from torchrl.modules import IndependentNormal, SafeProbabilisticModule, TanhNormal
 
 from marl_td.deploy import parts
+from marl_td.deploy.networks import OwnCells, OwnCnn, OwnGru, OwnMlp
 from marl_td.deploy.parts import NotExportable, own_bounds, own_copy, unknown_part
 from marl_td.deploy.signature import CATEGORICAL, NORMAL, TANH_NORMAL
 from marl_td.models.autoregressive import AutoregressivePolicy
@@ -164,22 +166,25 @@ class _Walk:
                 "agents, which an agent does not have when it acts."
             )
         if type(model) is Mlp:
-            mlp = parts.OwnMlp(model.mlp, self.agent, model.num_feature_dims)
+            mlp = OwnMlp(model.mlp, self.agent, model.num_feature_dims)
             return _step(mlp, model.in_keys, [model.out_key])
+        if type(model) is Cnn:
+            keys = [*model.image_in_keys, *model.tensor_in_keys]
+            return _step(OwnCnn(model, self.agent), keys, [model.out_key])
         if type(model) is StatefulGru:
             state = _key(model.state_key)
             self.states[state] = tuple(model.state_shape[1:])
             keys = [*model.input_keys, state]
-            return _step(parts.OwnGru(model, self.agent), keys, [model.out_key, ("next", *state)])
+            return _step(OwnGru(model, self.agent), keys, [model.out_key, ("next", *state)])
         if type(model) is Gru and not model.compile:
             state = _key(model.hidden_state_name)
             self.states[state] = (model.n_layers, model.hidden_size)
             keys = [*(key for key in model.in_keys if key not in model.rnn_keys), state]
-            return _step(parts.OwnCells(model, self.agent), keys, [model.out_key, ("next", *state)])
+            return _step(OwnCells(model, self.agent), keys, [model.out_key, ("next", *state)])
         raise NotExportable(
             f"the network {type(model).__name__} of group '{self.group}' cannot be exported: it may need the "
-            "observations of other agents, or is not known. Use model=layers/mlp, model=layers/marl_td/gru "
-            "or a sequence of them."
+            "observations of other agents, or is not known. Use model=layers/mlp, layers/cnn, "
+            "layers/marl_td/gru or a sequence of them."
         )
 
     def _module(self, part: TensorDictModule) -> Step:

@@ -128,20 +128,38 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         del manifest["digest"]
         if content != manifest_bytes(manifest):
             raise ValueError("it is not what was written (SHA-256)")
-        names = manifest["files"]
+        if manifest["format"] == FORMAT:
+            _check_form(manifest)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise Damaged(
             f"checkpoint '{folder}' is damaged: {MANIFEST_FILE} cannot be used ({error})."
         ) from error
     if manifest["format"] != FORMAT:
+        versions = manifest.get("versions")
+        version = versions.get("marl_td") if isinstance(versions, dict) else "of an unknown version"
         raise Damaged(
             f"checkpoint '{folder}' has format {manifest['format']}, this version of marl_td reads {FORMAT}; "
-            f"it was written by marl_td {manifest['versions']['marl_td']}."
+            f"it was written by marl_td {version}."
         )
-    for name in names:
+    for name in manifest["files"]:
         if Path(name).name != name or name in ("", ".", ".."):
             raise Damaged(f"checkpoint '{folder}' lists '{name}', which is not a plain file name.")
     return dict(manifest)
+
+
+def _check_form(manifest: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for an entry of a type that is never written: anybody can make a digest."""
+    score = manifest["score"]
+    kinds = {"files": dict, "versions": dict, "frames": int, "iteration": int}
+    wrong = [name for name, kind in kinds.items() if not isinstance(manifest[name], kind)]
+    if score is not None and not isinstance(score, int | float):
+        wrong.append("score")
+    for name, entry in manifest["files"].items() if "files" not in wrong else ():
+        sizes = entry.get("bytes") if isinstance(entry, dict) else None
+        if not isinstance(sizes, int) or not isinstance(entry.get("sha256"), str):
+            wrong.append(f"the entry of {name}")
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: of another form than is written")
 
 
 def manifest_bytes(manifest: dict[str, Any]) -> bytes:
@@ -165,6 +183,7 @@ class NewCheckpoint:
 
     def add(self, name: str, content: bytes) -> None:
         """Write a file and flush it to the disk."""
+        (self.folder / name).unlink(missing_ok=True)  # never into what an earlier one shares
         write_flushed(self.folder / name, content)
         self.files[name] = {
             "bytes": len(content),

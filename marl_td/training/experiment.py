@@ -22,6 +22,7 @@ from marl_td.training.checkpoint_folder import Checkpoint
 from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.history import History
 from marl_td.training.learning import RunLearning
+from marl_td.training.lock import FolderLock
 from marl_td.training.periodic_evaluation import evaluate, metrics
 from marl_td.training.policy_files import policy_signature, save_policy
 from marl_td.training.progress import Progress
@@ -50,7 +51,7 @@ class Experiment(RunLearning):
         super()._setup()
         self._shown: dict[str, float] = {}
         self._score: float | None = None  # of this iteration's evaluation
-        self.history = History(self.folder_name)
+        self.history = History(self.checkpoints)
         self.resumable = Resumable(self, self.checkpoints)
 
     # --------------------------------------------------------------- training
@@ -62,20 +63,24 @@ class Experiment(RunLearning):
         Raises:
             Terminated: after SIGTERM.
             KeyboardInterrupt: after Ctrl-C.
+            ValueError: if another process trains in the folder.
             RunStopped: if the disk is full.
         """
         if self.resumable.rng is None:
             seed_everything(self.seed)
         self.resumable.start()
+        self.lock.take()
         try:
             with StopSignals() as signals:
                 self._collection_loop(signals)
         except (KeyboardInterrupt, Terminated):
             raise
         except Exception as error:
-            self._tell(error)
+            step = f"stopped by {type(error).__name__} in iteration {self.n_iters_performed}"
+            self.history.say(self.total_frames, f"{step}; {self.history.remedy()}")
             raise
         finally:
+            self.lock.release()
             self.close()
 
     def _collection_loop(self, signals: StopSignals) -> None:
@@ -176,7 +181,7 @@ class Experiment(RunLearning):
         try:
             self.logger.commit()
         except OSError as error:
-            raise RunStopped(self._cannot_write("metrics.csv", error)) from error
+            raise RunStopped(self.history.cannot_write("metrics.csv", error)) from error
 
     def _save_experiment(self) -> None:
         """Save the policy, then a checkpoint; what is saved already is not saved again.
@@ -191,7 +196,7 @@ class Experiment(RunLearning):
             self.resumable.save(self._score)
         except OSError as error:
             what = f"the checkpoint at {self.total_frames} frames"
-            raise RunStopped(self._cannot_write(what, error)) from error
+            raise RunStopped(self.history.cannot_write(what, error)) from error
 
     def _save_policy(self) -> None:
         run = {"algorithm": describe(self).algorithm, "task": describe(self).task}
@@ -199,27 +204,6 @@ class Experiment(RunLearning):
             self.group_map, self.test_env.observation_spec_unbatched, self.action_spec, run
         )
         save_policy(self.folder_name / "policy", self.policy, signature)
-
-    def _cannot_write(self, what: str, error: OSError) -> str:
-        return (
-            f"{what} could not be written to '{self.folder_name}' ({error.strerror or error}); "
-            f"{self.kept()}. Make room, then go on with `marl-td resume {self.folder_name}`."
-        )
-
-    def kept(self) -> str:
-        """What the run could go on from, for messages."""
-        saved = self.checkpoints.files()
-        return f"the last checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"
-
-    def _tell(self, error: Exception) -> None:
-        """Say how to go on after an error."""
-        remedy = f"; go on from it with `marl-td resume {self.folder_name}`"
-        saved = bool(self.checkpoints.files())
-        self.history.say(
-            self.total_frames,
-            f"stopped by {type(error).__name__} in iteration {self.n_iters_performed}; {self.kept()}"
-            + remedy * saved,
-        )
 
     def close(self) -> None:
         """Close environments, loggers and buffers; one that fails does not keep the others open."""
@@ -230,7 +214,10 @@ class Experiment(RunLearning):
 
     # --------------------------------------------------------------- resuming
     def _load_experiment(self) -> Experiment:
-        self.resumable.restore(Checkpoint(Path(self.config.restore_file)))
+        path = Path(self.config.restore_file)
+        if path.is_file():
+            raise ValueError(self.checkpoints.nothing_to_resume([]))
+        self.resumable.restore(Checkpoint(path))
         self.logger.keep_before(self.n_iters_performed, self.total_frames)
         self.history.say(
             self.total_frames,
@@ -288,10 +275,11 @@ class Experiment(RunLearning):
         folder = Path(folder)
         RunSettings.load(folder / CONFIG_FILE, env)
         checkpoints = Checkpoints(folder / CHECKPOINT_FOLDER, keep=None)
+        FolderLock(folder).check()
         checkpoints.sweep()
         newest, complaints = checkpoints.newest_intact()
         for complaint in complaints:
-            History(folder).say(0, f"skipped: {complaint}")
+            History(checkpoints).say(0, f"skipped: {complaint}")
         if newest is None:
             raise ValueError(checkpoints.nothing_to_resume(complaints))
         return Experiment.reload_from_file(str(newest.folder), experiment_patch, env)

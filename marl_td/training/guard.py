@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from torch import Tensor
 
 from marl_td.training.diagnosis import (
     DIAGNOSIS_FOLDER,
@@ -52,12 +54,26 @@ class Guard:
             self._meet(problem, None, batch)
         return problem is None
 
-    def takes_gradient(self, group: str, name: str, norm: float, minibatch: TensorDictBase) -> bool:
-        """Whether an optimiser may step; raises if the run is to stop, before anything has changed."""
-        if norm == norm and norm != float("inf"):
+    def takes_step(
+        self, group: str, name: str, loss: Tensor, norm: float, minibatch: TensorDictBase
+    ) -> bool:
+        """Whether an optimiser may step; raises if the run is to stop, before anything has changed.
+
+        Args:
+            group: whose optimiser it is.
+            name: of the loss.
+            loss: its value, ``[]``.
+            norm: of its gradient.
+            minibatch: what it was computed on.
+        """
+        agents = self.experiment.group_map[group]
+        if not math.isfinite(norm):
+            parameters = self.experiment.losses[group].named_parameters()
+            self._meet(gradient_problem(name, parameters, agents), group, minibatch)
+        elif not math.isfinite(float(loss.detach())):
+            self._meet(Problem(name, "loss", agents), group, minibatch)
+        else:
             return True
-        loss, agents = self.experiment.losses[group], self.experiment.group_map[group]
-        self._meet(gradient_problem(name, loss.named_parameters(), agents), group, minibatch)
         return False
 
     def check_training(self, group: str, training: TensorDictBase, batch: TensorDictBase) -> None:
@@ -78,8 +94,8 @@ class Guard:
         """The metrics ``[n_updates]`` of the updates that were made, where compiled ones leave some out."""
         if not self.skips:
             return training
-        norms = [value for name, value in training.items() if name.startswith("grad_norm_")]
-        made = torch.stack(norms).isfinite().all(0)
+        told = [v for n, v in training.items() if n.startswith(("loss", "grad_norm_"))]
+        made = torch.stack(told).isfinite().all(0)
         n_left_out = int((~made).sum())
         self.n_skipped += n_left_out
         return training[made] if n_left_out else training
@@ -107,7 +123,7 @@ class Guard:
             return
         too_many = f" {MOST_IN_A_ROW} iterations in a row had such numbers." * self.skips
         raise FloatingPointError(
-            f"{text}; {experiment.kept()}.{too_many} {REMEDY.get(problem.kind, LOOK)}"
+            f"{text}; {experiment.history.kept()}.{too_many} {REMEDY.get(problem.kind, LOOK)}"
         )
 
     def _write(self, problem: Problem, group: str | None, data: TensorDictBase) -> Path:

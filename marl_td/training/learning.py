@@ -77,7 +77,7 @@ class RunLearning(RunSetup):
         n_updates = self._n_updates()
         if group not in self._compiled_updates:
             worth = self._compile_updates()
-            update = compiled_update(self, group) if worth else None
+            update = compiled_update(self, group, self.guard.skips) if worth else None
             if update is not None and self.restored_updates.get(group) is not None:
                 update.restore(self.restored_updates[group])
             self._compiled_updates[group] = update
@@ -106,7 +106,7 @@ class RunLearning(RunSetup):
             value.backward()
             norm = self._grad_clip(optimiser)
             metrics.set(f"grad_norm_{name}", torch.tensor(norm, device=self.config.train_device))
-            if self.guard.takes_gradient(group, name, norm, minibatch):
+            if self.guard.takes_step(group, name, value, norm, minibatch):
                 optimiser.step()
             else:
                 made = False

@@ -17,8 +17,10 @@ from torch import Tensor
 from marl_td.collect.nested import entries_of, from_snapshot, nest, shapes_of, snapshot_of
 from marl_td.collect.window_replay import WindowReplayBuffer
 
-MOST_FILES = 32
-"""Files of one buffer in a checkpoint; one more, and the whole buffer is written anew as one."""
+FILE_BYTES = 64 * 1024 * 1024
+"""Size of a file, about: one is in memory twice while it is written."""
+SMALL_FILES = 32
+"""Files that a checkpoint has beside full ones; one more, and the whole buffer is written anew."""
 
 
 class Rows(NamedTuple):
@@ -42,20 +44,25 @@ class ReplayFiles:
         self.name = name
         self.rows: list[Rows] = []
 
-    def plan(self, may_share: bool) -> tuple[list[Rows], Rows | None]:
-        """The files of the last checkpoint that are still needed, and the new one.
+    def plan(self, may_share: bool) -> tuple[list[Rows], list[Rows]]:
+        """The files of the last checkpoint that are still needed, and the new ones.
 
         Args:
             may_share: whether the last checkpoint's files are there.
         """
         written = int(self.buffer.writer._write_count)
         oldest = written - self._stored()
+        n_rows = self._rows_per_file()
         kept = [rows for rows in self.rows if rows.stop > oldest] if may_share else []
-        last = kept[-1].stop if kept else oldest
-        if len(kept) >= MOST_FILES or (kept and kept[0].start > oldest):
-            kept, last = [], oldest
-        new = Rows(f"replay_{self.name}_{written}.safetensors", last, written)
-        return kept, new if written > last else None
+        most = SMALL_FILES + -(-self._stored() // n_rows)
+        if len(kept) >= most or (kept and kept[0].start > oldest):
+            kept = []
+        first = kept[-1].stop if kept else oldest
+        new = []
+        for start in range(first, written, n_rows):
+            stop = min(start + n_rows, written)
+            new.append(Rows(f"replay_{self.name}_{start}_{stop}.safetensors", start, stop))
+        return kept, new
 
     def tensors(self, rows: Rows) -> dict[str, Tensor]:
         """What a file holds: every entry's rows, by its number in :meth:`snapshot`."""
@@ -125,6 +132,13 @@ class ReplayFiles:
         storage = self.buffer.storage
         place = torch.arange(rows.start, rows.stop) % self._capacity()
         storage.set(place, data.to(storage.device))
+
+    def _rows_per_file(self) -> int:
+        if not self._stored():
+            return 1
+        values = entries_of(self._storage()).values()
+        size = sum(value[0].numel() * value.element_size() for value in values)
+        return max(1, FILE_BYTES // max(1, size))
 
     def _storage(self) -> Any:
         return self.buffer.storage._storage

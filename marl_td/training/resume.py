@@ -90,9 +90,9 @@ class Resumable:
                     new.share(last, rows.file)  # type: ignore[arg-type]
             except (OSError, Damaged):  # somebody removed or changed it: write all rows anew
                 kept, added = files.plan(may_share=False)
-            if added is not None:
-                new.add_tensors(added.file, files.tensors(added))
-            saved[group] = files.snapshot([*kept, *([] if added is None else [added])])
+            for rows in added:
+                new.add_tensors(rows.file, files.tensors(rows))
+            saved[group] = files.snapshot([*kept, *added])
         return saved
 
     def _why_restarts(self) -> str | None:

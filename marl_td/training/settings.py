@@ -26,7 +26,13 @@ from marl_td.benchmarl_tasks import params_class
 from marl_td.tasks.registry import suggest
 from marl_td.training.config import RunConfig
 from marl_td.training.files import write_atomic
-from marl_td.training.settings_file import build, check_types, fits, read_settings
+from marl_td.training.settings_file import (
+    build,
+    check_types,
+    fits,
+    read_settings,
+    written_by,
+)
 
 CONFIG_FILE = "config.yaml"
 ENSEMBLE = "marl_td.ensemble"
@@ -111,6 +117,17 @@ class RunSettings:
         """
         marl_td.register()
         data = read_settings(path, ENTRIES)
+        try:
+            return RunSettings._parse(data, env, path)
+        except ValueError as error:
+            hint = written_by(data)
+            if not hint:
+                raise
+            raise ValueError(f"{error}{hint}") from error
+
+    @staticmethod
+    def _parse(data: dict[str, Any], env: str | None, path: Path) -> RunSettings:
+        """Settings from the entries of the file at ``path``."""
         task = _registered(task_config_registry, data["task"], "task", path)
         experiment = {**data["experiment_config"], **dict.fromkeys(MACHINE_FIELDS)}
         config = _task_config(data, env, path)

@@ -68,7 +68,7 @@ def read_settings(path: Path, needed: Mapping[str, type]) -> dict[str, Any]:
     missing = sorted(set(needed) - set(data)) if isinstance(data, dict) else sorted(needed)
     if missing:
         raise ValueError(
-            f"'{path}' lacks {', '.join(missing)}; it is not a run's {path.name}{_written_by(data)}."
+            f"'{path}' lacks {', '.join(missing)}; it is not a run's {path.name}{written_by(data)}."
         )
     _check_plain(data, path, ())
     for name, kind in needed.items():
@@ -77,8 +77,8 @@ def read_settings(path: Path, needed: Mapping[str, type]) -> dict[str, Any]:
     return dict(data)
 
 
-def _written_by(data: Any) -> str:
-    """Which version wrote the file, where it says another one."""
+def written_by(data: Any) -> str:
+    """A remark on which version of marl_td wrote the file, where it says another one; else empty."""
     version = data.get("marl_td") if isinstance(data, dict) else None
     if not isinstance(version, str) or version == marl_td.__version__:
         return ""

@@ -18,6 +18,7 @@ from marl_td.training.buffer_place import buffer_device
 from marl_td.training.check import check_experiment
 from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.files import sweep
+from marl_td.training.lock import FolderLock
 from marl_td.training.periodic_evaluation import compiled_episodes
 from marl_td.training.run_logger import RunLogger
 from marl_td.training.settings import CONFIG_FILE, describe
@@ -92,6 +93,8 @@ class RunSetup(BenchmarlExperiment):
                 f"'{self.folder_name}' already holds a run; choose another folder, or remove it."
             )
         self.folder_name.mkdir(parents=True, exist_ok=True)
+        self.lock = FolderLock(self.folder_name)
+        self.lock.check()
         self.checkpoints.sweep()
         for folder in (self.folder_name, self.folder_name / "policy"):
             sweep(folder)

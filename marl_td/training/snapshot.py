@@ -19,6 +19,8 @@ from marl_td.training.tensor_files import require_alike
 
 RESTART_SEED_OFFSET = 7_000_003
 """Environments that start afresh are seeded with the run's seed, this, and the frames so far."""
+COUNTERS = ("total_time", "total_frames", "n_iters_performed", "mean_return", "_shown")
+"""Attributes of an experiment."""
 
 
 def snapshot(experiment: Any, restarts: str | None) -> dict[str, Any]:
@@ -31,13 +33,7 @@ def snapshot(experiment: Any, restarts: str | None) -> dict[str, Any]:
     callbacks: dict[str, Any] = {}
     experiment._on_state_dict(callbacks)
     return {
-        "counters": {
-            "total_time": experiment.total_time,
-            "total_frames": experiment.total_frames,
-            "n_iters_performed": experiment.n_iters_performed,
-            "mean_return": experiment.mean_return,
-            "shown": dict(experiment._shown),
-        },
+        "counters": {name: getattr(experiment, name) for name in COUNTERS},
         "tensors": dict(named_tensors(experiment)),
         "optimisers": {
             group: {name: optimiser.state_dict() for name, optimiser in optimisers.items()}
@@ -87,8 +83,8 @@ def restore(experiment: Any, state: Mapping[str, Any], path: Path) -> None:
     for group, memory in _memories(experiment).items():
         memory.restore(state["memories"][group], experiment.config.train_device)
     experiment._on_load_state_dict(dict(state["callbacks"]))
-    for name, value in state["counters"].items():
-        setattr(experiment, "_shown" if name == "shown" else name, value)
+    for name in COUNTERS:
+        setattr(experiment, name, state["counters"][name])
 
 
 def named_tensors(experiment: Any) -> dict[str, Tensor]:

@@ -166,8 +166,8 @@ class CompiledUpdate:
         metrics, gradients, divisors, priority = self._graph(due)(entries, index, *weight)
         for name in due:
             if self.skips:
-                norm = metrics[self.names.index(f"grad_norm_{name}")]
-                self.adams[name].bad = (~norm.isfinite()).float()
+                told = [metrics[self.names.index(key)] for key in (name, f"grad_norm_{name}")]
+                self.adams[name].bad = (~torch.stack(told).isfinite().all()).float()
             self.adams[name](gradients[name], divisors.get(name))
         if prioritised and self.skips:
             priority = [torch.nan_to_num(value, nan=0.0, posinf=0.0) for value in priority]
@@ -212,7 +212,7 @@ class CompiledUpdate:
         return row, gradients, divisors, [self.loss.item_priority(batch, e) for e in error]
 
 
-def compiled_update(experiment: Any, group: str) -> CompiledUpdate | None:
+def compiled_update(experiment: Any, group: str, skips: bool = False) -> CompiledUpdate | None:
     """The compiled update of a group of a BenchMARL experiment, whose buffer has been filled.
 
     Warns:
@@ -231,7 +231,7 @@ def compiled_update(experiment: Any, group: str) -> CompiledUpdate | None:
             experiment.replay_buffers[group],
             clip=Clip(config.clip_grad_val, config.clip_grad_norm),
             device=config.train_device,
-            skips=experiment.guard.skips,
+            skips=skips,
         )
 
     return compiled_or_none("update", build)

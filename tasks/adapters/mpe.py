@@ -20,6 +20,7 @@ from pettingzoo.utils.env import ParallelEnv
 from marl_td.tasks.adapters.copies import Array
 from marl_td.tasks.adapters.extras import import_extra
 from marl_td.tasks.adapters.grouping import Grouping
+from marl_td.tasks.adapters.mpe_state import mpe_restore, mpe_snapshot
 from marl_td.tasks.adapters.pettingzoo import from_pettingzoo
 from marl_td.tasks.adapters.python_env import PythonEnv
 from marl_td.tasks.base import require
@@ -132,6 +133,16 @@ class DirectMpe(ParallelEnv):
     def close(self) -> None:
         """Close the simulator's window."""
         self.raw.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the simulator and its random stream are; raises ``TypeError`` for an unknown scenario's."""
+        return {"raw": mpe_snapshot(self.raw), "agents": list(self.agents)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        mpe_restore(self.raw, state["raw"])
+        self.agents = list(state["agents"])
+        self._observations()
 
     def _observations(self) -> dict[str, Array]:
         self._seen = {agent: self.raw.observe(agent) for agent in self.possible_agents}

@@ -95,7 +95,9 @@ class Corrector:
             taken.update(self.shield.override(seen, wanted))
         for name in self.masked:
             chosen = allowed[name].gather(-1, taken[name].unsqueeze(-1)).squeeze(-1)
-            taken[name] = torch.where(chosen, taken[name], self.fallback(name))
+            safe = self.fallback(name)
+            instead = torch.where(allowed[name][..., safe], safe, allowed[name].float().argmax(-1))
+            taken[name] = torch.where(chosen, taken[name], instead)
         if self.safe_set is not None:
             taken.update(self._projected(taken))
         sizes = {}

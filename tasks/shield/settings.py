@@ -79,6 +79,7 @@ class Shield:
         linear: constraints on continuous actions; what breaks them is projected onto them.
         forbidden: per group the discrete actions that are never taken.
         fallback: per group the discrete action taken instead of one that is not allowed; 0 if not given.
+            Where it is not available itself, the first one that is allowed.
         allowed: a function of yours from observations to the allowed discrete actions, in Python only.
         override: a function of yours that replaces actions, in Python only; the other parts come after it and
             have the last word. Both functions are part of the compiled rollout, so they should be pure

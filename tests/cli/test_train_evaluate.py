@@ -84,7 +84,8 @@ def test_sampled_actions_are_another_policy(run, capsys):
 def test_a_folder_in_use_is_refused_and_overwritten_on_request(run, tmp_path, capsys):
     arguments = ["train", "--out", str(run), "--no-progress", "--no-report", *SHORT, PAYOFF]
     assert main(arguments) == 2
-    assert "is not empty; give another folder, or add --overwrite" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "is not empty; give another folder, go on with the run in it (`marl-td resume " in err
     note = run / "my notes.txt"
     note.write_text("keep me")
     assert main([*arguments, "--overwrite", "seed=1"]) == 0

@@ -85,6 +85,18 @@ def test_whether_a_parallel_environment_goes_on_is_tried(kind, reason):
     assert found is None if reason is None else __import__("re").match(reason, found)
 
 
+def test_a_trial_that_fails_does_not_end_the_run():
+    env = from_pettingzoo(lambda: Saved(ENDS), n_envs=1)
+    env.reset()
+
+    def make():
+        raise MemoryError("no room for two more")
+
+    assert restart_reason(make, env) == (
+        "the environment Saved could not be tried (MemoryError: no room for two more)"
+    )
+
+
 class Counter:
     """A NumPy environment of two agents that can say where it is."""
 
@@ -121,6 +133,28 @@ def test_vmas_goes_on(scenario):
         return from_vmas(scenario, n_envs=2, seed=1, max_steps=9)
 
     assert restart_reason(make, make(), pack) is None
+
+
+@pytest.mark.parametrize("name", ["simple_reference_v3", "simple_line_v1", "collect_treasure_v1"])
+def test_mpe_goes_on(name):
+    """Goals that are other agents; arrays in the scenario; a generator of the world's own."""
+    from_mpe = pytest.importorskip("marl_td.tasks.adapters.mpe").from_mpe
+
+    def make():
+        return from_mpe(name, n_envs=2, seed=1, max_steps=9)
+
+    env = make()
+    env.reset()
+    assert restart_reason(make, env, pack) is None
+
+
+def test_an_mpe_scenario_that_keeps_something_else_is_not_taken_for_exact():
+    from_mpe = pytest.importorskip("marl_td.tasks.adapters.mpe").from_mpe
+    env = from_mpe("simple_v3", n_envs=1, seed=1)
+    env.reset()
+    env.copies[0].env.raw.scenario.memory = {1, 2}
+    reason = restart_reason(lambda: env, env, pack)
+    assert reason == "of the environment DirectMpe, 'memory' is a set, which is not understood."
 
 
 def test_vmas_objects_that_refer_to_each_other_otherwise_are_noticed():

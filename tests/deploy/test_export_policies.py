@@ -7,7 +7,6 @@ import pytest
 import torch
 from benchmarl_runs import IGNORED
 from small_policies import DISCRETE, GRU, MLP, OWN, live_actions, small_run, small_source
-from tensordict.nn import TensorDictSequential
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.deploy import load_bundle
@@ -37,7 +36,7 @@ CASES = {
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "_"))
 def exported(request, tmp_path_factory):
-    source, env = small_run(*CASES[request.param])
+    source, run = small_run(*CASES[request.param])
     before = {group: dict(p.state_dict()) for group, p in source.policies.items()}
     copies = {
         group: {k: v.clone() for k, v in state.items() if isinstance(v, torch.Tensor)}
@@ -45,7 +44,7 @@ def exported(request, tmp_path_factory):
     }
     out = tmp_path_factory.mktemp("deploy") / "bundle"
     report = export_policy(source, out)
-    return source, report, copies, env
+    return source, report, copies, run
 
 
 def inputs_of(source, agents, batch, seed):
@@ -112,11 +111,11 @@ def test_the_program_gives_what_the_training_policy_gives(exported, batch):
 
 def test_an_episode_goes_as_with_the_training_policy(exported):
     """Ten steps in the environment: memories and last actions are carried as the policy does it."""
-    source, report, _, env = exported
-    policy = TensorDictSequential(*source.policies.values())
+    _, report, _, run = exported
+    env = run.env
     env.set_seed(0)
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
-        live = env.rollout(10, policy, break_when_any_done=False)
+        live = env.rollout(10, run.policy, break_when_any_done=False)
     agents = load_bundle(report.folder).agents
     env.set_seed(0)
     data, states = env.reset(), dict.fromkeys(agents)

@@ -5,6 +5,8 @@ import json
 import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_bundle import actor_bytes, agent_signature, write_bundle, write_manifest
 
 from marl_td.deploy import BundleError, load_bundle
@@ -221,6 +223,11 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(folder, monkeypatch):
         ({"kind": "both"}, "must be discrete with n > 0, or continuous"),
         ({"n_actions": 0}, "must be discrete with n > 0"),
         ({"distribution": "cauchy"}, "does not go with the distribution 'cauchy'"),
+        ({"distribution": "normal"}, "discrete actions are not drawn from 'normal'"),
+        (
+            {"kind": "continuous", "n_actions": 0, "distribution": "tanh_normal"},
+            "squashed into their bounds need finite bounds",
+        ),
         ({"actor": "absent"}, "has no 'actors/absent.onnx'"),
     ],
 )
@@ -241,7 +248,10 @@ def test_a_signature_that_does_not_fit_is_refused(tmp_path, changes, message):
         ({"shape": 3}, "'x' has the shape 3"),
         ({"low": [1.0, 2.0]}, r"the bounds of 'x' do not fit its shape \[3\]"),
         ({"low": "low"}, "the bounds of 'x' do not fit"),
+        ({"low": 10**400}, "the bounds of 'x' do not fit"),
         ({"init": "zero"}, "'x' must start from a number"),
+        ({"init": float("inf")}, "'x' must start from a number up to 1e"),
+        ({"init": float("nan")}, "'x' must start from a number"),
     ],
 )
 def test_entries_of_the_signature_are_checked(entry, message):
@@ -250,12 +260,45 @@ def test_entries_of_the_signature_are_checked(entry, message):
         Entry.from_dict({**plain, **entry} if isinstance(entry, dict) else entry)
 
 
+def test_an_index_that_is_none_is_refused():
+    for index in ("first", float("inf"), None):
+        with pytest.raises(BundleError, match="the signature of agent 'a' lacks an entry or has"):
+            AgentSignature.from_dict("a", {**agent_signature().as_dict(), "index": index})
+
+
 @pytest.mark.parametrize("missing", ["group", "observation", "state", "action", "mode", "outputs"])
 def test_a_signature_that_lacks_something_is_refused(missing):
     data = agent_signature().as_dict()
     del data[missing]
     with pytest.raises(BundleError, match=f"the signature of agent 'a' lacks .*{missing}"):
         AgentSignature.from_dict("a", data)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+@given(junk=JUNK, seed=st.integers(0, 10**6))
+@settings(max_examples=300)
+def test_any_signature_is_taken_or_refused(junk, seed):
+    """A part of a good one is replaced by anything: there is no other error than ours."""
+    data = json.loads(json.dumps(agent_signature().as_dict()))
+    places = [(data, key) for key in data]
+    for name in ("observation", "state"):
+        places += [(data[name], 0), *((data[name][0], key) for key in data[name][0])]
+    for name in ("mask", "action"):
+        places += [(data[name], key) for key in data[name]]
+    place, key = places[seed % len(places)]
+    place[key] = junk
+    try:
+        AgentSignature.from_dict("a", data)
+    except BundleError as error:
+        assert "the signature of agent 'a'" in str(error)
 
 
 def test_a_bundle_without_agents_is_refused(folder):

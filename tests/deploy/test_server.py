@@ -23,6 +23,7 @@ from marl_td.deploy.server_settings import Refused, ServerSettings, is_loopback,
 pytestmark = IGNORED
 TOKEN = "0123456789abcdef"
 JSON = {"content-type": "application/json"}
+SEVERAL = pytest.param("entries", marks=pytest.mark.slow)
 
 
 def client_of(folder, **limits):
@@ -269,7 +270,7 @@ def test_a_server_that_others_reach_needs_a_token():
 
 
 # ------------------------------------------------------------------ the description
-@pytest.mark.parametrize("kind", ["plain", "memory"])
+@pytest.mark.parametrize("kind", ["plain", "memory", SEVERAL])
 def test_requests_that_fit_the_description_are_answered_as_it_says(clients, kind):
     client = clients(kind)
     described = Described(client.get("/openapi.json").json())
@@ -288,7 +289,7 @@ def test_requests_that_fit_the_description_are_answered_as_it_says(clients, kind
     holds()
 
 
-@pytest.mark.parametrize("kind", ["plain", "memory"])
+@pytest.mark.parametrize("kind", ["plain", "memory", SEVERAL])
 def test_requests_with_one_thing_wrong_get_4xx_and_nothing_breaks(clients, kind):
     client = clients(kind)
     described = Described(client.get("/openapi.json").json())

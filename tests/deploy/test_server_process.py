@@ -66,6 +66,21 @@ def test_it_acts(port):
     assert status == 200 and len(json.loads(body)["action"]) == 2
 
 
+def test_answers_are_not_held_back(port):
+    """Without TCP_NODELAY every answer but the first waits 40 ms for the client's acknowledgement."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    took = []
+    for _ in range(20):
+        begin = time.perf_counter()
+        connection.request(
+            "POST", "/agents/agents_0/act", GOOD, {"content-type": "application/json"}
+        )
+        connection.getresponse().read()
+        took.append(time.perf_counter() - begin)
+    connection.close()
+    assert min(took[1:]) < 0.03
+
+
 def test_bytes_that_are_no_http_do_not_hurt(port):
     for sent in (b"\x00" * 100, b"GET\r\n\r\n", b"A" * 200_000, b"\x16\x03\x01\x02\x00\x01"):
         with socket.create_connection(("127.0.0.1", port), 5) as plain:

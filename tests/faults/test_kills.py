@@ -14,7 +14,7 @@ pytestmark = [
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path):
     victim = Victim(FEW["maddpg by priority on disk"], tmp_path)
     assert victim.n_calls > 100
-    for seed in (1, 4, 6):
+    for seed in (1, 6):
         assert victim.kill(seed)["wrong"] == []
 
 

@@ -329,6 +329,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30)
 )
 DEEP = b"[" * 200_000 + b"]" * 200_000
+ENTRY = {"bytes": 1, "sha256": "0" * 64}
 CALL = {"_target_": "os.mkdir", "path": MARKER}
 UNSAFE = r"is not YAML that can be read safely"
 NO_TENSORS = r"is not a safetensors file, or is damaged"
@@ -415,8 +416,17 @@ CASES = [
          in_checkpoint("state.json", lambda c: c[: len(c) // 2]), "is damaged: state.json has",
          read_checkpoint),
     Case("checkpoint", "path out of the folder",
-         checkpoint_manifest(lambda m: m["files"].update({"../../../../etc/passwd": {}})),
+         checkpoint_manifest(lambda m: m["files"].update({"../../../../etc/passwd": ENTRY})),
          "which is not a plain file name", read_checkpoint),
+    Case("checkpoint", "file without a size, with the right digest",
+         checkpoint_manifest(lambda m: m["files"].update({"state.json": {}})),
+         "the entry of state.json: of another form", read_checkpoint),
+    Case("checkpoint", "list of files that is none, with the right digest",
+         checkpoint_manifest(lambda m: m.update(files=[1], frames="many")),
+         "files, frames: of another form", read_checkpoint),
+    Case("checkpoint", "another format and no versions",
+         checkpoint_manifest(lambda m: m.update(format=3, versions=None)),
+         "written by marl_td of an unknown version", read_checkpoint),
     Case("checkpoint", "another format, with the right digest",
          checkpoint_manifest(lambda m: m.update(format=99)), "has format 99, this version", read_checkpoint),
     Case("checkpoint", "200,000 lists in each other", checkpoint_state(DEEP),

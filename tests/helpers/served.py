@@ -12,8 +12,9 @@ CENTRE = {"agents": [[0.05, -0.5], [0.05, -0.5]]}
 KINDS = {
     "plain": ("marl_td/iddpg", MLP),
     "memory": ("marl_td/iql", (*GRU, "experiment.prefer_continuous_actions=false")),
+    "entries": ("marl_td/belief_ppo", (*MLP, "experiment.prefer_continuous_actions=false")),
 }
-"""Continuous actions; discrete ones with masks and a memory."""
+"""Continuous actions; discrete ones with masks and a memory; observations of several parts."""
 
 
 def changed(bundle, folder, **entries):

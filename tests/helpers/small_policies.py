@@ -11,7 +11,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.deploy.source import PolicySource, policy_source
 from marl_td.training.compose import compose
-from marl_td.training.trained import build_run
+from marl_td.training.trained import TrainedRun, build_run
 
 MLP = ("model.num_cells=[8]",)
 GRU = (
@@ -32,15 +32,15 @@ def small_source(algorithm: str, *overrides: str, task: tuple[str, ...] = RETAIL
 
 def small_run(
     algorithm: str, *overrides: str, task: tuple[str, ...] = RETAIL
-) -> tuple[PolicySource, Any]:
-    """The same, and an environment to act in."""
+) -> tuple[PolicySource, TrainedRun]:
+    """The same, and the run that it comes from: whole policy and environment."""
     run = build_run(compose([f"algorithm={algorithm}", *task, *overrides]), 1, "cpu")
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in run.policy.named_parameters():
             noise = 0.1 if "bias" in name else 0.5  # large biases would decide alone
             parameter.add_(noise * torch.randn(parameter.shape, generator=generator))
-    return policy_source(run.policy, run.env, run.settings), run.env
+    return policy_source(run.policy, run.env, run.settings), run
 
 
 def live_actions(source: PolicySource, inputs: TensorDict) -> dict[str, np.ndarray[Any, Any]]:

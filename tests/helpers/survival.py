@@ -61,6 +61,7 @@ VMAS = {
     "task.max_steps": "7",
 }
 BALANCE = {"task": "vmas/balance", "task.max_steps": "7"}
+MPE = {"task": "marl_td/mpe", "task.max_steps": "7"}
 PRIORITISED = {"experiment.off_policy_use_prioritized_replay_buffer": "true"}
 ON_DISK = {"experiment.buffer_device": "disk"}
 
@@ -100,6 +101,8 @@ MORE = {
     "maddpg from random": case("maddpg", x={"experiment.off_policy_init_random_frames": "36"}),
     "qmix hard targets": case("qmix", x={"experiment.soft_target_update": "false"}),
     "vmas qmix gru": case("qmix", task=VMAS, x=GRU),
+    "mpe maddpg": case("maddpg", task=MPE),
+    "mpe mappo gru": case("mappo", task=MPE, x=GRU),
 }
 
 

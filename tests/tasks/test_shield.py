@@ -12,8 +12,10 @@ from torchrl.envs.utils import check_env_specs
 from toy_tasks import Hunt, HuntParams
 
 from marl_td.collect.collector import CompiledCollector
+from marl_td.collect.last_action import LastAction
 from marl_td.models.compiling import CompileWarning
-from marl_td.tasks import VectorEnv, make_env, make_task
+from marl_td.tasks import TASKS, VectorEnv, make_env, make_task, task_class
+from marl_td.tasks.base import Box
 from marl_td.tasks.shield import Linear, Shield, ShieldedTask, shielded_env
 from marl_td.training.metrics import read_metrics
 
@@ -170,6 +172,62 @@ def test_a_function_narrows_the_mask_and_the_fallback_is_taken_where_nothing_is_
     assert mask[:, 1:].tolist() == [[[False, False, True]] * 2] * 2
 
 
+def test_where_the_fallback_is_not_available_another_allowed_action_is_taken():
+    shield = Shield(forbidden={"hunter": [1]}, fallback={"hunter": 2})
+    task = Watched(Hunt(HuntParams(), continuous=False), shield)
+    env = VectorEnv(task, 2)
+    data = env.reset()
+    data["hunter", "action"] = torch.full(
+        (2, 3), 2
+    )  # they strike, and must not strike again at once
+    data["prey", "action"] = torch.zeros(2, 1, 2)
+    data = env.step(data)["next"]
+    assert not data["hunter", "action_mask"][..., 1:].any()
+    data["hunter", "action"] = torch.ones(2, 3, dtype=torch.long)
+    data["prey", "action"] = torch.zeros(2, 1, 2)
+    env.step(data)
+    assert (task.all("hunter")[-1] == 0).all()
+
+
+def everywhere(task):
+    """A shield that every task can keep: half of the range, or all discrete actions but the last."""
+    linear, forbidden = [], {}
+    for name, spec in task.groups.items():
+        if isinstance(spec.action, Box):
+            low, high = sum(spec.action.low), sum(spec.action.high)
+            weights = {name: [1.0] * len(spec.action.low)}
+            linear.append(Linear(weights, (low + high) / 2 + 0.1, "own"))
+        elif spec.action.n > 1:
+            forbidden[name] = [spec.action.n - 1]
+    return Shield(linear, forbidden)
+
+
+KINDS = [
+    (name, continuous)
+    for name in TASKS
+    for continuous in (True, False)
+    if getattr(task_class(name), f"has_{'continuous' if continuous else 'discrete'}_actions")
+]
+
+
+@pytest.mark.parametrize(("name", "continuous"), KINDS)
+def test_every_task_has_a_shield(name, continuous):
+    torch.manual_seed(9)
+    task = make_task(name, continuous=continuous)
+    shield = everywhere(task)
+    env = VectorEnv(Watched(task, shield), 2)
+    data = env.reset()
+    for _ in range(3):
+        data = env.step(env.rand_action(data))["next"]
+    for group, spec in task.groups.items():
+        taken = env.task.all(group)
+        if isinstance(spec.action, Box):
+            limit = next(c.limit for c in shield.linear if group in c.weights)
+            assert (taken.double().sum(-1) <= limit).all()
+        elif spec.action.n > 1:
+            assert (taken < spec.action.n - 1).all()
+
+
 # ------------------------------------------------------------------ training
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("constraints", [[ORDERS], [ORDERS, OWN]], ids=["joint", "joint and own"])
@@ -239,13 +297,16 @@ def test_masks_of_an_adapted_environment_are_narrowed():
     group = "cat"
     n_actions = int(env.full_action_spec[group, "action"].space.n)
     held = shielded_env(env, {"forbidden": {group: [0]}, "fallback": {group: n_actions - 1}})
+    held.append_transform(LastAction({group: False}))
     check_env_specs(held)
     data = held.reset()
     assert not data[group, "action_mask"][..., 0].any()
     data[group, "action"] = torch.zeros_like(held.full_action_spec[group, "action"].zero())
     for other in set(env.group_map) - {group}:
         data[other, "action"] = held.full_action_spec[other, "action"].zero()
-    assert (held.step(data)["next", "info", "shield_changed"] == len(env.group_map[group])).all()
+    after = held.step(data)["next"]
+    assert (after["info", "shield_changed"] == len(env.group_map[group])).all()
+    assert (after[group, "last_action"] == 0).all()  # other transforms see what was wanted
 
 
 # ------------------------------------------------------------------ what is refused, what is said

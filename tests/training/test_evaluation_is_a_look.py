@@ -3,7 +3,7 @@
 import pytest
 import torch
 from benchmarl.experiment.callback import Callback
-from survival import BALANCE, VMAS, case, experiment_of
+from survival import BALANCE, GRU, VMAS, case, experiment_of
 
 from marl_td.training.snapshot import named_tensors
 
@@ -39,11 +39,12 @@ def learned(overrides, folder, callbacks=()):
 @pytest.mark.parametrize(
     ("algorithm", "changes", "ways"),
     [
-        ("qmix", {}, ["evaluated", "static", "rendered"]),
+        ("qmix", {}, ["evaluated", "rendered"]),
         ("maddpg", BALANCE, ["evaluated"]),
-        ("masac", VMAS, ["rendered"]),
+        pytest.param("masac", VMAS, list(WAYS), marks=pytest.mark.slow),
+        pytest.param("mappo", GRU, list(WAYS), marks=pytest.mark.slow),
     ],
-    ids=["our task", "benchmarl's vmas", "vmas"],
+    ids=["our task", "benchmarl's vmas", "vmas", "recurrent"],
 )
 def test_nobody_can_tell_from_the_parameters(tmp_path, algorithm, changes, ways):
     bare = learned(case(algorithm, x={**changes, **BARE}), tmp_path / "bare")

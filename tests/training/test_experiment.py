@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from short_runs import short_experiment
 
 from marl_td.training.experiment import Experiment
 from marl_td.training.metrics import read_metrics
+from marl_td.training.policy_files import read_weights
 from marl_td.training.trained import load_run
 
 
@@ -36,7 +38,7 @@ def test_the_run_folder(finished):
         "checkpoints/checkpoint_60/manifest.json",
         "checkpoints/checkpoint_60/state.json",
         "checkpoints/checkpoint_60/state.safetensors",
-        "checkpoints/checkpoint_60/replay_agents_60.safetensors",
+        "checkpoints/checkpoint_60/replay_agents_0_60.safetensors",
         "policy/weights.safetensors",
         "policy/signature.json",
     }
@@ -79,9 +81,28 @@ def test_the_policy_comes_back_from_its_folder(finished):
         assert torch.equal(ours, theirs)
 
 
-def test_a_policy_that_does_not_fit_is_refused(finished, tmp_path):
-    import shutil
+def test_weights_of_earlier_versions_are_read(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder_name, folder)
+    weights = read_weights(folder / "policy")
+    (folder / "policy" / "weights.safetensors").unlink()
+    torch.save(weights, folder / "policy" / "weights.pt")
+    loaded = dict(load_run(folder, n_envs=2).policy.named_parameters())
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.items())
 
+
+def test_checkpoints_of_earlier_versions_are_named(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder_name, folder)
+    old = folder / "checkpoints" / "checkpoint_60.pt"
+    torch.save({}, old)
+    with pytest.raises(
+        ValueError, match=r"60\.pt' was written by an earlier version of marl_td, wi"
+    ):
+        Experiment.reload_from_file(str(old))
+
+
+def test_a_policy_that_does_not_fit_is_refused(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished.folder_name, folder)
     config = (folder / "config.yaml").read_text()

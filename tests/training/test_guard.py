@@ -7,11 +7,17 @@ import torch
 from benchmarl.experiment.callback import Callback
 from short_runs import short_experiment
 from survival import BALANCE, SPREAD, case, experiment_of
+from tensordict import TensorDict
+from update_runs import filled, tensors
 
+from marl_td.algorithms.qmix import QmixConfig
+from marl_td.collect.nested import entries_of
+from marl_td.training.adam import AdamStep
 from marl_td.training.config import RunConfig
 from marl_td.training.guard import MOST_IN_A_ROW
 from marl_td.training.metrics import read_metrics
 from marl_td.training.tensor_files import load_tensors
+from marl_td.training.update import Clip, CompiledUpdate
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The default behavior of TransformedEnv:FutureWarning"),
@@ -179,3 +185,73 @@ def test_every_agent_of_a_vmas_run_has_its_name_in_the_message(tmp_path):
         FloatingPointError, match=r"\(18 frames; agent_0, agent_1, agent_2, agent_3\)"
     ):
         experiment.run()
+
+
+# ------------------------------------------------------------------------------------ compiled updates
+def test_compiled_adam_leaves_a_step_out_count_and_all():
+    parameter = torch.nn.Parameter(torch.ones(4, 3))
+    optimiser = torch.optim.Adam([parameter], lr=0.1)
+    step = AdamStep(optimiser, "cpu")
+    step.begin()
+    step([torch.full((4, 3), 0.5)])
+    before = [parameter.detach().clone(), *(t.clone() for t in (*step.means, *step.squares))]
+    step.bad = torch.tensor(1.0)
+    step([torch.full((4, 3), float("nan"))])
+    assert all(map(torch.equal, before, [parameter, *step.means, *step.squares]))
+    step.bad = torch.tensor(0.0)
+    step([torch.full((4, 3), 0.5)])
+    step.end()
+    assert float(optimiser.state[parameter]["step"]) == 2.0
+    twin = torch.nn.Parameter(torch.ones(4, 3))
+    plain = torch.optim.Adam([twin], lr=0.1)
+    for _ in range(2):
+        twin.grad = torch.full((4, 3), 0.5)
+        plain.step()
+    assert torch.allclose(parameter, twin)
+
+
+def test_compiled_updates_leave_bad_minibatches_out(tmp_path):
+    """A stored reward is infinite: minibatches with it are left out, the others move something."""
+    experiment = filled(tmp_path, QmixConfig())
+    stored = entries_of(experiment.replay_buffers["agents"].storage._storage)
+    for value in (value for key, value in stored.items() if key[-1] == "reward"):
+        value[3] = float("inf")
+    update = CompiledUpdate(
+        experiment.losses["agents"],
+        experiment.optimizers["agents"],
+        experiment.target_updaters["agents"],
+        experiment.replay_buffers["agents"],
+        clip=Clip(0.5, True),
+        device="cpu",
+        skips=True,
+        backend="aot_eager",
+    )
+    before = tensors(experiment)
+    found = update.run(12)
+    made = found["loss_value"].isfinite()
+    assert 0 < int(made.sum()) < 12
+    after = tensors(experiment)
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(before[key], after[key]) for key in before if "loss" not in key)
+    counts = [value for key, value in after.items() if key.endswith(".step")]
+    assert {float(count) for count in counts} == {float(made.sum())}
+
+
+def test_a_run_of_compiled_updates_counts_what_it_leaves_out(tmp_path, monkeypatch):
+    experiment = short_experiment(tmp_path / "run", "experiment.on_nonfinite=skip")
+
+    class Update:
+        compile_seconds = 0.0
+
+        def run(self, n_updates):
+            norms = torch.tensor([1.0, float("nan")])
+            return TensorDict({"grad_norm_loss_value": norms, "loss_value": norms.clone()}, [2])
+
+        def snapshot(self):
+            return None
+
+    experiment._compiled_updates["agents"] = Update()
+    experiment.run()
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [row["counters/skipped"] for row in rows] == ["1", "1", "1"]
+    assert [row["train/agents/loss_value"] for row in rows] == ["1", "1", "1"]

@@ -47,7 +47,6 @@ def goes_on_exactly(overrides, tmp_path, frames=36):
 
 IN_DEFAULT_TESTS = (
     "mappo gru",
-    "happo gru",
     "qmix windows by priority",
     "maddpg by priority on disk",
     "benchmarl's vmas maddpg",
@@ -117,8 +116,11 @@ def parallel_env(n_envs):
     }
 
 
-def test_an_environment_that_cannot_be_saved_starts_fresh_and_the_log_says_so(tmp_path):
-    pytest.importorskip("mpe2")
+def test_an_environment_that_cannot_be_saved_starts_fresh_and_the_log_says_so(
+    tmp_path, monkeypatch
+):
+    mpe = pytest.importorskip("marl_td.tasks.adapters.mpe")
+    monkeypatch.delattr(mpe.DirectMpe, "load_state_dict")
     overrides = case("mappo", task=parallel_env(3))
     experiment_of(overrides, tmp_path / "run").run()
     file = tmp_path / "run" / "checkpoints" / "checkpoint_36"
@@ -190,6 +192,22 @@ def test_a_second_ctrl_c_interrupts_at_once():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("it went on")
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    class Try(Callback):
+        def on_train_end(self, training_td, group):
+            half = self.experiment.checkpoints.begin()  # what a running process has not finished
+            with pytest.raises(
+                ValueError, match=r"another process is training in '.*run'; wait for"
+            ):
+                Experiment.resume(tmp_path / "run")
+            assert half.folder.exists()
+            self.experiment.checkpoints.abandon(half)
+
+    overrides = ("experiment.checkpoint_interval=20",)
+    short_experiment(tmp_path / "run", *overrides, callbacks=[Try()]).run()
+    Experiment.resume(tmp_path / "run").close()
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):

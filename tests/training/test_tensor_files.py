@@ -66,7 +66,7 @@ def same(a, b):
     return type(a) is type(b) and a == b
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(NESTS)
 def test_a_nest_comes_back_bit_for_bit_and_in_its_order_in_memory(state):
     assert same(state, round_trip(state))

@@ -10,13 +10,15 @@ from benchmarl.experiment import Callback
 from benchmarl_runs import IGNORED, STATEFUL, small_run
 from discrete_teams import teams_task
 from short_runs import short_experiment
-from update_runs import SETTINGS, filled, update_of
+from update_runs import SETTINGS, both, filled, tensors, update_of
 
 from marl_td.algorithms.happo import HappoConfig
 from marl_td.algorithms.hatrpo import HatrpoConfig
 from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.mappo import MappoConfig
+from marl_td.algorithms.matd3 import Matd3Config
 from marl_td.algorithms.qmix import QmixConfig
+from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.collector import CompiledCollector
 from marl_td.models.compiling import CompileWarning, NotCompilable
 from marl_td.training.adam import AdamStep
@@ -153,3 +155,24 @@ def test_auto_leaves_short_runs_alone(tmp_path):
     experiment.run()
     assert not isinstance(experiment.collector, CompiledCollector)
     assert experiment._compiled_updates == {"agents": None}
+
+
+@pytest.mark.slow
+def test_another_compiled_update_goes_on_in_the_middle_of_a_period(tmp_path):
+    """MATD3 moves its actor at every second step; three steps are done, and the next one moves it."""
+    ours, theirs = both(tmp_path, Matd3Config(), task=MarlTdTask.SIMPLE_SPREAD.get_from_yaml())
+    first = update_of(ours)
+    first.run(3)
+    theirs.losses["agents"].load_state_dict(ours.losses["agents"].state_dict())
+    for name, optimiser in theirs.optimizers["agents"].items():
+        optimiser.load_state_dict(copy.deepcopy(ours.optimizers["agents"][name].state_dict()))
+    theirs.target_updaters["agents"].n_steps = ours.target_updaters["agents"].n_steps
+    second = update_of(theirs)
+    second.restore(first.snapshot())
+    found = []
+    for update in (first, second):
+        torch.manual_seed(4)
+        found.append(update.run(1))
+    assert torch.equal(found[0]["grad_norm_loss_actor"], found[1]["grad_norm_loss_actor"])
+    for key, value in tensors(ours).items():
+        assert torch.equal(value, tensors(theirs)[key]), key
