@@ -151,13 +151,21 @@ class Resumable:
             self.remarks.append(f"the environments start fresh episodes: {reason.rstrip('.')}.")
             seed = experiment.seed + RESTART_SEED_OFFSET + experiment.total_frames
             collector_restore(collector, saved, seed)
+        try:
+            self._restore_evaluation(state)
+        except ValueError as error:  # such as another number of episodes
+            experiment.test_env.set_seed(experiment.evaluation_seed + experiment.total_frames)
+            self.remarks.append(f"evaluation has other episodes: {str(error).rstrip('.')}.")
+
+    def _restore_evaluation(self, state: dict[str, Any]) -> None:
+        experiment = self.experiment
         if state["test_env"] is not None and state["restarts"] is None:
             env_restore(experiment.test_env, state["test_env"])
         else:
             experiment.test_env.set_seed(experiment.evaluation_seed + experiment.total_frames)
-        compiled, base = experiment.compiled_episodes, state["compiled_evaluation"]
-        if compiled is not None and base is not None:
-            compiled.collector.base.restore(base)
+        compiled, saved = experiment.compiled_episodes, state["compiled_evaluation"]
+        if compiled is not None and saved is not None:
+            compiled.collector.restore(saved)
 
     def start(self) -> None:
         """Let the random streams go on where they were; called when training begins."""
