@@ -128,7 +128,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         del manifest["digest"]
         if content != manifest_bytes(manifest):
             raise ValueError("it is not what was written (SHA-256)")
-        names = manifest["files"]
+        _check_fields(manifest)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise Damaged(
             f"checkpoint '{folder}' is damaged: {MANIFEST_FILE} cannot be used ({error})."
@@ -136,12 +136,27 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if manifest["format"] != FORMAT:
         raise Damaged(
             f"checkpoint '{folder}' has format {manifest['format']}, this version of marl_td reads {FORMAT}; "
-            f"it was written by marl_td {manifest['versions']['marl_td']}."
+            f"it was written by marl_td {manifest['versions'].get('marl_td')}."
         )
-    for name in names:
+    for name in manifest["files"]:
         if Path(name).name != name or name in ("", ".", ".."):
             raise Damaged(f"checkpoint '{folder}' lists '{name}', which is not a plain file name.")
     return dict(manifest)
+
+
+def _check_fields(manifest: dict[str, Any]) -> None:
+    """Whoever knows the format can make a digest that fits; the fields may still be anything."""
+    numbers = [manifest[name] for name in ("format", "frames", "iteration")]
+    sizes = [(entry["bytes"], entry["sha256"]) for entry in manifest["files"].values()]
+    score, versions = manifest["score"], manifest["versions"]
+    fine = (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and all(type(size) is int and isinstance(digest, str) for size, digest in sizes)
+        and (score is None or isinstance(score, float))
+        and isinstance(versions, dict)
+    )
+    if not fine:
+        raise ValueError("its fields are not those of a checkpoint")
 
 
 def manifest_bytes(manifest: dict[str, Any]) -> bytes:

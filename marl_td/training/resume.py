@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,10 @@ class Resumable:
         try:
             state["replay"] = self._save_replay(new)
             new.add_state(state)
-            summary = Summary(experiment.total_frames, experiment.n_iters_performed, score)
+            known = score is not None and math.isfinite(score)
+            summary = Summary(
+                experiment.total_frames, experiment.n_iters_performed, score if known else None
+            )
             path = self.checkpoints.publish(new, summary)
         except BaseException:
             self.checkpoints.abandon(new)
@@ -117,7 +121,7 @@ class Resumable:
             restore(experiment, state, checkpoint.folder)
             self._restore_replay(checkpoint, state["replay"])
             self._restore_environments(state)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(
                 f"checkpoint '{checkpoint.folder}' does not fit this run's settings "
                 f"({type(error).__name__}: {error}). Was config.yaml edited after training?"
