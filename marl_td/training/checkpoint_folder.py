@@ -152,7 +152,8 @@ def _check_form(manifest: dict[str, Any]) -> None:
     score = manifest["score"]
     kinds = {"files": dict, "versions": dict, "frames": int, "iteration": int}
     wrong = [name for name, kind in kinds.items() if not isinstance(manifest[name], kind)]
-    if score is not None and not isinstance(score, int | float):
+    wrong += [name for name in ("frames", "iteration") if name not in wrong and manifest[name] < 0]
+    if score is not None and not isinstance(score, float):
         wrong.append("score")
     for name, entry in manifest["files"].items() if "files" not in wrong else ():
         sizes = entry.get("bytes") if isinstance(entry, dict) else None

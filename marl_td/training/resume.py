@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,10 @@ class Resumable:
         try:
             state["replay"] = self._save_replay(new)
             new.add_state(state)
-            summary = Summary(experiment.total_frames, experiment.n_iters_performed, score)
+            known = score is not None and math.isfinite(score)
+            summary = Summary(
+                experiment.total_frames, experiment.n_iters_performed, score if known else None
+            )
             path = self.checkpoints.publish(new, summary)
         except BaseException:
             self.checkpoints.abandon(new)
@@ -117,7 +121,7 @@ class Resumable:
             restore(experiment, state, checkpoint.folder)
             self._restore_replay(checkpoint, state["replay"])
             self._restore_environments(state)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(
                 f"checkpoint '{checkpoint.folder}' does not fit this run's settings "
                 f"({type(error).__name__}: {error}). Was config.yaml edited after training?"
@@ -151,13 +155,21 @@ class Resumable:
             self.remarks.append(f"the environments start fresh episodes: {reason.rstrip('.')}.")
             seed = experiment.seed + RESTART_SEED_OFFSET + experiment.total_frames
             collector_restore(collector, saved, seed)
+        try:
+            self._restore_evaluation(state)
+        except ValueError as error:  # such as another number of episodes
+            experiment.test_env.set_seed(experiment.evaluation_seed + experiment.total_frames)
+            self.remarks.append(f"evaluation has other episodes: {str(error).rstrip('.')}.")
+
+    def _restore_evaluation(self, state: dict[str, Any]) -> None:
+        experiment = self.experiment
         if state["test_env"] is not None and state["restarts"] is None:
             env_restore(experiment.test_env, state["test_env"])
         else:
             experiment.test_env.set_seed(experiment.evaluation_seed + experiment.total_frames)
-        compiled, base = experiment.compiled_episodes, state["compiled_evaluation"]
-        if compiled is not None and base is not None:
-            compiled.collector.base.restore(base)
+        compiled, saved = experiment.compiled_episodes, state["compiled_evaluation"]
+        if compiled is not None and saved is not None:
+            compiled.collector.restore(saved)
 
     def start(self) -> None:
         """Let the random streams go on where they were; called when training begins."""

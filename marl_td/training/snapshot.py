@@ -113,6 +113,6 @@ def _memories(experiment: Any) -> dict[str, Any]:
 
 
 def _compiled_evaluation(experiment: Any) -> dict[str, Any] | None:
-    """Where the compiled evaluation's environment is, which may be another than ``test_env``."""
+    """Where the compiled evaluation is, whose environment may be another than ``test_env``."""
     episodes = experiment.compiled_episodes
-    return None if episodes is None else dict(episodes.collector.base.snapshot())
+    return None if episodes is None else dict(episodes.collector.snapshot())

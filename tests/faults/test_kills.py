@@ -1,10 +1,15 @@
 """Killed at random instants, also with what was not flushed lost: the run ends as if it had not been."""
 
+import os
+import sys
+
 import pytest
 from kills import Victim, forked
 from survival import FEW, every_case
 
 pytestmark = [
+    pytest.mark.skipif(sys.version_info < (3, 11), reason="faults need pathlib of Python 3.11"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked"),
     pytest.mark.filterwarnings("ignore:The default behavior of TransformedEnv:FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:vmas"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),

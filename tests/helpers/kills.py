@@ -115,9 +115,14 @@ class Victim:
         happened = []
         for _ in range(chance.randint(1, most)):
             kind = chance.choice(KINDS)
-            if self._one(kind, folder, chance) is not None:
-                break  # it ended before it could be killed
-            happened.append(kind)
+            if self._one(kind, folder, chance) is None:
+                happened.append(kind)
+                continue
+            if not happened:  # it ended before it could be killed: once more, at a file operation
+                shutil.rmtree(folder)
+                assert self._one("kill", folder, chance) is None
+                happened.append("kill")
+            break
         answer = forked(lambda: whole_run(self.overrides, folder))
         leftovers = [str(path) for path in folder.rglob(".tmp-*")]
         names = sorted(set(self.expected) | set(answer["digest"]))

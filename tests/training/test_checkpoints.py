@@ -172,6 +172,26 @@ def test_another_format_is_named_with_the_version_that_wrote_it(tmp_path):
         Checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frames": "20"},
+        {"iteration": -1},
+        {"score": "best"},
+        {"versions": None},
+        {"files": []},
+        {"files": {"state.json": 3}},
+        {"files": {"state.json": {"bytes": "1", "sha256": ""}}},
+        {"format": True},
+    ],
+)
+def test_fields_of_another_kind_are_refused(tmp_path, changes):
+    path = save(Checkpoints(tmp_path, keep=None), 10)
+    rewrite(path, **changes)
+    with pytest.raises(Damaged, match=r"is damaged: manifest\.json cannot be used"):
+        Checkpoint(path)
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", ""])
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
     path = save(Checkpoints(tmp_path, keep=None), 10)

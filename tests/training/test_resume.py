@@ -299,6 +299,18 @@ def test_the_best_are_saved_when_they_come(tmp_path):
     assert list(experiment.checkpoints.scores().values()) == [3.0, 2.0]
 
 
+def test_other_numbers_of_copies_are_no_reason_to_fail(tmp_path):
+    short_experiment(tmp_path / "run", "experiment.checkpoint_interval=20").run()
+    patch = {"evaluation_episodes": 3, "off_policy_n_envs_per_worker": 5}
+    file = tmp_path / "run" / "checkpoints" / "checkpoint_20"
+    Experiment.reload_from_file(str(file), patch).run()
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [row["eval/episodes"] for row in rows] == ["4", "3", "3"]
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "fresh episodes: the saved state is not one of 5 copies of 'matrix_game'" in log
+    assert "evaluation has other episodes: the saved state is not one of 3 copies" in log
+
+
 def test_the_clock_saves_too_but_not_all_the_time(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("marl_td.training.resume.time.monotonic", lambda: now[0])
