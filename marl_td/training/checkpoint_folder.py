@@ -150,8 +150,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _check_form(manifest: dict[str, Any]) -> None:
     """Raise ``ValueError`` for an entry of a type that is never written: anybody can make a digest."""
     score = manifest["score"]
-    kinds = {"files": dict, "versions": dict, "frames": int, "iteration": int}
-    wrong = [name for name, kind in kinds.items() if not isinstance(manifest[name], kind)]
+    kinds = {"format": int, "frames": int, "iteration": int, "files": dict, "versions": dict}
+    wrong = [name for name, kind in kinds.items() if type(manifest[name]) is not kind]
     wrong += [name for name in ("frames", "iteration") if name not in wrong and manifest[name] < 0]
     if score is not None and not isinstance(score, float):
         wrong.append("score")
