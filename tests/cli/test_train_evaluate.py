@@ -127,7 +127,7 @@ def test_nan_observations_stop_the_run_with_a_sentence(tmp_path, monkeypatch, ca
         return {"agents": self._identity.expand(state.played.shape[0], -1, -1) * float("nan")}
 
     monkeypatch.setattr(MatrixGame, "observe", observe)
-    assert main(["train", "--out", str(tmp_path / "run"), *SHORT]) == 2
+    assert main(["train", "--out", str(tmp_path / "run"), *SHORT]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "'agents.observation' is no longer finite in iteration 0" in err and "agents_0" in err
