@@ -132,9 +132,7 @@ def test_our_experiment_resumes_the_priorities(tmp_path):
     )
     run = short_experiment(tmp_path / "run", *settings)
     run.run()
-    saved = max(
-        (tmp_path / "run" / "checkpoints").glob("*.pt"), key=lambda path: path.stat().st_mtime
-    )
+    saved = run.checkpoints.files()[-1]
     again = type(run).reload_from_file(str(saved))
     ours, loaded = (each.replay_buffers["agents"].sampler for each in (run, again))
     assert ours.alpha == 0.8

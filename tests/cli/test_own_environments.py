@@ -109,7 +109,7 @@ def test_no_code_is_imported_because_a_file_names_it(run, capsys):
         "on an environment of its user's, 'meeting:Meeting' with the arguments {}. No code" in error
     )
     assert "`--env package.module:function`" in error and error.count("\n") == 1
-    (checkpoint,) = (run / "checkpoints").glob("*.pt")
+    (checkpoint,) = (run / "checkpoints").glob("checkpoint_*")
     with pytest.raises(ValueError, match="No code is imported because a file names it"):
         Experiment.reload_from_file(str(checkpoint))
     text = (run / "config.yaml").read_text()
@@ -133,7 +133,7 @@ def test_a_run_is_exported_when_its_environment_is_named_again(run, here, capsys
 
 
 def test_a_run_goes_on_when_its_environment_is_named_again(run):
-    (checkpoint,) = (run / "checkpoints").glob("*.pt")
+    (checkpoint,) = (run / "checkpoints").glob("checkpoint_*")
     again = Experiment.reload_from_file(str(checkpoint), {"max_n_frames": 120}, "meeting:Meeting")
     assert again.total_frames == 80
     again.run()

@@ -9,6 +9,7 @@ from faults import FileFaults
 from short_runs import short_experiment
 from survival import differences, outcome
 
+from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.experiment import Experiment
 from marl_td.training.metrics import read_metrics
 from marl_td.training.stopping import RunStopped
@@ -47,6 +48,24 @@ def test_there_are_faults_to_inject(tmp_path):
         assert os.fsync.__qualname__ != "fsync"
     assert os.fsync.__qualname__ == "fsync"
     assert 55 < faults.count < 120
+
+
+@needs_faults
+def test_rows_are_on_the_disk_before_the_checkpoint_after_them(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    experiment = short_experiment(folder, *OVERRIDES)
+    publish, seen = Checkpoints.publish, []
+
+    def watched(self, new, summary):
+        path = folder / "metrics.csv"
+        seen.append((faults.power.safe[str(path)], path.stat().st_size))
+        return publish(self, new, summary)
+
+    monkeypatch.setattr(Checkpoints, "publish", watched)
+    with FileFaults(folder).active() as faults:
+        experiment.run()
+    assert len(seen) == 3
+    assert [safe for safe, _ in seen] == [size for _, size in seen]
 
 
 def test_metrics_that_cannot_be_written_stop_the_run(tmp_path, monkeypatch):
