@@ -423,7 +423,7 @@ CASES = [
          "the entry of state.json: of another form", read_checkpoint),
     Case("checkpoint", "list of files that is none, with the right digest",
          checkpoint_manifest(lambda m: m.update(files=[1], frames="many")),
-         "files, frames: of another form", read_checkpoint),
+         "frames, files: of another form", read_checkpoint),
     Case("checkpoint", "another format and no versions",
          checkpoint_manifest(lambda m: m.update(format=3, versions=None)),
          "written by marl_td of an unknown version", read_checkpoint),
