@@ -33,10 +33,14 @@ Policy = Callable[[TensorDictBase], TensorDictBase]
 
 @dataclass(frozen=True)
 class Box:
-    """Continuous actions of one agent: a vector in ``[low, high]`` (element-wise)."""
+    """Continuous actions of one agent: a vector in ``[low, high]`` (element-wise).
+
+    ``names`` says what each element is, its unit in brackets (``"acceleration [m/s2]"``), or is empty.
+    """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         fits = len(self.low) == len(self.high) >= 1
@@ -45,16 +49,23 @@ class Box:
             fits and ordered,
             f"Box needs one low < high per element; got low {self.low}, high {self.high}.",
         )
+        _check_names(self.names, len(self.low))
 
 
 @dataclass(frozen=True)
 class Discrete:
-    """Discrete actions of one agent: an integer in ``0 .. n - 1``."""
+    """Discrete actions of one agent: an integer in ``0 .. n - 1``; ``names`` in this order, or empty."""
 
     n: int
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.n >= 1, f"Discrete needs at least 1 action; got {self.n}.")
+        _check_names(self.names, self.n)
+
+
+def _check_names(names: tuple[str, ...], n: int) -> None:
+    require(len(names) in (0, n), f"{n} actions need {n} names, or none; got {', '.join(names)}.")
 
 
 @dataclass(frozen=True)

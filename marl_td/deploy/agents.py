@@ -122,7 +122,7 @@ def _signature(
         observation=tuple(observation),
         mask=mask,
         state=tuple(state),
-        action=_entry("action", spec, index),
+        action=replace(_entry("action", spec, index), components=source.actions.get(group, ())),
         kind=DISCRETE if spec.n else CONTINUOUS,
         n_actions=spec.n,
         mode=mode,

@@ -11,7 +11,7 @@ from torchrl.envs import EnvBase
 
 from marl_td.deploy.samples import EntrySpec, entry_specs
 from marl_td.deploy.steps import Key
-from marl_td.deploy.task_text import task_sections
+from marl_td.deploy.task_text import action_components, task_sections
 from marl_td.training.settings import RunSettings
 from marl_td.training.trained import load_run
 
@@ -26,6 +26,7 @@ class PolicySource:
         specs: every observation and action, without the batch.
         settings: what it was built from.
         texts: what the task says about its observations and actions.
+        actions: per group names and units of discrete actions, or of the numbers of a continuous one.
         folder: the run's folder, if there is one.
     """
 
@@ -34,6 +35,7 @@ class PolicySource:
     specs: dict[Key, EntrySpec]
     settings: RunSettings
     texts: dict[str, str]
+    actions: dict[str, tuple[dict[str, str], ...]]
     folder: Path | None = None
 
 
@@ -45,7 +47,15 @@ def policy_source(
     policies = {
         group: policy.select_subsequence(out_keys=[(group, "action")])[0] for group in group_map
     }
-    return PolicySource(policies, group_map, entry_specs(env), settings, task_sections(env), folder)
+    return PolicySource(
+        policies,
+        group_map,
+        entry_specs(env),
+        settings,
+        task_sections(env),
+        action_components(env),
+        folder,
+    )
 
 
 def run_source(folder: Path, env: str | None = None) -> PolicySource:

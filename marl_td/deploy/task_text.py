@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 from torchrl.envs import EnvBase
 
 from marl_td.collect.episodes import batched_task
+from marl_td.tasks.base import Task
+from marl_td.tasks.shield import ShieldedTask
 
 SECTIONS = {"observation": "Observation space", "action": "Action space"}
 NOTHING = "the task gives no names or units"
@@ -19,10 +22,34 @@ BORDER = re.compile(r"=+(?: +=+)+")
 
 def task_sections(env: EnvBase) -> dict[str, str]:
     """What the task says about its observations and actions, as text; a remark where it says nothing."""
-    task = batched_task(env)
+    task = _described(env)
     module = sys.modules.get(type(task).__module__)
     text = (module.__doc__ if module is not None else None) or ""
     return {name: _section(text, title) or NOTHING for name, title in SECTIONS.items()}
+
+
+def action_components(env: EnvBase) -> dict[str, tuple[dict[str, str], ...]]:
+    """By group ``name`` and ``unit`` of each discrete action, or of each number of a continuous one.
+
+    Groups of which the task names no actions have an empty entry.
+    """
+    task = _described(env)
+    groups = {} if task is None else task.groups
+    return {
+        group: tuple(_named(text) for text in spec.action.names) for group, spec in groups.items()
+    }
+
+
+def _named(text: str) -> dict[str, str]:
+    """``"acceleration [m/s2]"`` as name and unit."""
+    name, _, unit = text.partition(" [")
+    return {"name": name, "unit": unit.removesuffix("]")}
+
+
+def _described(env: EnvBase) -> Task[Any, Any] | None:
+    """The task of an environment, without a shield around it."""
+    task = batched_task(env)
+    return task.task if isinstance(task, ShieldedTask) else task
 
 
 def _section(text: str, title: str) -> str:

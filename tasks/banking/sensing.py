@@ -6,8 +6,14 @@ import torch
 from torch import Tensor
 
 from marl_td.tasks.banking.dynamics import BankingState, Tables
-from marl_td.tasks.banking.params import BankingParams
+from marl_td.tasks.banking.params import CHANNELS, BankingParams
 from marl_td.tasks.failures import dead_count
+
+
+def action_names(choices: Tensor) -> tuple[str, ...]:
+    """Names of the actions ``choices`` ``[n_actions, n_classes]``: what is done with each class."""
+    names = (*CHANNELS, "keep")
+    return tuple(", ".join(names[choice] for choice in row) for row in choices.tolist())
 
 
 def observation(p: BankingParams, t: Tables, state: BankingState, identity: Tensor) -> Tensor:

@@ -121,6 +121,7 @@ class Banking(Task[BankingParams, BankingState]):
         digits = torch.cartesian_prod(*[torch.arange(N_CHANNELS + 1)] * self.n_classes)
         self.choices = digits.view(self.n_actions, self.n_classes).to(self.device)
         """``[n_actions, n_classes]``: the choice per class that each action stands for."""
+        self.action_names = sensing.action_names(self.choices)
         n_ids = params.n_agents * params.router_id
         self.identity = torch.eye(params.n_agents, n_ids, device=self.device)
         self.memory = 1.0 - math.exp(-params.step_time / params.risk_memory)
@@ -135,7 +136,7 @@ class Banking(Task[BankingParams, BankingState]):
     # ------------------------------------------------------------------ shape
     @property
     def groups(self) -> dict[str, GroupSpec]:
-        action = Discrete(self.n_actions)
+        action = Discrete(self.n_actions, self.action_names)
         n, mortal = self.params.n_agents, self.n_dead > 0
         return {GROUP: GroupSpec(n, self.d_obs, action, masked=True, mortal=mortal)}
 

@@ -124,7 +124,10 @@ class Drones(Task[DronesParams, DronesState]):
     @property
     def groups(self) -> dict[str, GroupSpec]:
         p = self.params
-        action = Box((-1.0, -1.0), (1.0, 1.0)) if self.continuous else Discrete(N_DIRECTIONS + 1)
+        sides = ("acceleration x [max_acceleration]", "acceleration y [max_acceleration]")
+        ways = ("none", *(f"{360 * i // N_DIRECTIONS} degrees" for i in range(N_DIRECTIONS)))
+        box, thrust = Box((-1.0, -1.0), (1.0, 1.0), sides), Discrete(N_DIRECTIONS + 1, ways)
+        action = box if self.continuous else thrust
         d_obs = 4 + VIEW**2 + 5 * p.n_seen + 3 * p.n_seen * (p.n_targets > 0)
         mortal = p.dead_agents > 0.0
         masked = mortal and not self.continuous

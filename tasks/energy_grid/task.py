@@ -130,7 +130,9 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
     # ------------------------------------------------------------------ shape
     @property
     def groups(self) -> dict[str, GroupSpec]:
-        action = Box((-1.0,), (1.0,)) if self.continuous else Discrete(len(MOVES))
+        box = Box((-1.0,), (1.0,), ("power [ramp]",))
+        moves = Discrete(len(MOVES), tuple(f"power {move:+g} ramp" for move in MOVES))
+        action = box if self.continuous else moves
         spec = GroupSpec(
             self.params.n_agents,
             D_OBS,

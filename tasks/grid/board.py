@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+MOVE_NAMES = ("stay", "up", "down", "left", "right")
+"""Names of the five moves, in the order in which tasks number them."""
+
 
 class Board:
     """A board of square cells.

@@ -103,7 +103,8 @@ class Intersection(Task[IntersectionParams, IntersectionState]):
     @property
     def groups(self) -> dict[str, GroupSpec]:
         p = self.params
-        action = Box((-p.braking,), (p.acceleration,)) if self.continuous else Discrete(3)
+        box = Box((-p.braking,), (p.acceleration,), ("acceleration [m/s2]",))
+        action = box if self.continuous else Discrete(3, ("brake", "keep", "accelerate"))
         info = {"position": 3, "motion": 3}
         d_obs, masked = sensing.width(p), not self.continuous
         return {GROUP: GroupSpec(p.n_agents, d_obs, action, masked=masked, mortal=True, info=info)}

@@ -138,7 +138,8 @@ class Levers(Task[LeversParams, LeversState]):
         rows = 1 if self.params.id_code == "one_hot" else m - 1
         d_obs = self.width * (1 + rows * self.params.see_others)
         info = {"id": 1, "rank": 1}
-        return {GROUP: GroupSpec(m, d_obs, Discrete(m), mortal=self.n_dead > 0, info=info)}
+        pull = Discrete(m, tuple(f"lever {i}" for i in range(m)))
+        return {GROUP: GroupSpec(m, d_obs, pull, mortal=self.n_dead > 0, info=info)}
 
     @property
     def d_state(self) -> int:

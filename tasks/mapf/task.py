@@ -64,7 +64,7 @@ from marl_td.tasks.base import (
     TaskParams,
 )
 from marl_td.tasks.failures import alive_agents, dead_count
-from marl_td.tasks.grid import move_together
+from marl_td.tasks.grid import MOVE_NAMES, move_together
 from marl_td.tasks.grid.traffic import N_PLANES
 from marl_td.tasks.mapf.maps import make_maps
 from marl_td.tasks.mapf.params import MapfParams
@@ -112,7 +112,7 @@ class Mapf(Task[MapfParams, MapfState]):
             d_obs += N_PLANES * self.board.window.numel() + 6
         info = {"position": 2, "goal": 2, "map": 1, "waited": 1}
         spec = GroupSpec(
-            p.n_agents, d_obs, Discrete(N_ACTIONS), masked=True, mortal=True, info=info
+            p.n_agents, d_obs, Discrete(N_ACTIONS, MOVE_NAMES), masked=True, mortal=True, info=info
         )
         return {GROUP: spec}
 

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from marl_td.tasks.market_making.task import MarketMaking, MarketState
 
 
+def names(params: MarketMakingParams) -> tuple[str, ...]:
+    """Names of the discrete actions: depths of bid and ask in fifths of the largest, and the units."""
+    depths = [*(f"{level + 1}/{N_LEVELS}" for level in range(N_LEVELS)), "none"]
+    units = range(1, params.size + 1)
+    return tuple(f"bid {b}, ask {a}, {n} units" for b in depths for a in depths for n in units)
+
+
 def room(params: MarketMakingParams, state: MarketState) -> Tensor:
     """Units that every maker can still buy and sell, ``[n_envs, n_agents, 2]``."""
     most, q = params.max_inventory, state.inventory

@@ -56,7 +56,7 @@ from torch import Tensor
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Optimum, Policy, Step, Task
 from marl_td.tasks.failures import alive_agents, dead_count
 from marl_td.tasks.market_making import actions, book, optimum
-from marl_td.tasks.market_making.params import N_LEVELS, MarketMakingParams
+from marl_td.tasks.market_making.params import MarketMakingParams
 
 GROUP = "agents"
 BID, ASK = 0, 1
@@ -116,14 +116,16 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
         self.level_depths = optimum.levels(params).to(self.device, torch.float32)
         """Depth of each choice of a discrete action, ``[N_LEVELS + 1]``, in $."""
         self.n_dead = dead_count(params.dead_agents, params.n_agents)
+        self.action_names = actions.names(params)
         self._memory = 1.0 - math.exp(-params.dt / params.flow_memory)
 
     # ------------------------------------------------------------------ shape
     @property
     def groups(self) -> dict[str, GroupSpec]:
         p = self.params
-        box = Box((0.0, 0.0), (p.max_depth, p.max_depth))
-        action = box if self.continuous else Discrete((N_LEVELS + 1) ** 2 * p.size)
+        sides = ("depth of the bid [$]", "depth of the ask [$]")
+        box = Box((0.0, 0.0), (p.max_depth, p.max_depth), sides)
+        action = box if self.continuous else Discrete(len(self.action_names), self.action_names)
         spec = GroupSpec(
             p.n_agents,
             7,

@@ -52,7 +52,8 @@ def draw_uniform(n_envs: int, generator: torch.Generator, **n_bodies: int) -> No
 
 def push_action(continuous: bool) -> Box | Discrete:
     """What moves an agent: see :func:`control`."""
-    return Box((0.0,) * 5, (1.0,) * 5) if continuous else Discrete(5)
+    names = ("nothing", "left", "right", "down", "up")
+    return Box((0.0,) * 5, (1.0,) * 5, names) if continuous else Discrete(5, names)
 
 
 def control(action: Tensor, continuous: bool, sensitivity: float = SENSITIVITY) -> Tensor:

@@ -96,7 +96,8 @@ class SimpleSpeakerListener(Task[SpeakerListenerParams, SpeakerListenerState]):
     @property
     def groups(self) -> dict[str, GroupSpec]:
         n = N_LANDMARKS
-        say = Box((0.0,) * n, (1.0,) * n) if self.continuous else Discrete(n)
+        words = tuple(f"word {i}" for i in range(n))
+        say = Box((0.0,) * n, (1.0,) * n, words) if self.continuous else Discrete(n, words)
         move = physics.push_action(self.continuous)
         return {"speaker": GroupSpec(1, n, say), "listener": GroupSpec(1, 2 + 2 * n + n, move)}
 

@@ -114,7 +114,8 @@ class Pong(Task[PongParams, PongState]):
     @property
     def groups(self) -> dict[str, GroupSpec]:
         p = self.params
-        action = Box((-1.0,), (1.0,)) if self.continuous else Discrete(3)
+        box = Box((-1.0,), (1.0,), ("way up [paddle_speed]",))
+        action = box if self.continuous else Discrete(3, ("stay", "up", "down"))
         d_obs = 5 + (p.n_side - 1) + p.n_side + 2 * (p.points > 1)
         mortal = p.dead_agents > 0.0
         spec = GroupSpec(

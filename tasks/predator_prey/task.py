@@ -52,6 +52,7 @@ from marl_td.tasks.base import (
     TaskParams,
 )
 from marl_td.tasks.failures import alive_agents, dead_count
+from marl_td.tasks.grid import MOVE_NAMES
 from marl_td.tasks.predator_prey.board import N_MOVES, Board, build
 from marl_td.tasks.predator_prey.optimum import best_play
 from marl_td.tasks.predator_prey.params import PredatorPreyParams
@@ -112,11 +113,13 @@ class PredatorPrey(Task[PredatorPreyParams, PredatorPreyState]):
         walls = 4 * (self.params.mode == "obstacles")
         info = {"position": 2}
         hunters = GroupSpec(
-            n, 2 + 3 * n + walls, Discrete(N_MOVES), masked=True, mortal=self.n_dead > 0, info=info
+            n, 2 + 3 * n + walls, Discrete(N_MOVES, MOVE_NAMES), True, self.n_dead > 0, info
         )
         if not self.learned_prey:
             return {PREDATOR: hunters}
-        action = Discrete(self.board.after.shape[1])
+        pairs = tuple(f"{one}, {two}" for one in MOVE_NAMES for two in MOVE_NAMES)
+        names = pairs if self.params.mode == "fast_prey" else MOVE_NAMES
+        action = Discrete(self.board.after.shape[1], names)
         return {
             PREDATOR: hunters,
             PREY: GroupSpec(1, 2 + 3 * n + walls, action, masked=True, info=info),

@@ -119,7 +119,8 @@ class Pricing(Task[PricingParams, PricingState]):
     def groups(self) -> dict[str, GroupSpec]:
         p = self.params
         d_obs = p.memory * p.n_agents + p.n_agents + 1 + 2 * p.inventory + p.n_agents * p.store_id
-        action = Box((0.0,), (1.0,)) if self.continuous else Discrete(p.n_prices)
+        prices = Discrete(p.n_prices, tuple(f"price {i}" for i in range(p.n_prices)))
+        action = Box((0.0,), (1.0,), ("price [its range]",)) if self.continuous else prices
         info = {"price": 1, "profit": 1, "stock": 1}
         return {GROUP: GroupSpec(p.n_agents, d_obs, action, mortal=self.n_dead > 0, info=info)}
 

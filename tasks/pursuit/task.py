@@ -54,7 +54,7 @@ from marl_td.tasks.base import (
     TaskParams,
 )
 from marl_td.tasks.failures import alive_agents, dead_count
-from marl_td.tasks.grid import Board, look, move_in_turn, turns
+from marl_td.tasks.grid import MOVE_NAMES, Board, look, move_in_turn, turns
 from marl_td.tasks.pursuit import dynamics
 from marl_td.tasks.pursuit.dynamics import CATCHERS
 from marl_td.tasks.pursuit.params import PursuitParams
@@ -104,7 +104,7 @@ class Pursuit(Task[PursuitParams, PursuitState]):
     def groups(self) -> dict[str, GroupSpec]:
         p = self.params
         d_obs = self.board.window.numel() * (2 + p.see_walls)
-        action = Discrete(N_ACTIONS)
+        action = Discrete(N_ACTIONS, (*MOVE_NAMES, "catch"))
         info = {"position": 2}
         return {GROUP: GroupSpec(p.n_agents, d_obs, action, masked=True, mortal=True, info=info)}
 

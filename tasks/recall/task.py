@@ -102,7 +102,8 @@ class Recall(Task[RecallParams, RecallState]):
     @property
     def groups(self) -> dict[str, GroupSpec]:
         n_cues = self.params.n_cues
-        action = Box((-1.0,), (1.0,)) if self.continuous else Discrete(n_cues)
+        cues = Discrete(n_cues, tuple(f"cue {i}" for i in range(n_cues)))
+        action = Box((-1.0,), (1.0,), ("cue",)) if self.continuous else cues
         return {GROUP: GroupSpec(self.params.n_agents, n_cues + 1, action)}
 
     @property

@@ -14,6 +14,12 @@ NOTHING = 1
 """The discrete action that orders nothing and transfers nothing."""
 
 
+def action_names(n_levels: int) -> tuple[str, ...]:
+    """Names of the discrete actions: the level as a share of the largest, and the transfer."""
+    shares = [f"level {level / (n_levels - 1):g}" for level in range(n_levels)]
+    return tuple(f"{share}, {name}" for share in shares for name in ("offer", "none", "request"))
+
+
 def on_hand(state: RetailState) -> Tensor:
     """Stock that is there once this period's delivery is in, ``[n_envs, n_agents]``, in units."""
     return state.stock + state.pipeline[..., :1].sum(-1)

@@ -71,7 +71,7 @@ from marl_td.tasks.retail.dynamics import (
     site_costs,
     start_amounts,
 )
-from marl_td.tasks.retail.observation import cover, on_hand, season, sensible_actions
+from marl_td.tasks.retail.observation import action_names, cover, on_hand, season, sensible_actions
 from marl_td.tasks.retail.params import RetailParams, site_rates
 
 N_LEVELS = 11
@@ -119,6 +119,7 @@ class Retail(Task[RetailParams, RetailState]):
         self._others = (site.unsqueeze(-1) + site[1 : 1 + n_others]) % self.n_agents
         self.level_scale = level_scale(params)
         self._levels = self.order_levels().to(self.device)
+        self.action_names = action_names(N_LEVELS)
 
     # ------------------------------------------------------------------ shape
     @property
@@ -126,7 +127,9 @@ class Retail(Task[RetailParams, RetailState]):
         p = self.params
         d_obs = 4 + p.lead_time + 2 * (p.n_phases > 1)
         d_obs += self.n_agents * p.site_id + (self.n_agents - 1) * p.share_inventory
-        action = Box((0.0, -1.0), (1.0, 1.0)) if self.continuous else Discrete(3 * N_LEVELS)
+        names = (f"order-up-to level [{self.level_scale} units]", "transfer")
+        box = Box((0.0, -1.0), (1.0, 1.0), names)
+        action = box if self.continuous else Discrete(3 * N_LEVELS, self.action_names)
         masked, mortal = not self.continuous, self.n_dead > 0
         return {"agents": GroupSpec(self.n_agents, d_obs, action, masked=masked, mortal=mortal)}
 

@@ -125,7 +125,11 @@ class TrafficJunction(Task[TrafficJunctionParams, TrafficState]):
         d_obs = self.n_cells + self.n_entries + self.n_choices + 1 + self.n_view
         info = {"position": 2, "route": 1, "place": 1, "wait": 1}
         n = self.params.n_agents
-        return {GROUP: GroupSpec(n, d_obs, Discrete(2), masked=True, mortal=True, info=info)}
+        return {
+            GROUP: GroupSpec(
+                n, d_obs, Discrete(2, ("gas", "brake")), masked=True, mortal=True, info=info
+            )
+        }
 
     @property
     def d_state(self) -> int:

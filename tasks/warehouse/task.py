@@ -59,7 +59,7 @@ from marl_td.tasks.base import (
     TaskParams,
 )
 from marl_td.tasks.failures import alive_agents, dead_count
-from marl_td.tasks.grid import move_together
+from marl_td.tasks.grid import MOVE_NAMES, move_together
 from marl_td.tasks.warehouse.floor import REGIONS, Floor, WarehouseState
 from marl_td.tasks.warehouse.layout import make_layout
 from marl_td.tasks.warehouse.params import WarehouseParams
@@ -101,7 +101,7 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
         n, d_obs = self.params.n_agents, 5 * self.board.window.numel() + 8
         info = {"position": 2, "goal": 1, "waited": 1}
         mortal = self.n_dead > 0
-        return {GROUP: GroupSpec(n, d_obs, Discrete(N_ACTIONS), True, mortal, info)}
+        return {GROUP: GroupSpec(n, d_obs, Discrete(N_ACTIONS, MOVE_NAMES), True, mortal, info)}
 
     @property
     def d_state(self) -> int:

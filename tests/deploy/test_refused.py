@@ -241,6 +241,8 @@ def test_a_bundle_says_what_it_is(source, tmp_path):
     first = agent["observation"][0]["components"][0]
     expected = {"name": "stock before the delivery", "width": "1", "unit": "units / lambda_i"}
     assert first == expected
+    moves = agent["action"]["components"]
+    assert len(moves) == 33 and moves[3] == {"name": "level 0.1, offer", "unit": ""}
     assert "Discrete, 33 actions" in signature["task_says"]["action"]
     assert json.loads((out / "evaluation.json").read_text())["report"] is None
     card = (out / "README.md").read_text()
