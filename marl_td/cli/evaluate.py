@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marl_td.cli.output import Steps, add_progress_option, count, note, print_json, table_text
+from marl_td.cli.output import (
+    Steps,
+    add_env_option,
+    add_progress_option,
+    count,
+    note,
+    print_json,
+    table_text,
+)
 
 if TYPE_CHECKING:
     from marl_td.evaluation.report import RunReport
@@ -37,12 +45,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--video", type=Path, metavar="FILE", help="also record one episode (.mp4 or .gif)"
     )
-    parser.add_argument(
-        "--env",
-        metavar="MODULE:FUNCTION",
-        help="for a run on an environment of yours: its import path again, since no code is imported "
-        "because a file in DIR names it",
-    )
+    add_env_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     add_progress_option(parser)
     parser.set_defaults(run=run)

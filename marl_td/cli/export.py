@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marl_td.cli.output import Steps, add_progress_option, print_json, table_text
+from marl_td.cli.output import Steps, add_env_option, add_progress_option, print_json, table_text
 
 if TYPE_CHECKING:
     from marl_td.deploy.export import ExportReport
@@ -37,12 +37,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="TEXT",
         help="licence of the policy's weights, for the card (default: not stated)",
     )
-    parser.add_argument(
-        "--env",
-        metavar="MODULE:FUNCTION",
-        help="for a run on an environment of yours: its import path again, since no code is imported "
-        "because a file in DIR names it",
-    )
+    add_env_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     add_progress_option(parser)
     parser.set_defaults(run=run)

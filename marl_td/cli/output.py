@@ -52,6 +52,16 @@ def add_progress_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_env_option(parser: argparse.ArgumentParser) -> None:
+    """``--env``, for commands that read a run's folder."""
+    parser.add_argument(
+        "--env",
+        metavar="MODULE:FUNCTION",
+        help="for a run on an environment of yours: its import path again, since no code is imported "
+        "because a file in DIR names it",
+    )
+
+
 class Steps:
     """Announces what runs now, on stderr, if wanted (or if stderr is a terminal)."""
 

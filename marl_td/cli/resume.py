@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from marl_td.cli.output import add_progress_option
+from marl_td.cli.output import add_env_option, add_progress_option
 from marl_td.cli.train import add_report_options, finish
 
 EPILOG = """examples:
@@ -28,9 +28,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path, metavar="DIR", help="the run folder")
-    parser.add_argument(
-        "--env", metavar="PATH", help="import path of your own environment, if the run is on one"
-    )
+    add_env_option(parser)
     add_report_options(parser)
     add_progress_option(parser)
     parser.add_argument(
