@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from torchrl.envs.utils import set_exploration_type
 from marl_td.collect.episodes import MAX_STEPS, batched_task, exploration
 from marl_td.collect.rng import isolated_rng
 from marl_td.evaluation.scores import PolicyFunction
+from marl_td.training.files import TEMPORARY
 
 Picture = np.ndarray[Any, Any]
 
@@ -118,19 +120,24 @@ def _render(env: Any) -> Picture | None:
 
 
 def write_video(path: Path, pictures: list[Picture], fps: int) -> None:
-    """Encode with PyAV; sizes are cut to even numbers, which H.264 needs."""
+    """Encode with PyAV, whole or not at all; sizes are cut to even numbers, which H.264 needs."""
     import av
 
     height, width = (size - size % 2 for size in pictures[0].shape[:2])
     is_gif = path.suffix.lower() == ".gif"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), mode="w") as container:
-        stream: Any = container.add_stream("gif" if is_gif else "h264", rate=fps)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "rgb8" if is_gif else "yuv420p"
-        for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(picture[:height, :width]), format="rgb24"
-            )
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    part = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with av.open(str(part), mode="w") as container:
+            stream: Any = container.add_stream("gif" if is_gif else "h264", rate=fps)
+            stream.width, stream.height = width, height
+            stream.pix_fmt = "rgb8" if is_gif else "yuv420p"
+            for picture in pictures:
+                frame = av.VideoFrame.from_ndarray(
+                    np.ascontiguousarray(picture[:height, :width]), format="rgb24"
+                )
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -118,3 +118,32 @@ def test_extras_are_those_of_the_package():
 
     declared = set(metadata("marl-td").get_all("Provides-Extra")) - {"all"}
     assert set(EXTRAS) == declared
+
+
+def test_baselines_record_the_best_policy_or_a_named_one(capsys, tmp_path):
+    task = ["baselines", "task=marl_td/predator_prey", "--episodes", "4", "--every", "5"]
+    for extra, name in (((), "best.gif"), (("--policy", "random"), "random.gif")):
+        path = tmp_path / name
+        assert main([*task, "--video", str(path), *extra]) == 0
+        told = capsys.readouterr()
+        assert path.stat().st_size > 1_000
+        recorded = told.err.split(" pictures of ")[1].split(" to ")[0]
+        rows = [line.split() for line in told.out.splitlines()[3:] if " to " in line]
+        best = min(rows, key=lambda row: float(row[1]))[0]  # steps to the capture
+        assert recorded == ("random" if extra else best)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["best.gif", "random.gif"]
+
+
+@pytest.mark.parametrize(
+    "extra, message",
+    [
+        (["--policy", "random"], "--policy says whose episode --video FILE records"),
+        (
+            ["--video", "a.gif", "--policy", "best"],
+            "'marl_td/predator_prey' has no policy 'best'; it has random, ",
+        ),
+    ],
+)
+def test_baselines_refuse_what_they_cannot_record(capsys, extra, message):
+    assert main(["baselines", "task=marl_td/predator_prey", "--episodes", "2", *extra]) == 2
+    assert message in capsys.readouterr().err
