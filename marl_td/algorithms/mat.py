@@ -145,7 +145,7 @@ class MatDec(MatFamily):
 
 @dataclass
 class MatDecConfig(PpoConfig):
-    """Hyperparameters of MAT-Dec."""
+    """Hyperparameters of MAT-Dec: MAT's transformer as critic, and actors that decide alone."""
 
     ALGORITHM: ClassVar[type[MarlTdAlgorithm]] = MatDec
 

@@ -79,7 +79,7 @@ class QtranBase(QMixingFamily):
 
 @dataclass
 class QtranBaseConfig(QtranConfig):
-    """Hyperparameters of QTRAN-base."""
+    """Hyperparameters of QTRAN-base: agents' values tied to a joint value at the actions taken."""
 
     ALGORITHM: ClassVar[type[MarlTdAlgorithm]] = QtranBase
     COUNTERFACTUAL: ClassVar[bool] = False
@@ -91,7 +91,7 @@ class QtranAlt(QMixingFamily):
 
 @dataclass
 class QtranAltConfig(QtranConfig):
-    """Hyperparameters of QTRAN-alt."""
+    """Hyperparameters of QTRAN-alt: agents' values tied to a joint value, over one agent's actions."""
 
     ALGORITHM: ClassVar[type[MarlTdAlgorithm]] = QtranAlt
     COUNTERFACTUAL: ClassVar[bool] = True

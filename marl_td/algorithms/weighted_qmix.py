@@ -71,7 +71,7 @@ class CwQmix(QMixingFamily):
 
 @dataclass
 class CwQmixConfig(WeightedQmixConfig):
-    """Hyperparameters of CW-QMIX."""
+    """Hyperparameters of CW-QMIX: QMIX that weights errors less unless the action may be the best."""
 
     ALGORITHM: ClassVar[type[MarlTdAlgorithm]] = CwQmix
     WEIGHTING: ClassVar[Literal["central", "optimistic"]] = "central"
@@ -83,7 +83,7 @@ class OwQmix(QMixingFamily):
 
 @dataclass
 class OwQmixConfig(WeightedQmixConfig):
-    """Hyperparameters of OW-QMIX."""
+    """Hyperparameters of OW-QMIX: QMIX that weights errors less where the value is overestimated."""
 
     ALGORITHM: ClassVar[type[MarlTdAlgorithm]] = OwQmix
     WEIGHTING: ClassVar[Literal["central", "optimistic"]] = "optimistic"

@@ -54,15 +54,21 @@ def _algorithms() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "description": first_sentence(
-                sys.modules[config.__module__] if name.startswith(PREFIX) else config
-            ),
+            "description": _about(name, config),
             "actions": _actions(config),
             "on_policy": bool(config.on_policy()),
             "central_critic": bool(config.has_centralized_critic()),
         }
         for name, config in sorted(algorithm_config_registry.items())
     ]
+
+
+def _about(name: str, config: type) -> str:
+    """What an algorithm is: its module says it, or its settings where a module holds several."""
+    own = first_sentence(config)
+    if not name.startswith(PREFIX) or ": " in own:
+        return own.removeprefix("Hyperparameters of ")
+    return first_sentence(sys.modules[config.__module__])
 
 
 def _tasks() -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ def test_lists_hold_everything_of_ours(capsys, kind, table):
     for entry in entries:
         assert entry["description"]
         assert entry["actions"]
+    assert len({entry["description"] for entry in entries}) == len(entries)
     text = output(capsys, "list", kind)
     assert all(entry["name"] in text for entry in entries)
 
