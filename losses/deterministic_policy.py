@@ -188,8 +188,7 @@ class DeterministicPolicyLoss(CentralCriticLoss):
         alive = tensordict.get(self.tensor_keys.mask, None)
         if alive is not None:  # what the dead would do is no lesson for them
             action = torch.where(alive.unsqueeze(-1), action, action.detach())
-        rows = self._actor_rows(taken, action)
-        value = self._action_value(self._frozen_critic.module, tensordict, rows)
+        value = self._actor_value(tensordict, taken, action, parameter)
         mask = self._mask(tensordict, action[..., 0], alive=True)
         out = {"loss_actor": -self._actor_mean(tensordict, value, self._of_values(mask))}
         if parameter is not None:
@@ -200,6 +199,17 @@ class DeterministicPolicyLoss(CentralCriticLoss):
                 entropy = self.actor.entropy(tensordict, parameter.detach())
                 out["entropy"] = masked_mean(entropy, mask)
         return out
+
+    def _actor_value(
+        self,
+        tensordict: TensorDictBase,
+        taken: list[Tensor],
+        action: Tensor,
+        parameter: Tensor | None,
+    ) -> Tensor:
+        """What the actors climb, ``[*B, n_values]``: the value of their new actions."""
+        rows = self._actor_rows(taken, action)
+        return self._action_value(self._frozen_critic.module, tensordict, rows)
 
     def _actor_rows(self, taken: list[Tensor], action: Tensor) -> Tensor:
         """What each agent's critic takes as action in the actor's loss, ``[*B, n_agents, D]``."""

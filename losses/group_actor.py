@@ -5,7 +5,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from marl_td.losses.common import require
-from marl_td.losses.functional.action_values import one_hot_action
+from marl_td.losses.functional.action_values import mask_unavailable, one_hot_action
 from marl_td.losses.functional.deterministic import gumbel_noise, smoothing_noise, straight_through
 from marl_td.losses.functional.distributions import categorical_entropy
 
@@ -123,6 +123,10 @@ class GroupActor(nn.Module):
     def is_bounded(self) -> bool:
         """Whether the bounds of the continuous actions are known."""
         return self.middle is not None
+
+    def probabilities(self, tensordict: TensorDictBase, logits: Tensor) -> Tensor:
+        """The discrete policy, ``[*B, n_agents, n_actions]``; 0 for actions that are not available."""
+        return mask_unavailable(logits, self._mask(tensordict)).softmax(-1)
 
     def entropy(self, tensordict: TensorDictBase, logits: Tensor) -> Tensor:
         """Entropy ``[*B, n_agents]`` in nats of the discrete policy."""

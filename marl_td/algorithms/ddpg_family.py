@@ -15,7 +15,12 @@ from tensordict import TensorDictBase
 
 from marl_td import critics, policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, OffPolicyConfig, check_choice, check_range
-from marl_td.losses.ddpg import ACTOR_GRADIENTS, MADDPGLoss
+from marl_td.losses.ddpg import (
+    ACTOR_GRADIENTS,
+    DISCRETE_GRADIENTS,
+    MADDPGLoss,
+    check_discrete_gradient,
+)
 from marl_td.losses.deterministic_policy import LOSS_FUNCTIONS, DeterministicPolicyLoss
 from marl_td.losses.group_actor import GroupActor
 from marl_td.losses.targets import target_copy
@@ -57,12 +62,20 @@ class DdpgConfig(OffPolicyConfig):
 class AgentValueConfig(DdpgConfig):
     """Hyperparameters of those with a value of every agent."""
 
+    discrete_gradient: str = "straight_through"
+    """How discrete actors climb: straight_through (Gumbel samples), or expected (exact over own actions)."""
     mask_dead_values: bool = False
     """Let an agent's death end its return; by default the critic learns what death is worth."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        check_choice("discrete_gradient", self.discrete_gradient, DISCRETE_GRADIENTS)
+
     def loss_options(self) -> dict[str, Any]:
         """The fields that the loss takes, by its argument names."""
-        return {**super().loss_options(), "mask_dead_values": self.mask_dead_values}
+        names = ("discrete_gradient", "mask_dead_values")
+        return {**super().loss_options(), **{name: getattr(self, name) for name in names}}
 
 
 @dataclass
@@ -80,6 +93,7 @@ class CentralCriticConfig(AgentValueConfig):
         """Check the ranges."""
         super().__post_init__()
         check_choice("actor_gradient", self.actor_gradient, ACTOR_GRADIENTS)
+        check_discrete_gradient(self.discrete_gradient, self.actor_gradient)
         check_choice("critic_scope", self.critic_scope, critics.SCOPES)
 
     def loss_options(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ KINDS = {
     "iddpg": IddpgConfig,
     "matd3": Matd3Config,
     "facmac": FacmacConfig,
+    "expected": lambda **options: MaddpgConfig(discrete_gradient="expected", **options),
     "ensembles": lambda **options: MaddpgConfig(ensemble_size=2, **options),
     "inference": lambda **options: MaddpgConfig(infer_policies=True, **options),
 }
@@ -215,6 +216,14 @@ def test_iddpgs_critics_see_their_own_agent_only(small_experiment):
         (
             lambda: MaddpgConfig(infer_policies=True, actor_gradient="all"),
             "infer_policies=true needs critics of more than one agent's action",
+        ),
+        (
+            lambda: IddpgConfig(discrete_gradient="exact"),
+            "discrete_gradient must be one of straight_through, expected; got 'exact'",
+        ),
+        (
+            lambda: Matd3Config(discrete_gradient="expected", actor_gradient="all"),
+            r"it needs actor_gradient=own \(got all\)",
         ),
         (
             lambda: MaddpgConfig(infer_policies=True, critic_scope="agent"),

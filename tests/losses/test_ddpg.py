@@ -461,21 +461,33 @@ third_party_warnings = [
 
 
 @pytest.mark.parametrize(
-    ("groups", "n_actions", "backend"),
+    ("groups", "n_actions", "gradient", "backend"),
     [
-        pytest.param(TEAMS, 4, "eager", marks=third_party_warnings, id="two teams, discrete"),
+        pytest.param(
+            TEAMS,
+            4,
+            "straight_through",
+            "eager",
+            marks=third_party_warnings,
+            id="two teams, discrete",
+        ),
+        pytest.param(
+            TEAMS, 4, "expected", "eager", marks=third_party_warnings, id="mean over own actions"
+        ),
         pytest.param(
             {"agents": 2},
             None,
+            "straight_through",
             "inductor",
             marks=[*third_party_warnings, pytest.mark.slow],
             id="one group, continuous, all of the compiler",
         ),
     ],
 )
-def test_compiles_whole_and_equals_eager(groups, n_actions, backend):
+def test_compiles_whole_and_equals_eager(groups, n_actions, gradient, backend):
     group = next(iter(groups))
-    loss = make_losses(groups, n_actions=n_actions, regularisation_coef=1e-3)[group]
+    options = {"regularisation_coef": 1e-3, "discrete_gradient": gradient}
+    loss = make_losses(groups, n_actions=n_actions, **options)[group]
     batch = make_batch(groups, group, n_actions)
     compiled = torch.compile(loss.compute, fullgraph=True, backend=backend)
     results, grads = [], []
@@ -496,6 +508,14 @@ def test_compiles_whole_and_equals_eager(groups, n_actions, backend):
     ("options", "message"),
     [
         ({"loss_function": "l3"}, r"`loss_function` must be one of l2, l1, smooth_l1; got 'l3'"),
+        (
+            {"discrete_gradient": "exact"},
+            r"`discrete_gradient` must be one of straight_through, expected; got 'exact'",
+        ),
+        (
+            {"discrete_gradient": "expected", "actor_gradient": "all"},
+            r"it needs actor_gradient=own \(got all\)",
+        ),
         ({"actor_gradient": "none"}, r"`actor_gradient` must be one of own, all; got 'none'"),
         ({"gamma": 1.5}, r"`gamma` must lie in \[0, 1\]; got 1.5"),
         ({"regularisation_coef": -1.0}, r"`regularisation_coef` must be at least 0; got -1.0"),
