@@ -3,8 +3,8 @@
 import pytest
 import torch
 from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics
-from ddpg_runs import data_of, hunt, simple_tag, snapshot
 from discrete_teams import teams_task
+from off_policy_runs import data_of, hunt, simple_tag, snapshot
 from torchrl.envs import TransformedEnv
 from toy_tasks import Hunt, HuntParams
 

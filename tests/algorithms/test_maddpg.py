@@ -4,8 +4,8 @@ import pytest
 import torch
 from benchmarl.experiment import Experiment
 from benchmarl.models.gru import GruConfig
-from ddpg_runs import data_of, discrete_teams, hunt, simple_tag, snapshot
 from discrete_teams import teams_task
+from off_policy_runs import data_of, discrete_teams, hunt, simple_tag, snapshot
 
 from marl_td import critics
 from marl_td.algorithms.maddpg import MaddpgConfig

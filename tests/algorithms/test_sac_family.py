@@ -5,48 +5,16 @@ import math
 import pytest
 import torch
 from benchmarl.algorithms import MasacConfig as TheirMasacConfig
-from benchmarl.environments import VmasTask
 from benchmarl.experiment import Experiment
 from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU
 from discrete_teams import teams_task
-from toy_tasks import Hunt, HuntParams
+from off_policy_runs import data_of, hunt, simple_tag, snapshot
 
 from marl_td.algorithms.hasac import HasacConfig
 from marl_td.algorithms.isac import IsacConfig
 from marl_td.algorithms.masac import MasacConfig
-from marl_td.benchmarl_tasks import FunctionTask
-from marl_td.tasks.vector_env import VectorEnv
 
 pytestmark = IGNORED
-
-
-def simple_tag():
-    """One runner against three chasers, continuous actions, no global state."""
-    task = VmasTask.SIMPLE_TAG.get_from_yaml()
-    task.config["max_steps"] = 4
-    return task
-
-
-def make_hunt(n_envs, continuous, seed, device):
-    return VectorEnv(Hunt(HuntParams(max_steps=4), continuous, device), n_envs, seed)
-
-
-def hunt():
-    """Discrete, masked, mortal hunters; a continuous prey; a global state."""
-    return FunctionTask("hunt", make_hunt, max_steps=4)
-
-
-def data_of(experiment, group):
-    """A batch as this group's replay holds it."""
-    batch = next(iter(experiment.collector))
-    for callback in experiment.callbacks:
-        callback.on_batch_collected(batch)
-    batch = batch.exclude(*experiment._get_excluded_keys(group))
-    return experiment.algorithm.process_batch(group, batch)
-
-
-def snapshot(experiment):
-    return {g: [p.clone() for p in loss.parameters()] for g, loss in experiment.losses.items()}
 
 
 # -------------------------------------------------------------------------- it runs

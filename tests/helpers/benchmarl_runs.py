@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,32 @@ class Metrics(Callback):
 
     def on_train_end(self, training_td, group):
         self.seen.append((group, {key: training_td[key] for key in training_td.keys()}))
+
+
+def run_until_all_moved(
+    experiment: Any,
+    metrics: Metrics,
+    may_rest: Callable[[str, str], bool] = lambda group, name: False,
+) -> None:
+    """Run; every parameter is finite and not what it was, every metric is there and finite, in every group.
+
+    Args:
+        experiment: a small one, with ``metrics`` among its callbacks.
+        metrics: told of every iteration.
+        may_rest: whether the parameter ``name`` of a group's loss has nothing to learn.
+    """
+    losses = experiment.losses
+    before = deepcopy({g: dict(loss.named_parameters()) for g, loss in losses.items()})
+    experiment.run()
+    for group, loss in losses.items():
+        for name, parameter in loss.named_parameters():
+            assert parameter.isfinite().all(), name
+            assert may_rest(group, name) or not torch.equal(parameter, before[group][name]), name
+    assert {group for group, _ in metrics.seen} == set(experiment.group_map)
+    for group, values in metrics.seen:
+        norms = {f"grad_norm_{name}" for name in experiment.optimizers[group]}
+        assert set(values) == {*losses[group].out_keys, *norms}
+        assert all(value.isfinite().all() for value in values.values())
 
 
 def small_run(

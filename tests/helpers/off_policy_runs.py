@@ -1,4 +1,4 @@
-"""What the tests of the deterministic family run, and look at."""
+"""What the tests of the deterministic and soft actor-critics run, and look at."""
 
 from __future__ import annotations
 
