@@ -192,7 +192,7 @@ def _task_of_preset(preset: str) -> str | None:
     path = f"preset/{preset}.yaml"
     for source in GlobalHydra.instance().config_loader().get_sources():
         if source.is_config(path):
-            defaults = source.load_config(path).config.get("defaults", [])
+            defaults = OmegaConf.select(source.load_config(path).config, "defaults")
             chosen = [entry["override /task"] for entry in defaults if "override /task" in entry]
             return chosen[0] if chosen else None
     return None

@@ -24,7 +24,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "": {"n_agents": 4},
         "patrol": {"n_agents": 4, "mode": "patrol", "n_targets": 2} | FAILING,
     },
-    "energy_grid": {"": {"n_agents": 4}, "dead": {"n_agents": 4, "dead_agents": 0.3}},
+    "energy_grid": {
+        "": {"n_agents": 4},
+        "dead": {"n_agents": 4, "dead_agents": 0.3},
+        "storage": {"n_agents": 4, "n_storage": 2},
+    },
     "intersection": {"": {}, "busy": {"n_agents": 6, "arrival_rate": 3.0, "message_dropout": 0.3}},
     "levers": {
         "": {"pool": 12},
