@@ -39,7 +39,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "nothing": {"grid_size": 5, "n_agents": 4, "n_maps": 4, "mode": "nothing"} | FAILING,
         "restart": {"grid_size": 5, "n_agents": 4, "n_maps": 4, "mode": "restart"},
     },
-    "market_making": {"": {}, "three": {"n_agents": 3, "dead_agents": 0.4}},
+    "market_making": {
+        "": {},
+        "three": {"n_agents": 3, "dead_agents": 0.4},
+        "toxic": {"n_agents": 2, "toxic_share": 0.5, "toxic_horizon": 3},
+    },
     "pong": {"": {}, "two a side": {"n_agents": 4, "serve_speed": 0.1, "points": 2} | FAILING},
     "predator_prey": {
         "": {"grid_size": 5},
