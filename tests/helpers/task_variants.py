@@ -29,7 +29,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "dead": {"n_agents": 4, "dead_agents": 0.3},
         "storage": {"n_agents": 4, "n_storage": 2},
     },
-    "intersection": {"": {}, "busy": {"n_agents": 6, "arrival_rate": 3.0, "message_dropout": 0.3}},
+    "intersection": {
+        "": {},
+        "busy": {"n_agents": 6, "arrival_rate": 3.0, "message_dropout": 0.3},
+        "messages": {"n_agents": 6, "arrival_rate": 3.0, "messages": True} | FAILING,
+    },
     "levers": {
         "": {"pool": 12},
         "bits": {"pool": 9, "see_others": True, "id_code": "bits"} | FAILING,
