@@ -3,6 +3,7 @@
     python benchmarks/growth.py
     python benchmarks/growth.py --device cuda --memory 120
     python benchmarks/growth.py --every-task --axes envs --envs 1 16 256 4096 16384 --name growth_tasks
+    python benchmarks/growth.py --name growth_tasks --summary      # table and picture from the rows so far
 
 Every point is a process of its own (`growth_point.py`): the compiled collector with random actions on our
 tasks. Environments 1 to 65,536 with the task's own number of agents, and 3 to 1000 agents in a fixed
@@ -15,7 +16,11 @@ is that of one step of all environments and memory that of a batch: 1 is linear.
 themselves, the same at every size, does not hide how the work grows. It needs at least three points.
 
 A size that needs more than `--memory` or `--limit` is reported as skipped, with the reason, and the larger
-ones of its curve as not tried. Writes `results/growth.csv`, `growth.md` and `growth.png`.
+ones of its curve as not tried.
+
+Each point is added to `results/growth.csv` as it ends, and a point that has a row there is not measured
+again: an interrupted run goes on where it was. To measure anew, or with other settings (which rows do not
+name), take another `--name` or remove rows. `growth.md` and `growth.png` are made from all rows at the end.
 """
 
 from __future__ import annotations
@@ -29,7 +34,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import RESULTS, markdown, write_csv
+from common import RESULTS, append, markdown, parsed, read_rows
+from registry_runs import missing, with_progress
 
 from marl_td.tasks.registry import TASKS
 
@@ -158,29 +164,72 @@ COLUMNS = (
 )
 
 
-def sweep(curve: Curve, args: argparse.Namespace, rows: list[Row]) -> None:
-    """Add the points of a curve to ``rows``, from small to large, and write everything anew after each."""
-    too_large = ""
-    for size in sorted(args.envs if curve.axis == "envs" else args.agents):
-        row = too_large and blank(curve, size, args) | {"skipped": too_large}
-        row = per_agent_step(row or point(curve, size, args), args.steps)
-        rows.append({key: row.get(key, "") for key in COLUMNS})
-        told = row["skipped"] or (
-            f"{row['ns_per_agent_step']:,.1f} ns and {row['bytes_per_agent_step']:,.0f} bytes per "
-            f"agent-step, compiled in {row['compile_s']} s"
+POINT = ("task", "axis", "size")
+"""What makes two points the same."""
+
+
+def read(path: Path) -> list[Row]:
+    """The rows that were measured before, numbers as numbers.
+
+    Raises:
+        ValueError: if the file has other columns: no row could be added.
+    """
+    rows = read_rows(path)
+    if rows and tuple(rows[0]) != COLUMNS:
+        raise ValueError(
+            f"{path} has other columns than this version writes; move it away or take another --name."
         )
-        print(f"{curve.name}, {size:,} {curve.axis}: {told}", flush=True)
-        write(rows, args.name)
-        too_large = row["skipped"] and "not tried: a smaller size was too large"
+    return [parsed(f"{key}={value}" for key, value in row.items()) for row in rows]
 
 
-def write(rows: list[Row], name: str) -> None:
-    """CSV of the points, Markdown of the exponents and the points, and the picture."""
-    write_csv(name, rows)
+def sized(row: Row) -> Row:
+    """The row with the size of what grows."""
+    return row | {"size": row[row["axis"]]}
+
+
+def points(curves: list[Curve], args: argparse.Namespace) -> list[Row]:
+    """All points that are asked for, each curve from small to large."""
+    return [
+        {"task": curve.name, "axis": curve.axis, "size": size, "curve": curve}
+        for curve in curves
+        for size in sorted(args.envs if curve.axis == "envs" else args.agents)
+    ]
+
+
+def measure(wanted: list[Row], args: argparse.Namespace, path: Path) -> None:
+    """Measure the points that have no row in ``path``, and add each as it ends."""
+    rows = read(path)
+    for cell in with_progress(missing(wanted, map(sized, rows), POINT), POINT):
+        row = per_agent_step(one(cell, rows, args), args.steps)
+        rows.append({key: row.get(key, "") for key in COLUMNS})
+        append(path, rows[-1])
+
+
+def one(cell: Row, rows: list[Row], args: argparse.Namespace) -> Row:
+    """The row of a point; where a smaller one of its curve was too large, it is not tried."""
+    for row in map(sized, rows):
+        same = (row["task"], row["axis"]) == (cell["task"], cell["axis"])
+        if same and row["skipped"] and row["size"] < cell["size"]:
+            reason = "not tried: a smaller size was too large"
+            return blank(cell["curve"], cell["size"], args) | {"skipped": reason}
+    return point(cell["curve"], cell["size"], args)
+
+
+def in_order(rows: list[Row]) -> list[Row]:
+    """Curves as in the tables above, then others as they came; each from small to large."""
+    first = {(curve.name, curve.axis): place for place, curve in enumerate((*CURVES, *OTHERS))}
+    place = [first.get((row["task"], row["axis"]), len(first)) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: (place[i], sized(rows[i])["size"]))
+    return [rows[i] for i in order]
+
+
+def summarise(rows: list[Row], name: str) -> None:
+    """Markdown of the exponents and the points, and the picture."""
+    rows = in_order(rows)
     figures = ("agent_steps_per_s", "ns_per_agent_step", "bytes_per_agent_step")
     shown = ("task", "envs", "agents", *figures, "skipped")
-    points = [{key: row[key] for key in shown} for row in rows]
-    text = f"{markdown(exponents(rows))}\n\n{markdown(points)}\n"
+    table = [{key: row[key] for key in shown} for row in rows]
+    text = f"{markdown(exponents(rows))}\n\n{markdown(table)}\n"
     (RESULTS / f"{name}.md").write_text(text)
     plot(rows, RESULTS / f"{name}.png")
 
@@ -218,7 +267,7 @@ def plot(rows: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure curve by curve."""
+    """Measure curve by curve, then make table and picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     whole = {"type": int, "nargs": "+"}
     parser.add_argument("--envs", default=[4**k for k in range(9)], **whole)
@@ -233,11 +282,17 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=600.0, help="limit of a process, s")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", default="growth", help="of the result files")
+    parser.add_argument("--summary", action="store_true", help="measure nothing")
     args = parser.parse_args()
-    rows: list[Row] = []
-    for curve in (*CURVES, *(OTHERS if args.every_task else ())):
-        if curve.axis in args.axes and (not args.tasks or curve.task in args.tasks):
-            sweep(curve, args, rows)
+    path = RESULTS / f"{args.name}.csv"
+    curves = [c for c in (*CURVES, *(OTHERS if args.every_task else ())) if c.axis in args.axes]
+    curves = [c for c in curves if not args.tasks or c.task in args.tasks]
+    if not args.summary:
+        measure(points(curves, args), args, path)
+    rows = read(path)
+    if not rows:
+        raise SystemExit(f"there are no rows in {path}; leave out --summary to measure some.")
+    summarise(rows, args.name)
     print((RESULTS / f"{args.name}.md").read_text())
 
 

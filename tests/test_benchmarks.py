@@ -38,27 +38,35 @@ def test_exponents_leave_the_floor_and_what_was_skipped_out(script):
     assert nothing["time, overall"] == nothing["memory, above the floor"] == "-"
 
 
-def test_sizes_after_one_that_was_too_large_are_reported_as_not_tried(script, monkeypatch):
-    growth = script("growth")
-    asked = []
+@pytest.fixture
+def growing(script, tmp_path, monkeypatch):
+    """`growth.py` whose points cost 2 ns and 3 bytes per agent-step and end at 30; and what was asked."""
+    growth, asked = script("growth"), []
 
     def point(curve, size, args):
-        asked.append(size)
-        measured = {
-            "agents": size,
-            "seconds": 2e-9 * 16 * size,
-            "bytes": 16 * size * 20 * 3,
-            "compile_s": 1.0,
-        }
-        skipped = {"skipped": "too big"}
-        return growth.blank(curve, size, args) | (measured if size < 30 else skipped)
+        asked.append((curve.task, size))
+        size_of = {"envs": args.agent_envs, "agents": 4} | {curve.axis: size}
+        cells = size_of["envs"] * size_of["agents"]
+        measured = {"seconds": 2e-9 * cells, "bytes": cells * 20 * 3, "compile_s": 1.5}
+        found = measured | {"agents": size_of["agents"]} if size < 30 else {"skipped": "too big"}
+        return growth.blank(curve, size, args) | found
 
     monkeypatch.setattr(growth, "point", point)
-    monkeypatch.setattr(growth, "write", lambda rows, name: None)
-    args = SimpleNamespace(envs=[1], agents=[30, 3, 100], agent_envs=16, steps=20, name="x")
-    rows = []
-    growth.sweep(growth.Curve("agents", "retail"), args, rows)
-    assert asked == [3, 30]
+    monkeypatch.setattr(growth, "RESULTS", tmp_path)
+    growth.asked = asked
+    return growth
+
+
+def asked_for(growth, *sizes, curves=None):
+    args = SimpleNamespace(envs=[1], agents=list(sizes), agent_envs=16, steps=20)
+    curves = curves or [growth.Curve("agents", "retail")]
+    growth.measure(growth.points(curves, args), args, growth.RESULTS / "x.csv")
+    return growth.read(growth.RESULTS / "x.csv")
+
+
+def test_sizes_after_one_that_was_too_large_are_reported_as_not_tried(growing):
+    rows = asked_for(growing, 30, 3, 100)
+    assert growing.asked == [("retail", 3), ("retail", 30)]
     assert [r["agents"] for r in rows] == [3, 30, 100]
     assert [r["skipped"] for r in rows] == [
         "",
@@ -66,6 +74,62 @@ def test_sizes_after_one_that_was_too_large_are_reported_as_not_tried(script, mo
         "not tried: a smaller size was too large",
     ]
     assert (rows[0]["ns_per_agent_step"], rows[0]["bytes_per_agent_step"]) == (2.0, 3.0)
+    assert (rows[0]["seconds"], rows[0]["bytes"]) == (2e-9 * 48, 48 * 60)
+
+
+def test_growth_goes_on_where_it_was(growing):
+    asked_for(growing, 3, 100)
+    growing.asked.clear()
+    curves = [growing.Curve("agents", "retail"), growing.Curve("agents", "mapf", ("sight=2",))]
+    rows = asked_for(growing, 3, 10, 200, curves=curves)
+    # 3 and 100 are there, 200 is larger than what was too large; the other curve has nothing yet
+    assert growing.asked == [("retail", 10), ("mapf", 3), ("mapf", 10), ("mapf", 200)]
+    assert [(r["task"], r["agents"]) for r in rows] == [
+        *(("retail", n) for n in (3, 100, 10, 200)),
+        *(("mapf sight=2", n) for n in (3, 10, 200)),
+    ]
+    assert rows[3]["skipped"].startswith("not tried")
+    growing.asked.clear()
+    assert asked_for(growing, 3, 10, 200, curves=curves) == rows and growing.asked == []
+
+
+def test_growth_keeps_what_ended_before_it_was_stopped(growing, monkeypatch):
+    point = growing.point
+
+    def stopped(curve, size, args):
+        if size == 10:
+            raise KeyboardInterrupt
+        return point(curve, size, args)
+
+    monkeypatch.setattr(growing, "point", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        asked_for(growing, 3, 5, 10)
+    rows = growing.read(growing.RESULTS / "x.csv")
+    assert [r["agents"] for r in rows] == [3, 5]
+
+
+def test_the_table_of_growth_is_made_from_the_rows(growing, monkeypatch, capsys):
+    asked_for(growing, 20, 5)
+    asked_for(growing, 3, 10)
+    growing.asked.clear()
+    monkeypatch.setattr("sys.argv", ["growth.py", "--summary", "--name", "x"])
+    growing.main()
+    text = (growing.RESULTS / "x.md").read_text()
+    assert growing.asked == [] and text in capsys.readouterr().out
+    lines = [line for line in text.splitlines() if line.startswith("| retail | 16")]
+    assert [line.split(" | ")[2] for line in lines] == ["3", "5", "10", "20"]
+    assert "| retail | agents | 1.00 |" in text  # two exponents: both are proportional
+    assert (growing.RESULTS / "x.png").stat().st_size > 1000
+    monkeypatch.setattr("sys.argv", ["growth.py", "--summary", "--name", "y"])
+    with pytest.raises(SystemExit, match=r"there are no rows in .*y\.csv"):
+        growing.main()
+
+
+def test_growth_adds_no_row_to_a_file_of_other_columns(growing):
+    (growing.RESULTS / "x.csv").write_text("task,axis,envs\nretail,envs,1\n")
+    with pytest.raises(ValueError, match=r"x\.csv has other columns than this version writes"):
+        asked_for(growing, 3)
+    assert growing.asked == []
 
 
 def test_peak_is_of_the_running_total_in_order_of_time(script):

@@ -110,6 +110,7 @@ def _compose(
                 f"no {group} was given; add {group}=NAME. `marl-td list {group}s` shows the names."
             )
     with _benchmarl_configuration():
+        _check_level(given)
         try:
             config = hydra_compose(primary, overrides=overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
@@ -163,6 +164,38 @@ def _check_names(given: dict[str, str]) -> None:
         if name is not None and name not in registry:
             hint = closest(name, registry) or f"`marl-td list {kind}s` shows the names."
             raise ValueError(f"unknown {kind} '{name}'. {hint}")
+
+
+def _check_level(given: dict[str, str]) -> None:
+    """A level is refused beside another task: settings of the same name would be taken over in silence.
+
+    The task of a run is the one on the command line, else the preset's, else the level's.
+    """
+    level = given.get("level", "")
+    if level not in GlobalHydra.instance().config_loader().get_group_options("level"):
+        return  # none was given, or a name that Hydra refuses
+    of_level = f"marl_td/{level.rpartition('_')[0]}"
+    preset = given.get("preset", "")
+    if "task" in given:
+        task, source = given["task"], "the task given"
+    else:
+        task, source = _task_of_preset(preset) or of_level, f"the task of preset '{preset}'"
+    if task != of_level:
+        raise ValueError(
+            f"level '{level}' is one of task '{of_level}', but {source} is '{task}'; take a level "
+            "of that task or leave it out."
+        )
+
+
+def _task_of_preset(preset: str) -> str | None:
+    """The task that a preset chooses; None if it chooses none, or if there is no such preset."""
+    path = f"preset/{preset}.yaml"
+    for source in GlobalHydra.instance().config_loader().get_sources():
+        if source.is_config(path):
+            defaults = OmegaConf.select(source.load_config(path).config, "defaults")
+            chosen = [entry["override /task"] for entry in defaults if "override /task" in entry]
+            return chosen[0] if chosen else None
+    return None
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarl.experiment.logger import JsonWriter, Logger
 from tensordict import TensorDictBase
+from torchrl.record.loggers.tensorboard import TensorboardLogger
 
 from marl_td.training.files import flush_file, write_atomic
 from marl_td.training.metrics import MetricsFile
@@ -73,6 +74,9 @@ class RunLogger(Logger):
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and _step(line) < iteration]
             write_atomic(path, "".join(kept).encode())
+        for logger in self.loggers:
+            if isinstance(logger, TensorboardLogger):
+                _purge(logger, iteration)
 
     def commit(self) -> None:
         """Write the iteration's row."""
@@ -121,6 +125,14 @@ class EvaluationFile(JsonWriter):
             name: [max(max(step[name]) for step in steps if step.get(name))] for name in names
         }
         write_atomic(self.path, json.dumps(self.data, indent=4).encode())
+
+
+def _purge(logger: TensorboardLogger, step: int) -> None:
+    """Let TensorBoard hide what earlier files of the run hold from ``step`` on: a run that died wrote it."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    logger.experiment.close()
+    logger.experiment = SummaryWriter(log_dir=logger.log_dir, purge_step=step)
 
 
 def _names(data: dict[str, Any]) -> list[str]:

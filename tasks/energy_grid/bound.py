@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from marl_td.tasks.base import Optimum
+from marl_td.tasks.energy_grid import storage
 from marl_td.tasks.energy_grid.dispatch import economic_dispatch, fuel_cost
 from marl_td.tasks.energy_grid.network import Grid, draw_grid
 from marl_td.tasks.energy_grid.params import EnergyGridParams
+from marl_td.tasks.energy_grid.pooled import pooled
 from marl_td.tasks.energy_grid.reference import make_reference, mean_net_load
 
 SEGMENTS = 8
@@ -28,6 +30,7 @@ def optimum(params: EnergyGridParams) -> Optimum:
     method = "linear programme"
     if params.n_agents > LARGEST:
         method = "economic dispatch without ramps and lines"
+        method += ", batteries as one," if params.n_storage > 0 else ""
     how = f"{method} of the mean day, known in advance; it is convex, so noise only adds cost"
     return Optimum(value, "lower", how)
 
@@ -38,8 +41,10 @@ def _cached(key: str) -> float:
     grid = draw_grid(params)
     net = _episode(mean_net_load(grid), params.max_steps)
     energy = params.dt * float(grid.load.sum()) * _episode(grid.profile, params.max_steps).sum()
-    find = lower_bound if params.n_agents <= LARGEST else unconstrained
-    return find(params, grid, net) / energy
+    find = lower_bound
+    if params.n_agents > LARGEST:
+        find = unconstrained if params.n_storage == 0 else pooled
+    return float(find(params, grid, net) / energy)
 
 
 def _episode(day: torch.Tensor, n_steps: int) -> Any:
@@ -51,28 +56,31 @@ def lower_bound(params: EnergyGridParams, grid: Grid, net: Any) -> float:
     """Least cost in $ of meeting the net loads ``net`` (MW, ``[n_steps, N]``), known in advance.
 
     Variables per step: output of every generator in ``SEGMENTS`` pieces and its move, power unserved and in
-    surplus, what every bus feeds in, flow of every line within its limit and above it. Ramps bind from the
-    start state on. The pieces are the envelope of tangents, which lies below the quadratic cost. As the cost
-    is convex in the net loads, the cost at their mean bounds the mean cost of all days from below (Jensen),
-    whoever dispatches with whatever knowledge; and a blackout costs at least what unserved load does.
+    surplus, what every bus feeds in, flow of every line within its limit and above it, what every battery
+    takes, feeds in and holds. Ramps bind from the start state on; batteries start empty, and nothing forbids
+    one to take and feed in at once (which only lowers the bound). The pieces are the envelope of tangents,
+    which lies below the quadratic cost. As the cost is convex in the net loads, the cost at their mean bounds
+    the mean cost of all days from below (Jensen), whoever dispatches with whatever knowledge; and a blackout
+    costs at least what unserved load does.
     """
     from scipy.optimize import linprog
 
     width, slope, base = tangent_pieces(grid)
     reference = make_reference(params, grid)
     sizes = _sizes(grid)
-    matrix, right = _equations(grid, net, reference.start.numpy() - grid.least.numpy(), sizes)
+    start = reference.start.numpy() - grid.least.numpy()
+    matrix, right = _equations(params, grid, net, start, sizes)
     free, limit = np.full(sizes[4], np.inf), reference.limit.numpy()
     room, ramp = (grid.most - grid.least).numpy(), grid.ramp.numpy()
     beyond = np.full(2 * sizes[5], np.inf)
-    high = np.concatenate([width, room, ramp, [np.inf] * 2, free, limit, beyond])
-    low = np.concatenate(
-        [0 * width, 0 * room, -ramp, [0.0] * 2, -free, -limit, 0.0 * limit, 0.0 * limit]
-    )
+    battery = np.repeat([params.storage_power] * 2 + [params.storage_energy], params.n_storage)
+    high = np.concatenate([width, room, ramp, [np.inf] * 2, free, limit, beyond, battery])
+    none = np.zeros(2 * sizes[5] + battery.size)
+    low = np.concatenate([0 * width, 0 * room, -ramp, [0.0] * 2, -free, -limit, none])
     price = np.zeros(sum(sizes))
     price[: sizes[0]] = slope
     price[sum(sizes[:3]) : sum(sizes[:4])] = params.unserved_cost, params.surplus_cost
-    price[sum(sizes[:6]) :] = params.overload_cost
+    price[sum(sizes[:6]) : sum(sizes[:8])] = params.overload_cost
     n_steps = net.shape[0]
     result = linprog(
         np.tile(params.dt * price, n_steps),
@@ -87,36 +95,46 @@ def lower_bound(params: EnergyGridParams, grid: Grid, net: Any) -> float:
 
 
 def _sizes(grid: Grid) -> list[int]:
-    """Variables per step: pieces, outputs above least, moves, unserved and surplus, buses, 3 x lines."""
-    n_gen, (n_lines, n_bus) = grid.most.shape[0], grid.ptdf.shape
-    return [n_gen * SEGMENTS, n_gen, n_gen, 2, n_bus, n_lines, n_lines, n_lines]
+    """Variables per step: pieces, outputs above least, moves, gap, buses, 3 x lines, 3 x batteries."""
+    n_gen, (n_lines, n_bus), n_storage = grid.most.shape[0], grid.ptdf.shape, len(grid.storage_bus)
+    return [n_gen * SEGMENTS, n_gen, n_gen, 2, n_bus, *[n_lines] * 3, *[n_storage] * 3]
 
 
-def _equations(grid: Grid, net: Any, start: Any, sizes: list[int]) -> tuple[Any, Any]:
+def _equations(
+    params: EnergyGridParams, grid: Grid, net: Any, start: Any, sizes: list[int]
+) -> tuple[Any, Any]:
     """All equations of the programme; ``start`` holds the outputs before the first step, above least."""
     from scipy.sparse import csr_matrix, identity, kron, vstack
 
     n_steps, n_bus = net.shape
-    n_gen, n_lines = sizes[1], sizes[5]
+    n_gen, n_lines, n_storage = sizes[1], sizes[5], sizes[8]
     least, at_bus = grid.least.numpy(), csr_matrix(grid.at_bus.numpy())
-    one, line = identity(n_gen, format="csr"), identity(n_lines, format="csr")
+    stored_at, all_of_it = csr_matrix(grid.storage_bus.numpy()), np.ones((1, n_storage))
+    one, line, each = (identity(n, format="csr") for n in (n_gen, n_lines, n_storage))
+    into, out_of = params.dt * storage.one_way(params), params.dt / storage.one_way(params)
     rows = [
         _row(
             sizes, {0: kron(one, np.ones((1, SEGMENTS))), 1: -one}
         ),  # an output is its pieces' sum,
         _row(sizes, {1: one, 2: -one}),  # and the output before (put in below) + the move
-        _row(sizes, {1: -at_bus.T, 4: identity(n_bus)}),  # what a bus feeds in
-        _row(sizes, {1: np.ones((1, n_gen)), 3: np.array([[1.0, -1.0]])}),  # balance
+        _row(  # what a bus feeds in
+            sizes, {1: -at_bus.T, 4: identity(n_bus), 8: stored_at.T, 9: -stored_at.T}
+        ),
+        _row(  # balance
+            sizes,
+            {1: np.ones((1, n_gen)), 3: np.array([[1.0, -1.0]]), 8: -all_of_it, 9: all_of_it},
+        ),
         _row(sizes, {4: grid.ptdf.numpy(), 5: -line, 6: -line, 7: line}),  # flow = within +- above
+        _row(sizes, {8: -into * each, 9: out_of * each, 10: each}),  # held = before + what is left
     ]
     before = [csr_matrix(row.shape) for row in rows]
-    before[1] = _row(sizes, {1: -one})
+    before[1], before[5] = _row(sizes, {1: -one}), _row(sizes, {10: -each})
     right = [
         np.zeros((n_steps, n_gen)),
         np.concatenate([start[None], np.zeros((n_steps - 1, n_gen))]),
         (at_bus.T @ least)[None] - net,
         net.sum(1, keepdims=True) - least.sum(),
-        np.zeros((n_steps, n_lines)),
+        np.zeros((n_steps, n_lines + n_storage)),
     ]
     earlier = csr_matrix(np.eye(n_steps, k=-1))
     matrix = kron(identity(n_steps), vstack(rows), "csr") + kron(earlier, vstack(before), "csr")

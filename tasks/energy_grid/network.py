@@ -43,6 +43,8 @@ class Grid(NamedTuple):
     """Buses that each line joins, int64 ``[L, 2]``; a flow from the first to the second is positive."""
     susceptance: Tensor
     """Of every line, per unit, ``[L]``."""
+    storage_bus: Tensor
+    """1 where a battery feeds a bus, ``[n_storage, N]``."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Grid:
         """The grid on another device, its floats in another precision."""
@@ -70,6 +72,7 @@ def draw_grid(params: EnergyGridParams) -> Grid:
     windy = uniform(p.n_buses, 0.0, 1.0)
     ends = _lines(p.n_buses, rng)
     susceptance = uniform(ends.shape[0], 5.0, 15.0)
+    battery = torch.arange(p.n_storage) * p.n_buses // max(p.n_storage, 1)
     return Grid(
         least=MIN_OUTPUT * most,
         most=most,
@@ -84,6 +87,7 @@ def draw_grid(params: EnergyGridParams) -> Grid:
         ptdf=transfer_factors(ends, susceptance, p.n_buses),
         ends=ends,
         susceptance=susceptance,
+        storage_bus=torch.nn.functional.one_hot(battery, p.n_buses).double(),
     )
 
 

@@ -15,6 +15,8 @@ POSITIVE = (
     "line_capacity",
     "frequency_drop",
     "frequency_limit",
+    "storage_energy",
+    "storage_power",
 )
 NOT_NEGATIVE = ("load_noise", "unserved_cost", "surplus_cost", "overload_cost")
 
@@ -66,10 +68,18 @@ class EnergyGridParams(DeadAgentsParams):
     """Power missing per Hz that the frequency falls, over the peak load; above 0."""
     frequency_limit: float = 1.0
     """Deviation of the frequency in Hz beyond which the grid goes black, above 0."""
+    n_storage: int = 0
+    """Number of batteries, agents of a second group ``storage``, evenly over the buses; 0: no such group."""
+    storage_energy: float = 200.0
+    """What one battery holds in MWh, above 0."""
+    storage_power: float = 50.0
+    """Largest power that one battery takes or feeds in, MW, above 0."""
+    storage_efficiency: float = 0.9
+    """Energy fed in over energy taken for it, in (0, 1]; half of the loss (by its root) each way."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("n_agents", 2), ("n_loads", 1), ("n_buses", 3)):
+        for name, least in (("n_agents", 2), ("n_loads", 1), ("n_buses", 3), ("n_storage", 0)):
             value = getattr(self, name)
             require(value >= least, f"{name} must be at least {least}; got {value}.")
         for name in POSITIVE:
@@ -84,6 +94,10 @@ class EnergyGridParams(DeadAgentsParams):
         require(
             0.0 <= self.wind_memory < 1.0,
             f"wind_memory must be in [0, 1); got {self.wind_memory:g}.",
+        )
+        require(
+            0.0 < self.storage_efficiency <= 1.0,
+            f"storage_efficiency must be in (0, 1]; got {self.storage_efficiency:g}.",
         )
         require(
             self.capacity_margin >= 1.0,

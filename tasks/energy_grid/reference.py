@@ -29,6 +29,8 @@ class Reference(NamedTuple):
     """Outputs at the start of the day, MW ``[G]``."""
     limit: Tensor
     """Limits of the lines, MW ``[L]``."""
+    day_price: Tensor
+    """Marginal cost in every step of a mean day, $ / MWh ``[steps of a day]``."""
 
 
 def mean_net_load(grid: Grid) -> Tensor:
@@ -45,10 +47,11 @@ def make_reference(params: EnergyGridParams, grid: Grid) -> Reference:
     power, price = economic_dispatch(grid, demand, low, high)
     net = mean_net_load(grid)
     n = net.shape[0]
-    day, _ = economic_dispatch(grid, net.sum(-1), grid.least.expand(n, -1), grid.most.expand(n, -1))
+    low, high = grid.least.expand(n, -1), grid.most.expand(n, -1)
+    day, day_price = economic_dispatch(grid, net.sum(-1), low, high)
     largest = ((day @ grid.at_bus - net) @ grid.ptdf.T).abs().amax(0)
     limit = params.line_capacity * largest.clamp_min(FLOOR * float(largest.mean()))
-    return Reference(demand, price, fuel_cost(grid, power), day[0], limit)
+    return Reference(demand, price, fuel_cost(grid, power), day[0], limit, day_price)
 
 
 def look_up(table: Tensor, demand: Tensor, points: Tensor) -> Tensor:

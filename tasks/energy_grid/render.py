@@ -41,8 +41,11 @@ def draw(task: EnergyGrid, state: GridState, index: int) -> np.ndarray[Any, Any]
 def _header(params: EnergyGridParams, row: dict[str, Any]) -> str:
     minutes = round(int(row["step"]) * params.dt * 60) % 1440
     made, taken = float(row["power"].sum()), float(row["net_load"].sum())
+    storage = f"stored {float(row['charge'].sum()):.0f} MWh   " if params.n_storage > 0 else ""
     text = f"{minutes // 60:02d}:{minutes % 60:02d}   load - wind {taken:.0f} MW   "
-    return text + f"generation {made:.0f} MW   frequency {float(row['frequency']):+.2f} Hz"
+    return (
+        text + storage + f"generation {made:.0f} MW   frequency {float(row['frequency']):+.2f} Hz"
+    )
 
 
 def _network(axes: Any, task: EnergyGrid, row: dict[str, Any]) -> None:
@@ -69,6 +72,7 @@ def _network(axes: Any, task: EnergyGrid, row: dict[str, Any]) -> None:
             text = f"{100 * load[line]:.0f} %"
             axes.text(*at, text, color=colour, fontsize=8, ha="center", va="center", bbox=box)
     feed = row["power"] @ task.grid.at_bus.cpu().numpy() - row["net_load"]
+    feed = feed + row["fed"] @ task.grid.storage_bus.cpu().numpy()
     for bus, (x, y) in enumerate(place):
         colour = "#2a78b5" if feed[bus] > 0 else "#7b8490"
         axes.plot(x, y, "o", markersize=30 if named else 8, color=colour, zorder=3)

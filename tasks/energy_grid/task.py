@@ -30,10 +30,20 @@ Observation space (per generator, float32):
     hour                     2      sin, cos
     =======================  =====  ==============================================================
 
-    Net load is load - wind. Prices and expectations are what a market operator publishes.
+    Net load is load - wind. Prices and expectations are what a market operator publishes. "Made now" holds
+    what batteries feed in.
+
+Batteries (``n_storage``, group ``storage``): hold ``storage_energy`` MWh, take or feed in up to
+    ``storage_power`` MW, start empty; what they hold in the end is worth nothing. Action: the power to feed
+    in over ``storage_power``, in [-1, 1] or one of the same five; below 0 they take. It is cut by what is
+    stored and free (discrete: empty and full are masked). ``agc`` takes from them what generators cannot do.
+    They do not fail. Observation (14): charge / ``storage_energy``; largest power to feed in and to take
+    / ``storage_power``; price of the next step - mean price of a mean day, / 10 $ / MWh; local congestion;
+    the last nine of the generators'.
 
 Global state, ``[2 N + L + 8]``: generation and net load of every bus / peak load, every line's flow / limit,
-    prices and net load ahead as above, the wind's deviation, frequency.
+    prices and net load ahead as above, the wind's deviation, frequency; of every battery, charge and power
+    / their largest (2 more each).
 Reward (the team's): minus the step's cost beyond that of the cheapest dispatch for the same net load
     without ramps and lines (which no action changes), over the mean cost of a step.
 Cost of a step, $: fuel, ``unserved_cost``, ``surplus_cost``, ``overload_cost`` x MWh.
@@ -41,7 +51,8 @@ Start: midnight, the cheapest dispatch of a mean day, wind at its mean.
 End: terminated when the frequency leaves its limit (blackout): all load that is left of the day is
     unserved. Otherwise truncated after ``max_steps``.
 Info, per step: ``cost`` and its parts ``fuel``, ``unserved``, ``surplus``, ``overload``, ``blackout`` ($),
-    ``energy`` (MWh of load), ``overload_power`` (MW above limits). Of every generator: its ``power`` (MW).
+    ``energy`` (MWh of load), ``overload_power`` (MW above limits). Of every generator and battery: its
+    ``power`` (MW); of every battery its ``charge`` (MWh).
 Score: cost of the day in $ per MWh of expected load; lower is better.
 """
 
@@ -56,14 +67,14 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Optimum, Policy, Step, Task
-from marl_td.tasks.energy_grid import dynamics, sensing
+from marl_td.tasks.energy_grid import dynamics, sensing, storage
 from marl_td.tasks.energy_grid.network import draw_grid
 from marl_td.tasks.energy_grid.params import EnergyGridParams
 from marl_td.tasks.energy_grid.reference import look_up, make_reference
-from marl_td.tasks.energy_grid.sensing import AHEAD, CUT, D_OBS
+from marl_td.tasks.energy_grid.sensing import AHEAD, CUT, D_OBS, D_STORAGE
 from marl_td.tasks.failures import alive_agents, dead_count
 
-GROUP = "agents"
+GROUP, STORAGE = "agents", "storage"
 MOVES = (-1.0, -0.5, 0.0, 0.5, 1.0)
 COSTS = ("fuel", "unserved", "surplus", "overload", "blackout")
 
@@ -85,6 +96,10 @@ class GridState(NamedTuple):
     """Steps since midnight, int64 ``[n_envs]``."""
     alive: Tensor
     """Generators that have not failed, bool ``[n_envs, G]``."""
+    fed: Tensor
+    """What every battery fed in during the last step, MW ``[n_envs, n_storage]``; below 0: it took."""
+    charge: Tensor
+    """Stored in every battery, MWh ``[n_envs, n_storage]``."""
 
 
 class EnergyGrid(Task[EnergyGridParams, GridState]):
@@ -108,6 +123,7 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
         grid = draw_grid(params)
         reference = make_reference(params, grid)
         self.peak = float(grid.load.sum())
+        self.mean_price = float(reference.day_price.mean())
         self.mean_cost = float(reference.cost.mean()) * params.dt
         self.energy = params.dt * self._over_steps(grid.profile) * self.peak
         """Expected load of an episode, MWh."""
@@ -130,22 +146,31 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
     # ------------------------------------------------------------------ shape
     @property
     def groups(self) -> dict[str, GroupSpec]:
-        box = Box((-1.0,), (1.0,), ("power [ramp]",))
-        moves = Discrete(len(MOVES), tuple(f"power {move:+g} ramp" for move in MOVES))
-        action = box if self.continuous else moves
-        spec = GroupSpec(
-            self.params.n_agents,
-            D_OBS,
-            action,
-            masked=not self.continuous,
-            mortal=self.n_dead > 0,
-            info={"power": 1},
-        )
-        return {GROUP: spec}
+        p, masked = self.params, not self.continuous
+        found = {
+            GROUP: GroupSpec(
+                p.n_agents,
+                D_OBS,
+                self._actions("power", "ramp"),
+                masked=masked,
+                mortal=self.n_dead > 0,
+                info={"power": 1},
+            )
+        }
+        if p.n_storage > 0:
+            action, info = self._actions("feed in", "largest power"), {"power": 1, "charge": 1}
+            found[STORAGE] = GroupSpec(p.n_storage, D_STORAGE, action, masked=masked, info=info)
+        return found
+
+    def _actions(self, what: str, unit: str) -> Box | Discrete:
+        if self.continuous:
+            return Box((-1.0,), (1.0,), (f"{what} [{unit}]",))
+        return Discrete(len(MOVES), tuple(f"{what} {move:+g} {unit}" for move in MOVES))
 
     @property
     def d_state(self) -> int:
-        return 2 * self.params.n_buses + self.grid.ptdf.shape[0] + 2 + 2 * len(AHEAD)
+        p = self.params
+        return 2 * (p.n_buses + p.n_storage) + self.grid.ptdf.shape[0] + 2 + 2 * len(AHEAD)
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
@@ -170,7 +195,9 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
         power = self.reference.start * alive
         net = self.bus_load * self.grid.profile[0] - self._wind_power(wind)
         flow = linear(power @ self.grid.at_bus - net, self.grid.ptdf)
-        return GridState(power, net, flow, wind, torch.zeros_like(wind), step, alive)
+        empty = torch.zeros((n_envs, p.n_storage), device=self.device)
+        idle = torch.zeros_like(empty)
+        return GridState(power, net, flow, wind, torch.zeros_like(wind), step, alive, idle, empty)
 
     def _wind_power(self, wind: Tensor) -> Tensor:
         """Wind power of every bus, MW ``[n_envs, N]``; the cut is even, so that its mean stays."""
@@ -179,20 +206,25 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
 
     def step(self, state: GridState, action: Groups, noise: Noise) -> Step[GridState]:
         p, grid = self.params, self.grid
-        share = action[GROUP].squeeze(-1) if self.continuous else self.moves[action[GROUP]]
+        share = self.share(action[GROUP])
         rho = p.wind_memory
         wind = rho * state.wind + math.sqrt(1.0 - rho**2) * noise["wind"]
         profile = grid.profile[state.step % grid.profile.shape[0]].unsqueeze(-1)
         load = grid.load * profile * (1.0 + p.load_noise * noise["load"])
         net = load @ grid.load_bus - self._wind_power(wind)
         demand = net.sum(-1)
-
         reach = dynamics.window(grid, state.power, state.alive)
         power = state.power + share.clamp(-1.0, 1.0) * grid.ramp
         power = torch.minimum(torch.maximum(power, reach.low), reach.high)
-        if p.agc:
+        left, fed, charge = net, state.fed, state.charge  # left: what generators have to serve
+        if p.n_storage > 0:
+            wish = self.share(action[STORAGE])
+            fed, power = storage.beside(p, charge, wish, power, reach, demand)
+            charge = storage.after(p, state.charge, fed)
+            left = net - fed @ grid.storage_bus
+        elif p.agc:
             power = dynamics.close_gap(power, reach, demand)
-        done = dynamics.settle(p, grid, self.reference.limit, power, net)
+        done = dynamics.settle(p, grid, self.reference.limit, power, left)
 
         frequency = done.gap / (p.frequency_drop * self.peak)
         black = frequency.abs() > p.frequency_limit
@@ -209,39 +241,37 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
         cheapest = p.dt * look_up(self.reference.cost, demand, self.reference.demand)
         reward = -(cost - cheapest) / self.mean_cost
         info |= {"cost": cost, "energy": p.dt * load.sum(-1), "overload_power": done.overload_power}
-        new = GridState(power, net, done.flow, wind, frequency, step, state.alive)
-        team = {GROUP: reward.unsqueeze(-1).expand(-1, p.n_agents)}
-        return Step(new, team, black, info)
+        new = GridState(power, net, done.flow, wind, frequency, step, state.alive, fed, charge)
+        team = reward.unsqueeze(-1)
+        rewards = {name: team.expand(-1, spec.n_agents) for name, spec in self.groups.items()}
+        return Step(new, rewards, black, info)
+
+    def share(self, action: Tensor) -> Tensor:
+        """The share ``[n_envs, n_agents]`` that an action of either kind stands for."""
+        return action.squeeze(-1) if self.continuous else self.moves[action]
 
     # ---------------------------------------------------------------- sensing
     def observe(self, state: GridState) -> Groups:
-        return {GROUP: sensing.seen(self, state)}
+        found = {GROUP: sensing.seen(self, state)}
+        if self.params.n_storage > 0:
+            found[STORAGE] = sensing.seen_by_storage(self, state)
+        return found
 
     def team_state(self, state: GridState) -> Tensor:
-        parts = [
-            state.power @ self.grid.at_bus / self.peak,
-            state.net_load / self.peak,
-            state.flow / self.reference.limit,
-            sensing.outlook(self, state),
-            state.wind.unsqueeze(-1),
-            (state.frequency / self.params.frequency_limit).unsqueeze(-1),
-        ]
-        return torch.cat(parts, -1)
+        return sensing.whole(self, state)
 
     def action_mask(self, state: GridState) -> Groups:
-        if self.continuous:
-            return {}
-        reach = dynamics.window(self.grid, state.power, state.alive)
-        up = (reach.high > state.power).unsqueeze(-1)
-        down = (reach.low < state.power).unsqueeze(-1) & state.alive.unsqueeze(-1)
-        up_or_down = torch.where(self.moves > 0, up, down)
-        return {GROUP: up_or_down | (self.moves == 0)}
+        return {} if self.continuous else sensing.available(self, state)
 
     def alive(self, state: GridState) -> Groups:
         return {GROUP: state.alive} if self.n_dead > 0 else {}
 
     def agent_info(self, state: GridState) -> dict[str, Groups]:
-        return {"power": {GROUP: state.power.unsqueeze(-1)}}
+        found = {"power": {GROUP: state.power.unsqueeze(-1)}}
+        if self.params.n_storage > 0:
+            found["power"][STORAGE] = state.fed.unsqueeze(-1)
+            found["charge"] = {STORAGE: state.charge.unsqueeze(-1)}
+        return found
 
     # ---------------------------------------------------------------- judging
     def score(self, totals: dict[str, Tensor]) -> Tensor:
@@ -259,10 +289,10 @@ class EnergyGrid(Task[EnergyGridParams, GridState]):
 
     def episode_series(self, state: GridState) -> dict[str, Tensor]:
         load = (state.flow.abs() / self.reference.limit).amax(-1, keepdim=True)
-        return {
-            "output of each generator (MW)": state.power,
-            "fullest line (share of its limit)": load,
-        }
+        found = {"output of each generator (MW)": state.power}
+        if self.params.n_storage > 0:
+            found["stored in each battery (MWh)"] = state.charge
+        return found | {"fullest line (share of its limit)": load}
 
     def render(self, state: GridState, index: int = 0) -> np.ndarray[Any, Any]:
         from marl_td.tasks.energy_grid.render import draw

@@ -40,6 +40,7 @@ class IntersectionState(NamedTuple):
     ``works``     bool      follows its agent; others accelerate as far as the shield lets them
     ``unheard``   bool      vehicles that an agent does not see, ``[n_envs, n_agents, n_agents]``, or no
                             columns without ``message_dropout``
+    ``request``   bool      said "request" in the last step; never without ``messages``
     ``step``      int64     steps done, ``[n_envs]``
     ============  ========  =================================================================
     """
@@ -54,6 +55,7 @@ class IntersectionState(NamedTuple):
     committed: Tensor
     works: Tensor
     unheard: Tensor
+    request: Tensor
     step: Tensor
 
 

@@ -42,6 +42,8 @@ class IntersectionParams(FailureParams):
     """Distance from where vehicles appear to the stop line in m; at least the braking distance."""
     n_seen: int = 8
     """How many conflicting vehicles an agent sees, those nearest to the junction, at least 1."""
+    messages: bool = False
+    """Whether an action has a second part, request or yield, that does nothing but to be seen by others."""
     jerk_weight: float = 0.01
     """Cost per m/s2 by which a vehicle's acceleration changes in a step, at least 0."""
     collision_penalty: float = 10.0

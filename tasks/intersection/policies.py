@@ -1,6 +1,7 @@
 """Classical control of the crossing: who may commit to it, while everybody else drives as fast as that lets.
 
 All of them brake by the shield's rule themselves, so they are free of collisions without the shield, too.
+They send no requests (``messages``) and read none.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Driver:
         keeps = fits & ~commits & ~goes & state.active
         if task.continuous:
             a = torch.where(goes, go, torch.where(keeps, keep, -p.braking))
-            return tensordict.set((GROUP, "action"), a.unsqueeze(-1))
+            silent = [torch.zeros_like(a)] if p.messages else []
+            return tensordict.set((GROUP, "action"), torch.stack([a, *silent], -1))
         return tensordict.set((GROUP, "action"), torch.where(goes, 2, keeps.long()))
 
 

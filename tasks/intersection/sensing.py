@@ -16,12 +16,17 @@ from marl_td.tasks.intersection.paths import LENGTH, Paths
 
 D_OWN, D_OTHER = 5 + len(TURNS) + 3 + 1, 11
 D_VEHICLE = 8 + N_MOVEMENTS
-"""Columns of one vehicle in the global state."""
+"""Columns of one vehicle in the global state. With ``messages`` all three have one more, the request."""
 
 
 def width(params: IntersectionParams) -> int:
     """Width of an observation."""
-    return D_OWN + params.n_seen * D_OTHER
+    return D_OWN + params.messages + params.n_seen * (D_OTHER + params.messages)
+
+
+def state_width(params: IntersectionParams) -> int:
+    """Width of the global state."""
+    return 1 + params.n_agents * (D_VEHICLE + params.messages)
 
 
 def observe(params: IntersectionParams, paths: Paths, state: IntersectionState) -> Tensor:
@@ -45,9 +50,15 @@ def observe(params: IntersectionParams, paths: Paths, state: IntersectionState) 
         turn,
         _ahead(params, state, found.ahead & heard),
         held.unsqueeze(-1).float(),
+        *_said(params, state.request),
     ]
     others = _others(params, paths, state, found.conflict & heard, to_line, turn)
     return torch.cat([*own, others], -1) * state.active.unsqueeze(-1)
+
+
+def _said(params: IntersectionParams, request: Tensor) -> list[Tensor]:
+    """One column of requests ``[..., 1]``, or none without ``messages``."""
+    return [request.float().unsqueeze(-1)] if params.messages else []
 
 
 def _ahead(params: IntersectionParams, state: IntersectionState, ahead: Tensor) -> Tensor:
@@ -92,13 +103,14 @@ def _others(
     )
     sides = one_hot(relative, N_APPROACHES)[..., 1:].float()
     ways = one_hot(of(state.movement % 3), len(TURNS)).float()
-    rows = torch.cat([parts, sides, ways], -1) * there.unsqueeze(-1)
-    empty = rows.new_zeros((n_envs, n, params.n_seen - k, D_OTHER))
+    said = _said(params, of(state.request))
+    rows = torch.cat([parts, sides, ways, *said], -1) * there.unsqueeze(-1)
+    empty = rows.new_zeros((n_envs, n, params.n_seen - k, rows.shape[-1]))
     return torch.cat([rows, empty], 2).flatten(2)
 
 
 def team_state(params: IntersectionParams, state: IntersectionState) -> Tensor:
-    """``[n_envs, 1 + n_agents * D_VEHICLE]``, see the task's docstring."""
+    """``[n_envs, state_width]``, see the task's docstring."""
     came = state.comes <= state.step.unsqueeze(-1)
     numbers = [
         state.s / params.approach,
@@ -111,14 +123,15 @@ def team_state(params: IntersectionParams, state: IntersectionState) -> Tensor:
         (came & ~state.active & ~state.done).float(),
     ]
     known = one_hot(state.movement, N_MOVEMENTS).float() * came.unsqueeze(-1)
-    vehicles = torch.cat([torch.stack(numbers, -1), known], -1)
+    said = _said(params, state.request)
+    vehicles = torch.cat([torch.stack(numbers, -1), known, *said], -1)
     time = state.step.float() / params.max_steps
     return torch.cat([time.unsqueeze(-1), vehicles.flatten(1)], -1)
 
 
 def read_state(params: IntersectionParams, seen: Tensor) -> IntersectionState:
     """The state that a global state ``[n_envs, d_state]`` tells of; vehicles to come have movement 0."""
-    vehicles = seen[:, 1:].unflatten(-1, (-1, D_VEHICLE))
+    vehicles = seen[:, 1:].unflatten(-1, (params.n_agents, -1))
     s, v, a, committed, active, done, works, waits = vehicles[..., :8].unbind(-1)
     step = (seen[:, 0] * params.max_steps).round().long()
     comes = torch.where(active + done + waits > 0.5, 0, torch.iinfo(torch.long).max)
@@ -126,12 +139,13 @@ def read_state(params: IntersectionParams, seen: Tensor) -> IntersectionState:
         s=s * params.approach,
         v=v * params.max_speed,
         a=a * params.braking,
-        movement=vehicles[..., 8:].argmax(-1),
+        movement=vehicles[..., 8:D_VEHICLE].argmax(-1),
         comes=comes,
         active=active > 0.5,
         done=done > 0.5,
         committed=committed > 0.5,
         works=works > 0.5,
         unheard=torch.zeros_like(active, dtype=torch.bool).unsqueeze(-1)[..., :0],
+        request=vehicles[..., D_VEHICLE:].sum(-1) > 0.5,
         step=step,
     )

@@ -10,6 +10,9 @@ Description:
 Action space: discrete: 0 brake (``-braking``), 1 keep the speed, 2 accelerate; or continuous, one
     acceleration in m/s2 in [``-braking``, ``acceleration``]. Mask: with the shield, what it lets pass unless
     another vehicle commits at the same time; braking always; only braking for vehicles not on the road.
+    With ``messages`` a second part says "request" or, if not, "yield": discrete 3 to 5 are 0 to 2 with a
+    request; continuous, a second entry in [0, 1], above 0.5 a request. It changes nothing but what others
+    see in the next step.
 
 Observation space (per agent, float32), zeros for vehicles that are not on the road:
 
@@ -25,11 +28,13 @@ Observation space (per agent, float32), zeros for vehicles that are not on the r
                                     there, distance to the line, speed, committed, nearer to the line
                                     than oneself, approach (from the left, opposite, from the right),
                                     turn one-hot
+    request       1 + n_seen        with ``messages``, at the end of own columns and of each other's: said
+                                    "request" in the last step
     ============  ================  ==================================================================
 
 Global state: time / time limit, and per vehicle: position / ``approach``, speed / ``max_speed``,
     acceleration / ``braking``, committed, on the road, has left, works, waits before the road, movement
-    one-hot (zeros until it arrives).
+    one-hot (zeros until it arrives); with ``messages`` its request.
 Reward (the team's, the same for every agent), mean over the vehicles: ``-dt`` for each that has arrived and
     not left, ``-jerk_weight`` per m/s2 of change of its acceleration. A collision costs ``collision_penalty``
     and, for every vehicle, the time that it will wait until the time limit: the junction stays blocked.
@@ -37,7 +42,8 @@ Step: vehicles whose time has come appear (:func:`~marl_td.tasks.intersection.dy
     act for ``dt``; whoever is past the end of its path has left; collisions are judged.
 End: terminated when all have left, or by a collision; truncated after ``max_steps``.
 Dead agents: their vehicles accelerate whatever comes, as far as the shield lets them. Lost messages: another
-    vehicle is missing in what an agent sees (the shield does not depend on it).
+    vehicle is missing in what an agent sees, with its request (the shield does not depend on it). Dead
+    agents request nothing.
 Info, per step: ``delay`` (vehicle-seconds lost against driving at ``max_speed``, with the blocked time),
     ``collisions`` (vehicles), ``left`` (vehicles), ``overridden`` (actions replaced by the shield); of every
     agent its ``position``: x, y (m) and heading (rad), and ``motion``: s, v, a.
@@ -103,15 +109,24 @@ class Intersection(Task[IntersectionParams, IntersectionState]):
     @property
     def groups(self) -> dict[str, GroupSpec]:
         p = self.params
-        box = Box((-p.braking,), (p.acceleration,), ("acceleration [m/s2]",))
-        action = box if self.continuous else Discrete(3, ("brake", "keep", "accelerate"))
+        action = self._box() if self.continuous else self._choices()
         info = {"position": 3, "motion": 3}
         d_obs, masked = sensing.width(p), not self.continuous
         return {GROUP: GroupSpec(p.n_agents, d_obs, action, masked=masked, mortal=True, info=info)}
 
+    def _box(self) -> Box:
+        p, names = self.params, ("acceleration [m/s2]", "request")
+        n = 2 if p.messages else 1
+        return Box((-p.braking, 0.0)[:n], (p.acceleration, 1.0)[:n], names[:n])
+
+    def _choices(self) -> Discrete:
+        moves = ("brake", "keep", "accelerate")
+        both = tuple(f"{move}, {word}" for word in ("yield", "request") for move in moves)
+        return Discrete(6, both) if self.params.messages else Discrete(3, moves)
+
     @property
     def d_state(self) -> int:
-        return 1 + self.params.n_agents * sensing.D_VEHICLE
+        return sensing.state_width(self.params)
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
@@ -148,6 +163,7 @@ class Intersection(Task[IntersectionParams, IntersectionState]):
             committed=no.clone(),
             works=alive_agents(noise["dead"], dead_count(p.dead_agents, p.n_agents)),
             unheard=no.unsqueeze(-1).expand(-1, -1, self._n_heard).clone(),
+            request=no.clone(),
             step=torch.zeros(n_envs, dtype=torch.long, device=self.device),
         )
         return dynamics.appear(p, self.paths, state, state.step)
@@ -156,10 +172,17 @@ class Intersection(Task[IntersectionParams, IntersectionState]):
         """The accelerations that the agents ask for, ``[n_envs, n_agents]``, m/s2."""
         p, asked = self.params, action[GROUP]
         if self.continuous:
-            asked = asked.squeeze(-1).clamp(-p.braking, p.acceleration)
+            asked = asked[..., 0].clamp(-p.braking, p.acceleration)
         else:
-            asked = self.choices[asked]
+            asked = self.choices[asked % 3]
         return torch.where(state.works, asked, p.acceleration)
+
+    def requested(self, state: IntersectionState, action: Groups) -> Tensor:
+        """Who says "request", bool ``[n_envs, n_agents]``: working vehicles on the road only."""
+        if not self.params.messages:
+            return torch.zeros_like(state.active)
+        said = action[GROUP][..., 1] > 0.5 if self.continuous else action[GROUP] >= 3
+        return said & state.active & state.works
 
     def step(
         self, state: IntersectionState, action: Groups, noise: Noise
@@ -182,6 +205,7 @@ class Intersection(Task[IntersectionParams, IntersectionState]):
             active=state.active & ~out,
             done=state.done | out,
             unheard=noise["lost"] < p.message_dropout,
+            request=self.requested(state, action) & ~out,
             step=state.step + 1,
         )
         crashed = dynamics.collided(self.paths, new)
@@ -227,7 +251,10 @@ class Intersection(Task[IntersectionParams, IntersectionState]):
             wanted = torch.full_like(state.v, a)
             fine = dynamics.allowed(self.params, state, wanted, found)
             passes.append((fine | (not self.params.shield)) & state.active)
-        return {GROUP: torch.stack([torch.ones_like(state.active), *passes], -1)}
+        mask = torch.stack([torch.ones_like(state.active), *passes], -1)
+        if self.params.messages:
+            mask = torch.cat([mask, mask & state.active.unsqueeze(-1)], -1)
+        return {GROUP: mask}
 
     def alive(self, state: IntersectionState) -> Groups:
         """Vehicles on the road that follow their agent."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from marl_td.tasks.base import Optimum
 from marl_td.tasks.failures import dead_count
-from marl_td.tasks.market_making.fills import fills
+from marl_td.tasks.market_making.fills import Fills, fills
 from marl_td.tasks.market_making.params import N_LEVELS, MarketMakingParams
 
 COARSE, FINE, ZOOMS = 61, 9, 3
@@ -54,12 +54,19 @@ def inventories(params: MarketMakingParams) -> Tensor:
 
 
 def solve(params: MarketMakingParams, continuous: bool) -> Plan:
-    """The dynamic programme of a lone maker (cached); ``n_agents`` and ``volatility`` do not matter."""
+    """The dynamic programme of a lone maker (cached); ``n_agents`` does not matter.
+
+    With informed traders who know one step (``toxic_horizon=1``) it is exact: what they know is over when
+    the step is, so that no order tells anything about a later one. With a longer horizon it is the programme
+    of a maker who learns nothing from orders, and holds every unit for the horizon.
+    """
     return _solve(_key(params, n_agents=1, dead_agents=0.0), continuous)
 
 
 def _key(params: MarketMakingParams, **changes: object) -> str:
-    ignored = {"volatility": 0.0, "reward": "own", "flow_memory": 1.0, "price_noise": False}
+    ignored: dict[str, object] = {"reward": "own", "flow_memory": 1.0, "price_noise": False}
+    if params.toxic_share == 0.0:
+        ignored |= {"volatility": 0.0, "toxic_horizon": 1}
     return json.dumps({**dataclasses.asdict(params), **ignored, **changes})
 
 
@@ -85,22 +92,35 @@ def _solve(key: str, continuous: bool) -> Plan:
     return Plan(*(torch.stack(part[::-1]) for part in (values, depths, sizes)))
 
 
-def _gain(params: MarketMakingParams, later: Tensor, bid: Tensor, ask: Tensor, size: int) -> Tensor:
+Sides = list[tuple[Fills, Fills]]
+"""What is bought and sold, once, or if the mid price falls and if it rises, where some orders know it."""
+
+
+def _sides(params: MarketMakingParams, bid: Tensor, ask: Tensor, size: int) -> Sides:
+    """Fills of ``size`` units at depths ``[n_inventories, n_bids]`` and ``[n_inventories, n_asks]``."""
+    q = inventories(params)
+    bid_room = (params.max_inventory - q).unsqueeze(-1).expand_as(bid)
+    ask_room = (params.max_inventory + q).unsqueeze(-1).expand_as(ask)
+    share = params.toxic_share
+    return [
+        (fills(params, bid, bid_room, size, -lean), fills(params, ask, ask_room, size, lean))
+        for lean in ((-share, share) if share > 0.0 else (0.0,))
+    ]
+
+
+def _gain(later: Tensor, sides: Sides) -> Tensor:
     """Expected reward-to-go of all pairs of depths, ``[n_inventories, n_bids, n_asks]``.
 
     Args:
-        params: the task's parameters.
         later: value of the inventory after the step, ``[n_inventories]``.
-        bid: candidates, ``[n_inventories, n_bids]``.
-        ask: candidates, ``[n_inventories, n_asks]``.
-        size: units quoted on both sides.
+        sides: of :func:`_sides`; falling and rising are equally likely, and what the price's move adds to the
+            inventory before the step is 0 in the mean.
     """
-    q = inventories(params)
-    buys = fills(params, bid, (params.max_inventory - q).unsqueeze(-1).expand_as(bid), size)
-    sells = fills(params, ask, (params.max_inventory + q).unsqueeze(-1).expand_as(ask), size)
-    return (
+    gains = [
         _expected(later, buys.law, sells.law) + buys.worth.unsqueeze(-1) + sells.worth.unsqueeze(-2)
-    )
+        for buys, sells in sides
+    ]
+    return torch.stack(gains).mean(0)
 
 
 def _expected(later: Tensor, buys: Tensor, sells: Tensor) -> Tensor:
@@ -116,22 +136,11 @@ class _GridSearch:
 
     def __init__(self, params: MarketMakingParams) -> None:
         self.depth = levels(params)
-        q = inventories(params)
-        each = self.depth.expand(q.shape[0], -1)
-        bid_room = (params.max_inventory - q).unsqueeze(-1).expand_as(each)
-        ask_room = (params.max_inventory + q).unsqueeze(-1).expand_as(each)
-        self.sides = [
-            (fills(params, each, bid_room, size), fills(params, each, ask_room, size))
-            for size in range(1, params.size + 1)
-        ]
+        each = self.depth.expand(2 * params.max_inventory + 1, -1)
+        self.sides = [_sides(params, each, each, size) for size in range(1, params.size + 1)]
 
     def best(self, later: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gains = [
-            _expected(later, buys.law, sells.law)
-            + buys.worth.unsqueeze(-1)
-            + sells.worth.unsqueeze(-2)
-            for buys, sells in self.sides
-        ]
+        gains = [_gain(later, sides) for sides in self.sides]
         n = self.depth.shape[0]
         value, index = torch.stack(gains, -1).flatten(1).max(-1)
         pair = index // len(gains)
@@ -148,17 +157,12 @@ class _ContinuousSearch:
     def __init__(self, params: MarketMakingParams) -> None:
         self.params = params
         self.depth = torch.linspace(0.0, params.max_depth, COARSE, dtype=torch.float64)
-        q = inventories(params)
-        each = self.depth.expand(q.shape[0], -1)
-        bid_room = (params.max_inventory - q).unsqueeze(-1).expand_as(each)
-        ask_room = (params.max_inventory + q).unsqueeze(-1).expand_as(each)
-        self.buys = fills(params, each, bid_room, params.size)
-        self.sells = fills(params, each, ask_room, params.size)
+        each = self.depth.expand(2 * params.max_inventory + 1, -1)
+        self.sides = _sides(params, each, each, params.size)
 
     def best(self, later: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         p = self.params
-        gain = _expected(later, self.buys.law, self.sells.law)
-        gain = gain + self.buys.worth.unsqueeze(-1) + self.sells.worth.unsqueeze(-2)
+        gain = _gain(later, self.sides)
         n = later.shape[0]
         value, index = gain.flatten(1).max(-1)
         bid, ask = self.depth[index // COARSE], self.depth[index % COARSE]
@@ -167,7 +171,7 @@ class _ContinuousSearch:
         for _ in range(ZOOMS):
             bids = (bid.unsqueeze(-1) + width * offsets).clamp(0.0, p.max_depth)
             asks = (ask.unsqueeze(-1) + width * offsets).clamp(0.0, p.max_depth)
-            value, index = _gain(p, later, bids, asks, p.size).flatten(1).max(-1)
+            value, index = _gain(later, _sides(p, bids, asks, p.size)).flatten(1).max(-1)
             rows = torch.arange(n)
             bid, ask = bids[rows, index // FINE], asks[rows, index % FINE]
             width = width * 2.0 / (FINE - 1)
@@ -250,8 +254,14 @@ def joint_bound(params: MarketMakingParams) -> float:
     return float(value[most])
 
 
-def optimum(params: MarketMakingParams, continuous_actions: bool) -> Optimum:
-    """Best expected reward per maker and episode, in $."""
+def optimum(params: MarketMakingParams, continuous_actions: bool) -> Optimum | None:
+    """Best expected reward per maker and episode, in $.
+
+    None where informed traders know several steps, or trade with several makers: orders then tell where the
+    price will go, and neither the programme nor the bound knows how much that is worth.
+    """
+    if params.toxic_share > 0.0 and (params.n_agents > 1 or params.toxic_horizon > 1):
+        return None
     if params.n_agents > 1:
         how = "all makers as one, new quotes after every order: Bellman equation in continuous time"
         return Optimum(_bound(_key(params)) / params.n_agents, "upper", how)

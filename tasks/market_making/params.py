@@ -44,6 +44,10 @@ class MarketMakingParams(DeadAgentsParams):
     """Penalty alpha on the squared inventory at the close, in $ per unit^2; at least 0."""
     adverse: float = 0.3
     """Adverse selection: how far each market order moves the mid price its way, in $; at least 0."""
+    toxic_share: float = 0.0
+    """Share of the market orders from traders who know where the mid price goes, rho, in [0, 1); 0: none."""
+    toxic_horizon: int = 1
+    """How many steps ahead, this one included, they know the mid price's own moves; at least 1."""
     reward: str = "team"
     """``team``: the mean over makers (one firm's desk); ``own``: each maker's own (rivals)."""
     price_noise: bool = False
@@ -56,7 +60,7 @@ class MarketMakingParams(DeadAgentsParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("n_agents", "max_inventory", "size"):
+        for name in ("n_agents", "max_inventory", "size", "toxic_horizon"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1; got {value}.")
         for name in ("dt", "order_rate", "decay", "flow_memory"):
@@ -65,6 +69,10 @@ class MarketMakingParams(DeadAgentsParams):
         for name in ("volatility", "inventory_penalty", "closing_penalty", "adverse"):
             value = getattr(self, name)
             require(value >= 0.0, f"{name} must be at least 0; got {value:g}.")
+        require(
+            0.0 <= self.toxic_share < 1.0,
+            f"toxic_share must be in [0, 1); got {self.toxic_share:g}.",
+        )
         require(
             self.reward in REWARDS,
             f"reward must be one of {', '.join(REWARDS)}; got '{self.reward}'.",
@@ -83,12 +91,23 @@ class MarketMakingParams(DeadAgentsParams):
     @property
     def max_orders(self) -> int:
         """Cap on the orders per side and step: what is above has probability below ``TAIL``."""
-        left, term, n = 1.0, math.exp(-self.orders_per_step), 0
+        most = self.orders_per_step * (1.0 + self.toxic_share)
+        left, term, n = 1.0, math.exp(-most), 0
         while left - term > TAIL and n <= MOST_ORDERS:
             left -= term
             n += 1
-            term *= self.orders_per_step / n
+            term *= most / n
         return max(n, 1)
+
+    @property
+    def known_steps(self) -> int:
+        """Moves of the mid price that are drawn before they happen, the present one included."""
+        return self.toxic_horizon if self.toxic_share > 0.0 else 1
+
+    @property
+    def known_move(self) -> float:
+        """Mean size in $ of the move over ``toxic_horizon`` steps: what who knows its sign takes per unit."""
+        return self.volatility * math.sqrt(2.0 / math.pi * self.dt * self.toxic_horizon)
 
     @property
     def max_depth(self) -> float:

@@ -110,14 +110,16 @@ def avellaneda_stoikov(params: MarketMakingParams, gamma: float) -> Rule:
 def reservation(params: MarketMakingParams) -> Rule:
     """Where makers who undercut one another end: a unit earns what holding it until the close costs.
 
-    One more unit at inventory q costs (2 q + 1) (phi x time left + alpha), and the push of the price.
+    One more unit at inventory q costs (2 q + 1) (phi x time left + alpha), the push of the price, and what
+    it loses in the mean to those who know the next moves.
     """
+    per_fill = params.adverse + params.toxic_share * params.known_move
 
     def rule(inventory: Tensor, left: Tensor) -> Tensor:
         per_unit = params.inventory_penalty * left
         per_unit = per_unit + (0.0 if params.lifelong else params.closing_penalty)
         side = torch.stack([inventory, -inventory], -1)
-        cost = (2.0 * side + 1.0) * per_unit.unsqueeze(-1) + params.adverse
+        cost = (2.0 * side + 1.0) * per_unit.unsqueeze(-1) + per_fill
         return cost.clamp(0.0, params.max_depth)
 
     return rule

@@ -31,11 +31,14 @@ Observation space (per maker, float32):
 
 Global state, ``[n_agents + 4]``: all inventories / Q, time left, flow, best quotes.
 Step: makers quote; orders arrive on each side, and are matched one after the other, equal depths in a
-    random order; the mid price moves by a normal step, and by ``adverse`` per order its way.
+    random order; the mid price moves by a normal step, and by ``adverse`` per order its way. With
+    ``toxic_share`` some orders come from traders who know the price's own moves over ``toxic_horizon`` steps
+    (law in ``flow.py``); what they know is in no observation, nor in the global state.
 Reward: change of the wealth, cash + inventory x mid price, minus ``inventory_penalty`` x inventory^2 x dt,
     and at the close ``closing_penalty`` x inventory^2; in $. ``"team"``: the mean over makers. Without
     ``price_noise`` the part of the wealth that is a fair game is left out: the inventory before the step x
-    the price's move, and what was filled x the part of the move that orders did not cause.
+    the price's move, and what was filled x the part of the move that orders did not cause. With informed
+    traders less is one: what was filled x the moves that they know stays, and inventory x the orders' push.
 Start: no inventory, no cash, mid price 100 $ (nothing depends on it).
 End: the market closes after ``max_steps`` (terminated); ``lifelong``: never (truncated).
 Info, per step, all makers together: ``wealth`` ($ won), ``earned`` ($, fills x depth), ``penalty`` ($),
@@ -55,7 +58,7 @@ from torch import Tensor
 
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Optimum, Policy, Step, Task
 from marl_td.tasks.failures import alive_agents, dead_count
-from marl_td.tasks.market_making import actions, book, optimum
+from marl_td.tasks.market_making import actions, book, flow, optimum
 from marl_td.tasks.market_making.params import MarketMakingParams
 
 GROUP = "agents"
@@ -82,6 +85,8 @@ class MarketState(NamedTuple):
     """Steps since the start, int64 ``[n_envs]``."""
     alive: Tensor
     """Makers that have not failed, bool ``[n_envs, n_agents]``."""
+    ahead: Tensor
+    """Normal numbers of the mid's next moves that some orders know, ``[n_envs, known_steps - 1]``."""
 
 
 class MarketMaking(Task[MarketMakingParams, MarketState]):
@@ -111,8 +116,7 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(params, continuous, device)
-        orders = book.order_pmf(params.orders_per_step, params.max_orders)
-        self._cdf = orders.cumsum(0)[:-1].to(self.device, torch.float32)
+        self._cdf = flow.cdf(params).to(self.device, torch.float32)
         self.level_depths = optimum.levels(params).to(self.device, torch.float32)
         """Depth of each choice of a discrete action, ``[N_LEVELS + 1]``, in $."""
         self.n_dead = dead_count(params.dead_agents, params.n_agents)
@@ -146,17 +150,21 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """``fail``: uniform numbers ``[n_envs, n_agents]``, the lowest fail; only with ``dead_agents``."""
-        if self.n_dead == 0:
-            return {}
-        return {"fail": self._uniform((n_envs, self.params.n_agents), generator)}
+        """``ahead``: normal numbers ``[n_envs, known_steps - 1]``, of the first moves of the price.
+
+        ``fail``: uniform numbers ``[n_envs, n_agents]``, the lowest fail; only with ``dead_agents``.
+        """
+        p = self.params
+        noise = {"fail": self._uniform((n_envs, p.n_agents), generator)} if self.n_dead > 0 else {}
+        ahead = torch.empty((n_envs, p.known_steps - 1), device=self.device)
+        return noise | {"ahead": ahead.normal_(generator=generator)}
 
     def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
         """Uniform numbers in [0, 1) for buys' and sells' side, and a normal one for the price.
 
         ``orders`` ``[n_envs, 2]``: how many sells (which hit bids) and buys (which hit asks); ``reach``
         ``[n_envs, 2, max_orders]``: how deep they go; ``priority`` ``[n_envs, 2, n_agents]``: who is first
-        of equal quotes; ``price`` ``[n_envs]``.
+        of equal quotes; ``price`` ``[n_envs]``, the move of the last step that informed traders know.
         """
         p = self.params
         price = torch.empty(n_envs, device=self.device).normal_(generator=generator)
@@ -185,12 +193,14 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
             flow=torch.zeros(n_envs, device=self.device),
             step=torch.zeros(n_envs, dtype=torch.long, device=self.device),
             alive=alive,
+            ahead=noise["ahead"],
         )
 
     def step(self, state: MarketState, action: Groups, noise: Noise) -> Step[MarketState]:
         p = self.params
         depth, units = actions.quotes(self, state, action[GROUP])
-        orders = (noise["orders"].unsqueeze(-1) >= self._cdf).sum(-1)  # [n_envs, 2]
+        known = torch.cat([state.ahead, noise["price"].unsqueeze(-1)], -1)
+        orders = flow.count(self._cdf, noise["orders"], known)  # [n_envs, 2]
         reach = -torch.log1p(-noise["reach"]) / p.decay
         number = torch.arange(p.max_orders, device=self.device)
         reach = torch.where(number < orders.unsqueeze(-1), reach, -math.inf)
@@ -198,11 +208,11 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
         filled = book.match(*sides, noise["priority"], reach).transpose(1, 2)
 
         push = p.adverse * (orders[:, ASK] - orders[:, BID])
-        change = p.volatility * math.sqrt(p.dt) * noise["price"] + push
+        change = p.volatility * math.sqrt(p.dt) * known[:, 0] + push
         inventory = state.inventory + filled[..., BID] - filled[..., ASK]
         earned = torch.where(filled > 0, filled * depth, 0.0).sum(-1)
         won = earned + inventory * change.unsqueeze(-1)
-        fair = earned + (inventory - state.inventory) * push.unsqueeze(-1)
+        fair = flow.fair_reward(p, state, inventory, earned, push.unsqueeze(-1), known)
         step = state.step + 1
         closes = (step >= p.max_steps) & (not p.lifelong)
         penalty = p.inventory_penalty * p.dt + p.closing_penalty * closes.unsqueeze(-1)
@@ -217,6 +227,7 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
             flow=torch.lerp(state.flow, sold - bought, self._memory),
             step=step,
             alive=state.alive,
+            ahead=known[:, 1:],
         )
         info = {
             "wealth": won.sum(-1),
@@ -273,7 +284,7 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
 
         return baselines(self)
 
-    def optimum(self) -> Optimum:
+    def optimum(self) -> Optimum | None:
         return optimum.optimum(self.params, self.continuous)
 
     def episode_series(self, state: MarketState) -> dict[str, Tensor]:

@@ -24,8 +24,16 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "": {"n_agents": 4},
         "patrol": {"n_agents": 4, "mode": "patrol", "n_targets": 2} | FAILING,
     },
-    "energy_grid": {"": {"n_agents": 4}, "dead": {"n_agents": 4, "dead_agents": 0.3}},
-    "intersection": {"": {}, "busy": {"n_agents": 6, "arrival_rate": 3.0, "message_dropout": 0.3}},
+    "energy_grid": {
+        "": {"n_agents": 4},
+        "dead": {"n_agents": 4, "dead_agents": 0.3},
+        "storage": {"n_agents": 4, "n_storage": 2},
+    },
+    "intersection": {
+        "": {},
+        "busy": {"n_agents": 6, "arrival_rate": 3.0, "message_dropout": 0.3},
+        "messages": {"n_agents": 6, "arrival_rate": 3.0, "messages": True} | FAILING,
+    },
     "levers": {
         "": {"pool": 12},
         "bits": {"pool": 9, "see_others": True, "id_code": "bits"} | FAILING,
@@ -35,7 +43,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "nothing": {"grid_size": 5, "n_agents": 4, "n_maps": 4, "mode": "nothing"} | FAILING,
         "restart": {"grid_size": 5, "n_agents": 4, "n_maps": 4, "mode": "restart"},
     },
-    "market_making": {"": {}, "three": {"n_agents": 3, "dead_agents": 0.4}},
+    "market_making": {
+        "": {},
+        "three": {"n_agents": 3, "dead_agents": 0.4},
+        "toxic": {"n_agents": 2, "toxic_share": 0.5, "toxic_horizon": 3},
+    },
     "pong": {"": {}, "two a side": {"n_agents": 4, "serve_speed": 0.1, "points": 2} | FAILING},
     "predator_prey": {
         "": {"grid_size": 5},

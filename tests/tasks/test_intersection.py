@@ -38,6 +38,7 @@ def vehicles(*rows, step=0):
         stop > 59.5,
         ~no,
         no.unsqueeze(-1)[..., :0],
+        no,
         torch.tensor([step]),
     )
 

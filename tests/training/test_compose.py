@@ -1,13 +1,17 @@
 """From overrides to settings; every wrong override gets one sentence that names it."""
 
 import re
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 import marl_td
+from marl_td.tasks.registry import task_class
 from marl_td.training import extras
 from marl_td.training.compose import compose, compose_task
+
+PRESETS = Path(marl_td.__file__).parent / "conf" / "preset"
 
 GIVEN = {"algorithm": "marl_td/qmix", "task": "marl_td/matrix_game"}
 
@@ -54,6 +58,49 @@ def test_a_level_sets_the_task_beside_a_preset_and_the_command_line_wins():
     assert compose_task(["level=pursuit_medium"])[1].config["penalty"] == 2.0
     with pytest.raises(ValueError, match=r"no option 'nosuch' for 'level'. Known: .*pursuit_easy"):
         compose(["preset=qmix_tuned", "level=nosuch"])
+
+
+def test_a_preset_s_task_settings_come_first_then_the_level_s_then_the_command_line_s():
+    preset = compose(["preset=traffic_junction_mappo"])
+    values = preset.task_config.config
+    assert (values["size"], values["n_agents"], values["max_steps"]) == (7, 5, 20)
+    hard = compose(["level=traffic_junction_hard", "task.size=21", "preset=traffic_junction_mappo"])
+    values = hard.task_config.config
+    assert (values["layout"], values["n_agents"], values["max_steps"]) == ("hard", 20, 80)
+    assert values["size"] == 21
+    # the rest of the preset stays, and what it counts in episodes is of the level's length
+    assert hard.algorithm_config == preset.algorithm_config
+    assert hard.model_config == preset.model_config
+    assert hard.experiment_config.on_policy_collected_frames_per_batch == 256 * 80
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*_*po.yaml")))
+def test_every_tuned_preset_takes_a_level_of_its_task(preset):
+    task = preset.rpartition("_")[0]
+    level, params = list(task_class(task).levels.items())[-1]
+    settings = compose([f"preset={preset}", f"level={task}_{level}"])
+    assert settings.task == f"marl_td/{task}"
+    assert params.items() <= settings.task_config.config.items()
+
+
+@pytest.mark.parametrize(
+    "given, source",
+    [
+        (["preset=retail_maddpg"], "the task of preset 'retail_maddpg' is 'marl_td/retail'"),
+        (["preset=qmix_tuned", "task=vmas/balance"], "the task given is 'vmas/balance'"),
+        (["algorithm=marl_td/mappo", "task=marl_td/two_step"], "given is 'marl_td/two_step'"),
+    ],
+)
+def test_a_level_of_another_task_is_refused_by_name(given, source):
+    with pytest.raises(ValueError, match=f"level 'pursuit_easy' is one of .*pursuit'.*{source}"):
+        compose([*given, "level=pursuit_easy"])
+
+
+def test_the_task_on_the_command_line_decides_which_levels_fit():
+    settings = compose(["preset=retail_maddpg", "task=marl_td/banking", "level=banking_easy"])
+    assert settings.task == "marl_td/banking"
+    with pytest.raises(ValueError, match=r"level 'pursuit_easy'.*given is 'marl_td/retail'"):
+        compose_task(["task=marl_td/retail", "level=pursuit_easy"])
 
 
 def test_a_preset_counts_in_episodes_of_the_chosen_task():

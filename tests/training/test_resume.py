@@ -241,6 +241,27 @@ def test_rows_and_evaluations_after_the_checkpoint_are_made_again(tmp_path):
     assert (json.loads(json_file.read_text()), csv_file.read_text()) == before
 
 
+def test_tensorboard_shows_each_iteration_of_a_resumed_run_once(tmp_path):
+    """Its reader, on a run that went on from its first checkpoint after it had written all three rows."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def shown():
+        reader = EventAccumulator(str(tmp_path / "run" / "run"), size_guidance={"scalars": 0})
+        reader.Reload()
+        names = [name for name in reader.Tags()["scalars"] if not name.startswith("timers")]
+        return {name: [(x.step, x.value) for x in reader.Scalars(name)] for name in names}
+
+    overrides = ("experiment.loggers=[tensorboard]", "experiment.checkpoint_interval=20")
+    first = short_experiment(tmp_path / "run", *overrides)
+    first.run()
+    before = shown()
+    assert before["counters_iter"] == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert any(name.startswith("train_agents_loss") for name in before)
+    Experiment.reload_from_file(str(tmp_path / "run" / "checkpoints" / "checkpoint_20")).run()
+    assert shown() == before
+
+
 def test_the_phase_of_delayed_steps_goes_on(tmp_path):
     """Three optimiser steps an iteration, every second one moves the actor: iterations differ by turns."""
     overrides = case("matd3", task=TAG)
