@@ -243,7 +243,6 @@ def test_rows_and_evaluations_after_the_checkpoint_are_made_again(tmp_path):
 
 def test_tensorboard_shows_each_iteration_of_a_resumed_run_once(tmp_path):
     """Its reader, on a run that went on from its first checkpoint after it had written all three rows."""
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def shown():
