@@ -45,7 +45,6 @@ Score: sum of shortest ways / sum of costs; the cost of an agent is the number o
 
 from __future__ import annotations
 
-import functools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -255,10 +254,9 @@ class Mapf(Task[MapfParams, MapfState]):
         return totals["shortest"] / totals["cost"]
 
     def baselines(self) -> dict[str, Policy]:
-        from marl_td.tasks.grid.policies import baselines
-        from marl_td.tasks.mapf.policies import step_costs
+        from marl_td.tasks.mapf.policies import rules
 
-        return baselines(self.board, functools.partial(step_costs, self.tables))
+        return rules(self.tables, self.params.mode)
 
     def optimum(self) -> Optimum:
         from marl_td.tasks.mapf.bound import bound
