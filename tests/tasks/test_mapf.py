@@ -242,6 +242,7 @@ def test_a_series_and_a_picture():
             "reward=primal needs mode=nothing, the task it was made for; got 'fin",
         ),
         ({"n_agents": 0}, "n_agents must be at least 1; got 0"),
+        ({"blocking_cost": -1.0}, "blocking_cost must be at least 0; got -1"),
         ({"density": 1.0}, r"density is a probability and must be in \[0, 1\); got 1"),
         ({"n_agents": 60}, "60 agents, each with a start and a goal, do not fit on 10 x 10 cells"),
         ({"layout": ".. .."}, "the layout has starts and goals for 2 agents; 8 do not fit"),
