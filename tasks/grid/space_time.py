@@ -48,35 +48,31 @@ class Reservations:
         if len(self._open) > 1:
             del self._open[0], self._passable[0]
 
-    def reserve(self, path: Path, time: int = 0, rests: bool = False) -> None:
-        """Keep the cells and steps of a path that begins at ``time``; ``rests``: its last cell for ever."""
-        self._extend(time + len(path))
-        self._steps(path, time)
-        for number, cell in enumerate(path, time):
-            self._open[number] &= ~(1 << cell)
+    def reserve(self, path: Path, rests: bool = False) -> None:
+        """Keep the cells and steps of a path, which nobody else has; ``rests``: its last cell for ever."""
+        for _ in range(len(path) - len(self._open)):
+            self._open.append(self._rest)
+            self._passable.append([ALL, ALL, ALL, ALL])
+        self._switch(path)
         if rests:
             mask = ~(1 << path[-1])
             self._rest &= mask
-            for number in range(time + len(path), len(self._open)):
+            for number in range(len(path), len(self._open)):
                 self._open[number] &= mask
 
     def release(self, path: Path) -> None:
-        """Take back the path of somebody who does not rest, from now on."""
-        self._steps(path, 0)
-        for number, cell in enumerate(path):
-            self._open[number] |= 1 << cell
+        """Take back what is left of the path of somebody who does not rest."""
+        self._switch(path)
 
-    def _extend(self, length: int) -> None:
-        for _ in range(length - len(self._open)):
-            self._open.append(self._rest)
-            self._passable.append([ALL, ALL, ALL, ALL])
-
-    def _steps(self, path: Path, time: int) -> None:
-        """Close the steps against those of a path, or open them again."""
-        for number in range(1, len(path)):
-            step = path[number] - path[number - 1]
-            if step:
-                self._passable[time + number][self._number[-step]] ^= 1 << path[number]
+    def _switch(self, path: Path) -> None:
+        """Close the cells of a path and the steps against its own, or open them again."""
+        before = path[0]
+        for time, cell in enumerate(path):
+            bit = 1 << cell
+            self._open[time] ^= bit
+            if cell != before:
+                self._passable[time][self._number[before - cell]] ^= bit
+                before = cell
 
     def _flood(self, here: int, begin: int, end: int, goal: int = 0) -> list[int]:
         """Where those can be at each time from ``begin`` to ``end`` who are ``here`` at ``begin``.
@@ -87,10 +83,9 @@ class Reservations:
         for time in range(begin + 1, end + 1):
             if time < moving:
                 up, down, left, right = self._passable[time]
+                sides = (here & left) >> 1 | (here & right) << 1
                 here |= (here & up) >> width | (here & down) << width
-                here = (here | (layers[-1] & left) >> 1 | (layers[-1] & right) << 1) & self._open[
-                    time
-                ]
+                here = (here | sides) & self._open[time]
             else:
                 here = self.walked(here) & self._rest
             if not here:
