@@ -55,7 +55,8 @@ def blocked_by(
     around = around.clamp(min=0).flatten(1)[:, None, None].expand(-1, *far.shape[1:3], -1)
     beside = far.gather(3, around).unflatten(3, (-1, 4)).amin(-1)
     without = beside.long().sum(2) + 2  # [n_envs, n, n]: of the first, without the second
-    blocks = (without <= reach) & (now.unsqueeze(2) > without + DETOUR) & here.unsqueeze(2)
+    # No count is above reach + DETOUR + 1, so that a longer way without somebody is never shorter enough.
+    blocks = (now.unsqueeze(2) > without + DETOUR) & here.unsqueeze(2)
     place = torch.stack([row, column], -1)
     apart = (place.unsqueeze(2) - place.unsqueeze(1)).abs().amax(-1)
     return (blocks & (apart <= board.margin)).sum(1) * stays
