@@ -40,6 +40,8 @@ class MapfParams(FailureParams):
     """Whether an agent also sees which moves lead closer, where others have to go, and who goes first."""
     reward: str = "pogema"
     """Rewards: pogema (1 for an arrival; nothing: 1 to all when all stand) or primal (costs per step)."""
+    blocking_cost: float = 1.0
+    """Cost (primal only), for each other agent that one on its goal keeps from its own, at least 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +55,10 @@ class MapfParams(FailureParams):
         require(
             0.0 <= self.density < 1.0,
             f"density is a probability and must be in [0, 1); got {self.density:g}.",
+        )
+        require(
+            self.blocking_cost >= 0.0,
+            f"blocking_cost must be at least 0; got {self.blocking_cost:g}.",
         )
         require(
             self.reward == "pogema" or self.mode == "nothing",

@@ -1,13 +1,37 @@
-"""What the policies by rule of :mod:`marl_td.tasks.grid.policies` need to know of path finding."""
+"""The policies by rule, and what those of :mod:`marl_td.tasks.grid` need to know of path finding."""
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from marl_td.tasks.base import Policy
 from marl_td.tasks.grid.distance import FAR
+from marl_td.tasks.grid.policies import baselines
+from marl_td.tasks.grid.space_time import as_bits
+from marl_td.tasks.grid.token_passing import TokenPassing
+from marl_td.tasks.mapf.prioritised import PrioritisedPlanning
 from marl_td.tasks.mapf.tables import MapTables
+
+
+def rules(tables: MapTables, mode: str) -> dict[str, Policy]:
+    """The policies by name; which planner depends on whether goals are given once."""
+    found = baselines(tables.board, functools.partial(step_costs, tables))
+    board = tables.board
+    free = (~tables.wall[:, board.inside]).unflatten(1, board.shape).cpu().numpy()
+    bits, width = [as_bits(one) for one in free], board.shape[1] + 1
+    if mode == "restart":
+        return found | {"token_passing": TokenPassing(bits, width, situation, found["pibt"])}
+    return found | {"prioritised": PrioritisedPlanning(bits, width, mode == "finish", situation)}
+
+
+def situation(tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps, and row and column of agents and goals; see :mod:`marl_td.tasks.grid.token_passing`."""
+    info = tensordict.get(("agents", "info"))
+    return info["map"][:, 0, 0].long(), info["position"].long(), info["goal"].long()
 
 
 def step_costs(tables: MapTables, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,8 @@ class MapTables:
         self.shown = (self.wall & near).flatten()
         """Cells that are seen as obstacles, like pogema's: beyond the edge of the board nothing is."""
         self.distance = self._tensor(maps.distance).flatten()
+        self.longest = int(maps.distance[maps.distance < FAR].max())
+        """Steps of the longest of all shortest ways."""
         self.members, self.first, self.number, self.rank = map(self._tensor, maps[2:])
 
     def _tensor(self, values: np.ndarray[Any, Any]) -> Tensor:

@@ -35,7 +35,9 @@ Observation space (per agent, float32): views of ``(2 * sight + 1) ** 2`` cells 
 Global state: obstacles, agents and goals of the agents on the board, ``[3 * rows * columns]``, 0 or 1.
 Reward: ``pogema``: 1 to an agent that arrives; mode ``nothing``: 1 to all when all stand. ``primal`` (mode
     ``nothing``): 0 for reaching the goal or staying there, -0.5 for staying elsewhere, -0.3 for a move, -2
-    for a move that fails, and 20 to all when all stand.
+    for a move that fails, and 20 to all when all stand; minus ``blocking_cost`` times the number of others
+    in sight that are kept from their goals by who stays on its own, see
+    :func:`~marl_td.tasks.mapf.blocking.blocked_by`.
 Start: on a random one of the maps; starts and goals are different cells, those of an agent hang together.
     ``dead_agents`` are not on the board at all.
 End: ``finish`` terminates when all have left, ``nothing`` when all stand; truncated after ``max_steps``.
@@ -45,7 +47,6 @@ Score: sum of shortest ways / sum of costs; the cost of an agent is the number o
 
 from __future__ import annotations
 
-import functools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -66,6 +67,7 @@ from marl_td.tasks.base import (
 from marl_td.tasks.failures import alive_agents, dead_count
 from marl_td.tasks.grid import MOVE_NAMES, move_together
 from marl_td.tasks.grid.traffic import N_PLANES
+from marl_td.tasks.mapf.blocking import blocked_by
 from marl_td.tasks.mapf.maps import make_maps
 from marl_td.tasks.mapf.params import MapfParams
 from marl_td.tasks.mapf.tables import MapTables
@@ -192,19 +194,25 @@ class Mapf(Task[MapfParams, MapfState]):
         state = MapfState(
             state.map, cell, goal, way, waited, stood, time, noise["unheard"] < p.message_dropout
         )
-        reward = self._reward(chosen, here, on, failed, over)
+        reward = self._reward(state, chosen, on, failed, over)
         return Step(state, {GROUP: reward}, over, info)
 
     def _reward(
-        self, chosen: Tensor, here: Tensor, on: Tensor, failed: Tensor, over: Tensor
+        self, state: MapfState, chosen: Tensor, on: Tensor, failed: Tensor, over: Tensor
     ) -> Tensor:
-        p = self.params
-        if p.reward == "primal":
-            cost = torch.where(chosen == STAY, IDLE_COST, MOVE_COST)
-            cost = torch.where(on, 0.0, cost)
-            cost = torch.where(failed, COLLISION_COST, cost)
-            return torch.where(here, cost + SOLVED * over.unsqueeze(-1), 0.0)
-        return (here & over.unsqueeze(-1) if p.mode == "nothing" else on).float()
+        """Rewards for a step that led to ``state``."""
+        p, here = self.params, state.cell != self.board.nowhere
+        if p.reward == "pogema":
+            return (here & over.unsqueeze(-1) if p.mode == "nothing" else on).float()
+        cost = torch.where(chosen == STAY, IDLE_COST, MOVE_COST)
+        cost = torch.where(on, 0.0, cost)
+        cost = torch.where(failed, COLLISION_COST, cost)
+        if p.blocking_cost > 0.0:
+            free = ~self.tables.wall[state.map][:, self.board.inside]
+            stays, reach = on & (chosen == STAY), self.tables.longest
+            blocked = blocked_by(self.board, free, state.cell, state.goal, stays, reach)
+            cost = cost - p.blocking_cost * blocked
+        return torch.where(here, cost + SOLVED * over.unsqueeze(-1), 0.0)
 
     def _stands(self, cell: Tensor, goal: Tensor) -> Tensor:
         return cell == self.board.inside[goal]
@@ -255,10 +263,9 @@ class Mapf(Task[MapfParams, MapfState]):
         return totals["shortest"] / totals["cost"]
 
     def baselines(self) -> dict[str, Policy]:
-        from marl_td.tasks.grid.policies import baselines
-        from marl_td.tasks.mapf.policies import step_costs
+        from marl_td.tasks.mapf.policies import rules
 
-        return baselines(self.board, functools.partial(step_costs, self.tables))
+        return rules(self.tables, self.params.mode)
 
     def optimum(self) -> Optimum:
         from marl_td.tasks.mapf.bound import bound

@@ -10,6 +10,14 @@ from marl_td.tasks.grid.distance import FAR
 from marl_td.tasks.warehouse.floor import Floor
 
 
+def situation(floor: Floor, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
+    """The one map, and row and column of robots and goals; see :mod:`marl_td.tasks.grid.token_passing`."""
+    place = tensordict.get(("agents", "info", "position")).long()
+    goal = tensordict.get(("agents", "info", "goal")).long().squeeze(-1)
+    goals = torch.stack(floor.board.place(floor.goals[goal]), -1)
+    return torch.zeros_like(goal[:, 0]), place, goals
+
+
 def step_costs(floor: Floor, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
     """Cells ``[n_envs, n_agents]``, and how far the goal is after each action, ``[.., n_agents, 5]``.
 

@@ -207,9 +207,16 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
 
     def baselines(self) -> dict[str, Policy]:
         from marl_td.tasks.grid.policies import baselines
-        from marl_td.tasks.warehouse.policies import step_costs
+        from marl_td.tasks.grid.space_time import as_bits
+        from marl_td.tasks.grid.token_passing import TokenPassing
+        from marl_td.tasks.warehouse.policies import situation, step_costs
 
-        return baselines(self.board, functools.partial(step_costs, self.floor))
+        rules = baselines(self.board, functools.partial(step_costs, self.floor))
+        free = ~self.floor.wall[self.board.inside].unflatten(0, self.board.shape)
+        where = functools.partial(situation, self.floor)
+        bits = [as_bits(free.cpu().numpy())]
+        token_passing = TokenPassing(bits, self.board.shape[1] + 1, where, rules["pibt"])
+        return rules | {"token_passing": token_passing}
 
     def optimum(self) -> Optimum:
         from marl_td.tasks.warehouse.bound import bound
