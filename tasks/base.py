@@ -168,6 +168,8 @@ class Task(ABC, Generic[P, S]):
     """Names of the raw quantities in :attr:`Step.info`."""
     levels: ClassVar[dict[str, dict[str, Any]]] = {}
     """Named difficulties, such as ``"easy"``, with the parameters each changes."""
+    slow_baselines: ClassVar[dict[str, int]] = {}
+    """Classical policies that plan agent by agent, with the most episodes a table plays with each."""
 
     def __init__(
         self, params: P, continuous: bool = True, device: torch.device | str = "cpu"

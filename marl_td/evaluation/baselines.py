@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torchrl.envs import EnvBase
@@ -38,6 +38,8 @@ class BaselineTable:
     higher_is_better: bool
     rows: list[BaselineRow]
     optimum: Optimum | None
+    fewer_episodes: dict[str, int] = field(default_factory=dict)
+    """Episodes of policies that played fewer than the others, because they are slow."""
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -47,6 +49,7 @@ class BaselineTable:
             "higher_is_better": self.higher_is_better,
             "rows": [asdict(row) for row in self.rows],
             "optimum": None if self.optimum is None else asdict(self.optimum),
+            "fewer_episodes": self.fewer_episodes,
         }
 
     def best_row(self, rows: list[BaselineRow] | None = None) -> BaselineRow:
@@ -95,12 +98,18 @@ def baseline_table(
         optimum = None
     else:
         rows, optimum = _evaluate(task, n_episodes, seed, tell, options)
+    slow = {} if task is None else task.slow_baselines
     return BaselineTable(
         task=name,
         unit="return" if task is None else task.unit,
         higher_is_better=True if task is None else task.higher_is_better,
         rows=rows,
         optimum=optimum,
+        fewer_episodes={
+            row.policy: slow[row.policy]
+            for row in rows
+            if slow.get(row.policy, n_episodes) < n_episodes
+        },
     )
 
 

@@ -37,6 +37,11 @@ def _n_cores() -> int:
     return os.cpu_count() or 1
 
 
+def episodes_of(task: Task[Any, Any], name: str | None, n_episodes: int) -> int:
+    """How many of ``n_episodes`` the policy ``name`` plays: fewer where the task says that it is slow."""
+    return min(n_episodes, task.slow_baselines.get(name or "", n_episodes))
+
+
 @contextmanager
 def evaluations(
     task: Task[Any, Any], n_processes: int, n_episodes: int, seed: int, **options: Any
@@ -48,7 +53,7 @@ def evaluations(
     Args:
         task: on the CPU, if there is more than one process.
         n_processes: at least 1.
-        n_episodes: episodes per policy.
+        n_episodes: episodes per policy; slow ones (``task.slow_baselines``) play fewer.
         seed: the same for every policy.
         options: of :func:`~marl_td.evaluation.scores.evaluate_policy`.
     """
@@ -57,7 +62,8 @@ def evaluations(
 
         def here(name: str | None) -> Callable[[], Tensor]:
             policy = None if name is None else policies[name]
-            return lambda: evaluate_policy(task, policy, n_episodes, seed, **options)
+            n = episodes_of(task, name, n_episodes)
+            return lambda: evaluate_policy(task, policy, n, seed, **options)
 
         yield here
         return
@@ -67,7 +73,8 @@ def evaluations(
     )
 
     def elsewhere(name: str | None) -> Callable[[], Tensor]:
-        scores: Future[Tensor] = pool.submit(_scores, parts, name, n_episodes, seed, options)
+        n = episodes_of(task, name, n_episodes)
+        scores: Future[Tensor] = pool.submit(_scores, parts, name, n, seed, options)
         return scores.result
 
     try:

@@ -83,6 +83,7 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
         "medium": {},
         "hard": {"n_agents": 50, "density": 0.2},
     }
+    slow_baselines: ClassVar[dict[str, int]] = {"pibt": 64, "token_passing": 64}
 
     def __init__(
         self, params: WarehouseParams, continuous: bool = False, device: torch.device | str = "cpu"

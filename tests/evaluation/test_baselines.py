@@ -37,6 +37,25 @@ def test_rows_and_json():
     assert (data["optimum"]["value"], data["optimum"]["kind"]) == (4.0, "exact")
 
 
+@pytest.mark.parametrize("n_episodes, fewer", [(8, {"always 1": 3}), (2, {})])
+def test_a_slow_policy_plays_fewer_episodes_and_the_table_says_so(n_episodes, fewer):
+    class Slow(GameWithRules):
+        slow_baselines: ClassVar[dict[str, int]] = {"always 1": 3}
+
+        def baselines(self):
+            def counted(data):
+                played.append(data.batch_size.numel())
+                return always(1)(data)
+
+            return {"always 1": counted}
+
+    played = []
+    task = Slow(MatrixGameParams(payoff=[[1.0, 0.0], [0.0, 4.0]]))
+    table = baseline_table("mine/game", task, n_episodes, seed=0)
+    assert table.fewer_episodes == table.as_dict()["fewer_episodes"] == fewer
+    assert sum(played) == min(n_episodes, 3)
+
+
 def test_an_environment_without_task_has_the_random_policy_only():
     env = SerialEnv(2, lambda: make_env("matrix_game", 2))
     table = baseline_table("other/env", env, 4, seed=0, max_steps=1)
@@ -74,4 +93,5 @@ def test_the_same_seed_is_used_for_every_policy():
 
 def test_tables_of_our_tasks_have_the_promised_shape():
     table = baseline_table("marl_td/two_step", make_task("two_step"), 4, seed=0)
-    assert set(table.as_dict()) == {"task", "unit", "higher_is_better", "rows", "optimum"}
+    shape = {"task", "unit", "higher_is_better", "rows", "optimum", "fewer_episodes"}
+    assert set(table.as_dict()) == shape
