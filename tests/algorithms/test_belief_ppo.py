@@ -3,7 +3,7 @@
 import pytest
 import torch
 from benchmarl.environments import VmasTask
-from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, run_until_all_moved
+from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, assert_all_move
 from discrete_teams import teams_task
 from short_runs import short_experiment
 from torchrl.collectors import Collector
@@ -51,7 +51,7 @@ def test_two_iterations_of_every_kind(case, small_experiment):
     experiment = small_experiment(
         config, task, callbacks=[metrics], lr=1e-3, adam_eps=1e-12, **settings
     )
-    run_until_all_moved(experiment, metrics)
+    assert_all_move(experiment, metrics)
 
 
 # ------------------------------------------------------------------- the history

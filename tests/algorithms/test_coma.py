@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, run_until_all_moved
+from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, assert_all_move
 from discrete_teams import teams_task
 from short_runs import short_experiment
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -49,7 +49,7 @@ def test_two_iterations_of_every_kind(case, small_experiment):
     task, options, settings = CASES[case]
     metrics = Metrics()
     experiment = small_experiment(ComaConfig(**options), task, callbacks=[metrics], **settings)
-    run_until_all_moved(experiment, metrics)
+    assert_all_move(experiment, metrics)
 
 
 # ------------------------------------------------------------------ the critic

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from benchmarl_runs import IGNORED, STATEFUL, Metrics, run_until_all_moved
+from benchmarl_runs import IGNORED, STATEFUL, Metrics, assert_all_move
 from discrete_teams import teams_task
 from toy_games import meet_task
 
@@ -71,4 +71,4 @@ def test_two_iterations_of_every_kind(case, small_experiment):
     task, options, settings = CASES[case]
     metrics = Metrics()
     experiment = small_experiment(IppoConfig(**options), task, callbacks=[metrics], **settings)
-    run_until_all_moved(experiment, metrics)
+    assert_all_move(experiment, metrics)

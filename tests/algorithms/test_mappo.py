@@ -4,7 +4,7 @@ import pytest
 import torch
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Experiment
-from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, run_until_all_moved
+from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, assert_all_move
 from discrete_teams import teams_task
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from toy_games import broken_task, meet_task, recall_task
@@ -55,7 +55,7 @@ def test_two_iterations_of_every_kind(case, small_experiment):
     task, options, settings = CASES[case]
     metrics = Metrics()
     experiment = small_experiment(MappoConfig(**options), task, callbacks=[metrics], **settings)
-    run_until_all_moved(experiment, metrics)
+    assert_all_move(experiment, metrics)
     assert all(set(values) == METRICS for _, values in metrics.seen)
 
 

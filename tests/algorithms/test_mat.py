@@ -3,7 +3,7 @@
 import pytest
 import torch
 from benchmarl.environments import VmasTask
-from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, run_until_all_moved
+from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, assert_all_move
 from discrete_teams import teams_task
 from short_runs import short_experiment
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -53,7 +53,7 @@ def test_two_iterations_of_every_kind(case, config, small_experiment):
         """One agent has nobody else to look at: what it asks and is asked by makes no difference."""
         return len(experiment.group_map[group]) == 1 and name.split(".")[-2] in ("query", "key")
 
-    run_until_all_moved(experiment, metrics, asks_nobody)
+    assert_all_move(experiment, metrics, asks_nobody)
 
 
 # -------------------------------------------------------------------- the number

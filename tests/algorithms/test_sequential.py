@@ -4,7 +4,7 @@ import pytest
 import torch
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Experiment
-from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, run_until_all_moved
+from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics, assert_all_move
 from discrete_teams import teams_task
 from toy_games import meet_task
 
@@ -48,7 +48,7 @@ def test_two_iterations_of_every_kind(case, name, small_experiment):
     config = algorithm_config(name)(**options)
     settings = {"on_policy_n_minibatch_iters": 3, **settings}
     experiment = small_experiment(config, task, callbacks=[metrics], **settings)
-    run_until_all_moved(experiment, metrics)
+    assert_all_move(experiment, metrics)
     for group, loss in experiment.losses.items():
         for stack in loss.actor.parameters():
             assert stack.shape[0] == len(experiment.group_map[group])

@@ -67,7 +67,7 @@ class Metrics(Callback):
         self.seen.append((group, {key: training_td[key] for key in training_td.keys()}))
 
 
-def run_until_all_moved(
+def assert_all_move(
     experiment: Any,
     metrics: Metrics,
     may_rest: Callable[[str, str], bool] = lambda group, name: False,
