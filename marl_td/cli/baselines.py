@@ -97,8 +97,8 @@ def print_table(table: BaselineTable, n_episodes: int) -> None:
     better = "higher" if table.higher_is_better else "lower"
     print(f"{table.task}: {table.unit}, {better} is better, {n_episodes} episodes per policy")
     print(table_text(("policy", "value", "95 % interval"), table_cells(table.rows, table)))
-    for policy, n in table.fewer_episodes.items():
-        print(f"{policy}: {n} episodes only, since it plans agent by agent.")
+    for remark in table.remarks():
+        print(remark)
     if table.optimum is not None:
         print(f"Optimum or bound: {table.optimum.how}.")
 

@@ -89,6 +89,8 @@ def print_report(report: RunReport) -> None:
         f"[{report.mean_return.low:.4g}, {report.mean_return.high:.4g}]; {report.episodes} episodes "
         f"per policy."
     )
+    for remark in report.table.remarks():
+        print(remark)
     print()
 
 

@@ -11,7 +11,7 @@ from torchrl.envs import EnvBase
 from marl_td.collect.episodes import batched_task
 from marl_td.evaluation.scores import evaluate_policy
 from marl_td.evaluation.statistics import mean_interval, normalised_score
-from marl_td.evaluation.workers import evaluations, n_workers
+from marl_td.evaluation.workers import evaluations, fewer_episodes, n_workers
 from marl_td.tasks.base import Optimum, Task
 
 RANDOM = "random"
@@ -51,6 +51,11 @@ class BaselineTable:
             "optimum": None if self.optimum is None else asdict(self.optimum),
             "fewer_episodes": self.fewer_episodes,
         }
+
+    def remarks(self) -> list[str]:
+        """A sentence for each policy that played fewer episodes."""
+        fewer = self.fewer_episodes.items()
+        return [f"{name}: {n} episodes only, since it plans agent by agent." for name, n in fewer]
 
     def best_row(self, rows: list[BaselineRow] | None = None) -> BaselineRow:
         """The best of ``rows``, or of all rows."""
@@ -98,18 +103,13 @@ def baseline_table(
         optimum = None
     else:
         rows, optimum = _evaluate(task, n_episodes, seed, tell, options)
-    slow = {} if task is None else task.slow_baselines
     return BaselineTable(
         task=name,
         unit="return" if task is None else task.unit,
         higher_is_better=True if task is None else task.higher_is_better,
         rows=rows,
         optimum=optimum,
-        fewer_episodes={
-            row.policy: slow[row.policy]
-            for row in rows
-            if slow.get(row.policy, n_episodes) < n_episodes
-        },
+        fewer_episodes={} if task is None else fewer_episodes(task, n_episodes),
     )
 
 

@@ -37,9 +37,9 @@ def _n_cores() -> int:
     return os.cpu_count() or 1
 
 
-def episodes_of(task: Task[Any, Any], name: str | None, n_episodes: int) -> int:
-    """How many of ``n_episodes`` the policy ``name`` plays: fewer where the task says that it is slow."""
-    return min(n_episodes, task.slow_baselines.get(name or "", n_episodes))
+def fewer_episodes(task: Task[Any, Any], n_episodes: int) -> dict[str, int]:
+    """The policies that play fewer than ``n_episodes``, because the task says that they are slow."""
+    return {name: n for name, n in task.slow_baselines.items() if n < n_episodes}
 
 
 @contextmanager
@@ -57,12 +57,13 @@ def evaluations(
         seed: the same for every policy.
         options: of :func:`~marl_td.evaluation.scores.evaluate_policy`.
     """
+    fewer = fewer_episodes(task, n_episodes)
     if n_processes == 1:
         policies = task.baselines()
 
         def here(name: str | None) -> Callable[[], Tensor]:
             policy = None if name is None else policies[name]
-            n = episodes_of(task, name, n_episodes)
+            n = fewer.get(name or "", n_episodes)
             return lambda: evaluate_policy(task, policy, n, seed, **options)
 
         yield here
@@ -73,7 +74,7 @@ def evaluations(
     )
 
     def elsewhere(name: str | None) -> Callable[[], Tensor]:
-        n = episodes_of(task, name, n_episodes)
+        n = fewer.get(name or "", n_episodes)
         scores: Future[Tensor] = pool.submit(_scores, parts, name, n, seed, options)
         return scores.result
 

@@ -54,6 +54,8 @@ def test_a_slow_policy_plays_fewer_episodes_and_the_table_says_so(n_episodes, fe
     table = baseline_table("mine/game", task, n_episodes, seed=0)
     assert table.fewer_episodes == table.as_dict()["fewer_episodes"] == fewer
     assert sum(played) == min(n_episodes, 3)
+    remark = "always 1: 3 episodes only, since it plans agent by agent."
+    assert table.remarks() == ([remark] if fewer else [])
 
 
 def test_an_environment_without_task_has_the_random_policy_only():
