@@ -8,14 +8,15 @@ its mode, over 100 fresh episodes; the mean over the last fifth of training stan
     python benchmarks/beside_benchmarl.py --algorithms mappo maddpg qmix --tasks navigation balance
     python benchmarks/beside_benchmarl.py --algorithms masac isac --name beside_benchmarl_sac
 
-write `results/<name>.csv`, `.md` and one `.png` per task. Needs the extra `vmas`.
+write `results/<name>.csv`, `<name>_curves.csv`, `.md` and one `.png` per task; runs whose row is there are
+skipped. Needs the extra `vmas`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -25,15 +26,18 @@ from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.environments import VmasTask
 from common import (
     RESULTS,
+    Curve,
     Run,
+    append,
     episode_returns,
     markdown,
     mlp,
     plot_curves,
+    read_rows,
     settings,
     train,
-    write_csv,
 )
+from registry_runs import missing, with_progress
 
 from marl_td import register
 
@@ -45,8 +49,12 @@ TASKS = {
 FRAMES = {"mappo": 150_000, "maddpg": 60_000, "qmix": 120_000, "masac": 60_000, "isac": 60_000}
 SAME_NETWORKS = {"qmix": {"hypernet_layers": 1}}
 """Our settings that make the networks BenchMARL's: its mixer has hypernetworks of one layer."""
+ALPHA_INIT = 0.01
+"""Temperature at the start, of both. At their default of 1.0 it outweighs these rewards (about 0.01 a step)
+until such a short run ends, and policies are still nearly uniform then."""
 LIBRARIES = ("marl_td", "benchmarl")
 NAME = "beside_benchmarl"
+CELL = ("task", "algorithm", "library", "seed", "frames")
 
 
 def config(n_frames: int) -> Any:
@@ -83,54 +91,58 @@ def measure(run: Run, n_episodes: int) -> tuple[float, float]:
     return value, statistics.mean(last) / n_agents
 
 
-def algorithm_config(library: str, algorithm: str) -> Any:
-    """The library's defaults, with BenchMARL's networks in ours."""
+def algorithm_config(library: str, algorithm: str, alpha_init: float) -> Any:
+    """The library's defaults, with BenchMARL's networks in ours and both at the same temperature."""
+    name, changed = f"marl_td/{algorithm}", SAME_NETWORKS.get(algorithm, {})
     if library == "benchmarl":
-        return algorithm_config_registry[algorithm].get_from_yaml()
-    settings_of_ours = SAME_NETWORKS.get(algorithm, {})
-    return replace(
-        algorithm_config_registry[f"marl_td/{algorithm}"].get_from_yaml(), **settings_of_ours
-    )
+        name, changed = algorithm, {}
+    config = algorithm_config_registry[name].get_from_yaml()
+    if hasattr(config, "alpha_init"):
+        changed = changed | {"alpha_init": alpha_init}
+    return replace(config, **changed)
 
 
-def run_one(
-    task_name: str, algorithm: str, library: str, seed: int, args: argparse.Namespace
-) -> tuple[dict[str, Any], Any]:
-    """Train and judge once: a row of the table, and the curve."""
+def wanted(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The runs asked for; the libraries side by side, so that both see the same state of the machine."""
+    for task, seed in product(args.tasks, args.seeds):
+        for algorithm, library in product(args.algorithms, args.libraries):
+            frames = args.frames or FRAMES[algorithm]
+            values = (task, algorithm, library, seed, frames)
+            yield dict(zip(CELL, values, strict=True))
+
+
+def run_one(cell: dict[str, Any], args: argparse.Namespace) -> None:
+    """Train and judge once; write the curve, then the row that says the run is there."""
     run = train(
-        TASKS[task_name].get_from_yaml(),
-        algorithm_config(library, algorithm),
-        seed,
-        config(args.frames or FRAMES[algorithm]),
+        TASKS[cell["task"]].get_from_yaml(),
+        algorithm_config(cell["library"], cell["algorithm"], args.alpha_init),
+        cell["seed"],
+        config(cell["frames"]),
         mlp(64, 64),
     )
     final, last = measure(run, args.episodes)
-    row = {
-        "task": task_name,
-        "algorithm": algorithm,
-        "library": library,
-        "seed": seed,
-        "frames": run.experiment.total_frames,
-        "return": round(final, 3),
-        "training return": round(last, 3),
-        "seconds": round(run.seconds, 1),
-    }
-    return row, run.curve
+    points = zip(run.curve.frames, run.curve.returns, strict=True)
+    for step, value in points:
+        append(
+            RESULTS / f"{args.name}_curves.csv", cell | {"step": step, "return": round(value, 3)}
+        )
+    figures = {"return": round(final, 3), "training return": round(last, 3)}
+    append(RESULTS / f"{args.name}.csv", cell | figures | {"seconds": round(run.seconds, 1)})
 
 
-def run_all(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Interleave the libraries, so that both see the same state of the machine."""
-    rows, curves = [], {name: {} for name in args.tasks}
-    for task_name in args.tasks:
-        for algorithm, seed, library in product(args.algorithms, args.seeds, args.libraries):
-            row, curve = run_one(task_name, algorithm, library, seed, args)
-            rows.append(row)
-            curves[task_name][f"{library} {algorithm} {seed}"] = curve
-            print(row, flush=True)
-            write_csv(args.name, rows)
-        path = RESULTS / f"{args.name}_{task_name}.png"
-        plot_curves(path, curves[task_name], {}, f"VMAS {task_name}", "return, sum over agents")
-    return rows
+def draw(args: argparse.Namespace) -> None:
+    """A picture per task of all curves that are there."""
+    points = read_rows(RESULTS / f"{args.name}_curves.csv")
+    for task in dict.fromkeys(point["task"] for point in points):
+        curves: dict[str, Curve] = {}
+        for point in points:
+            if point["task"] == task:
+                label = "{library} {algorithm} {seed}".format(**point)
+                curve = curves.setdefault(label, Curve())
+                curve.frames.append(int(point["step"]))
+                curve.returns.append(float(point["return"]))
+        path = RESULTS / f"{args.name}_{task}.png"
+        plot_curves(path, curves, {}, f"VMAS {task}", "return, sum over agents")
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -165,17 +177,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--frames", type=int, help=f"environment steps; default {FRAMES}")
     parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--alpha-init", type=float, default=ALPHA_INIT, help="of MASAC and ISAC")
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--summary", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     register()
-    if args.summary:
-        with (RESULTS / f"{args.name}.csv").open() as file:
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    else:
-        rows = run_all(args)
-    (RESULTS / f"{args.name}.md").write_text(markdown(summary(rows)) + "\n")
+    path = RESULTS / f"{args.name}.csv"
+    if not args.summary:
+        for cell in with_progress(missing(list(wanted(args)), read_rows(path), CELL), CELL[:4]):
+            run_one(cell, args)
+    draw(args)
+    path.with_suffix(".md").write_text(markdown(summary(read_rows(path))) + "\n")
 
 
 if __name__ == "__main__":

@@ -304,6 +304,35 @@ def test_matrix_table_says_at_which_joint_action_runs_end(script):
     ]
 
 
+def test_runs_beside_benchmarl_differ_in_the_library_alone(script):
+    beside = script("beside_benchmarl")
+    arguments = {"tasks": ["balance"], "seeds": [0, 1], "algorithms": ["masac"], "frames": None}
+    cells = list(beside.wanted(SimpleNamespace(**arguments, libraries=beside.LIBRARIES)))
+    assert [(cell["library"], cell["seed"]) for cell in cells] == [
+        (library, seed) for seed in (0, 1) for library in ("marl_td", "benchmarl")
+    ]
+    assert {cell["frames"] for cell in cells} == {beside.FRAMES["masac"]}
+    for library in beside.LIBRARIES:
+        assert beside.algorithm_config(library, "masac", 0.25).alpha_init == 0.25
+        assert not hasattr(beside.algorithm_config(library, "maddpg", 0.25), "alpha_init")
+
+
+def test_own_settings_are_settings_of_the_algorithm_and_only_if_asked_for(script):
+    from marl_td.registry import algorithm_config
+
+    table = script("matrix_table")
+    for name, own in table.OWN.items():
+        config = algorithm_config(name)
+        chosen = [text.split("=")[0] for text in own.settings]
+        found = [key.removeprefix("algorithm.") for key in chosen if key.startswith("algorithm.")]
+        assert all(hasattr(config, key) for key in found)
+        asked = SimpleNamespace(own_settings=True, on_policy_frames=7, off_policy_frames=7)
+        assert table.own_of(name, asked) == own
+        assert table.frames_of(name, asked) == (own.frames or 7)
+        asked.own_settings = False
+        assert table.own_of(name, asked) == table.Own() and table.frames_of(name, asked) == 7
+
+
 def test_a_matrix_run_is_trained_judged_and_resumed(script, monkeypatch, tmp_path):
     import sys
 
