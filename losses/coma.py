@@ -9,6 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
+from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.losses.common import (
     MultiAgentLoss,
@@ -53,8 +54,8 @@ class ComaLoss(MultiAgentLoss):
         mask_dead_values: leave dead agents out of the critic's loss too; the actor's never counts them.
         critic_states: keys of a recurrent critic's hidden state, as for
             :class:`marl_td.losses.ppo.MAPPOLoss`.
-        others: other groups whose actions the critic reads, by name: each one's actor. It is run on
-            ``("joint", name)`` where a trajectory is cut.
+        others: other groups whose actions the critic reads, by name: the policy with which each acts. It is
+            run on ``("joint", name)`` and on the entries of all groups where a trajectory is cut.
 
     Reads (defaults): ``action``, ``log_prob``, ``value_target``; if present the alive mask ``mask``
     ``[*B, n_agents]`` and the padding mask ``step_mask`` ``[*B, 1]``. Writes ``loss_actor``, ``loss_critic``
@@ -184,7 +185,8 @@ class ComaLoss(MultiAgentLoss):
         sources.update({name: (actor, ("joint", name)) for name, actor in self._others.items()})
         for name, (actor, prefix) in sources.items():
             taken = require(batch, (*prefix, "action"))
-            drawn = draw_actions(actor, name, require(batch, ("next", *prefix)))
+            following = require(batch, "next")
+            drawn = draw_actions(actor, name, require(following, prefix), following)
             shifted = taken.roll(-1, time)
             where = cut.reshape(*cut.shape, *[1] * (taken.ndim - cut.ndim))
             work.set(("next", *prefix, "action"), torch.where(where, drawn, shifted))
@@ -263,19 +265,27 @@ def target_key(key: NestedKey) -> NestedKey:
     return f"target_{key}" if isinstance(key, str) else (*key[:-1], f"target_{key[-1]}")
 
 
-def draw_actions(actor: Any, group: str, seen: TensorDictBase) -> Tensor:
-    """Actions that an actor draws, each step by itself: a sequence of one step for networks with a memory.
+def draw_actions(
+    policy: Any, group: str, seen: TensorDictBase, everybody: TensorDictBase
+) -> Tensor:
+    """Actions that a policy draws, each step by itself: a sequence of one step for networks with a memory.
 
     Args:
-        actor: layers and a head that read entries of ``group`` and, with a memory, ``"is_init"``.
+        policy: reads entries of ``group``, with a memory ``"is_init"``, and perhaps entries of all groups;
+            writes ``(group, "action")``.
         group: its name.
         seen: what the group sees, ``[*B, n_agents]``; hidden states among it.
+        everybody: where entries of all groups are, ``[*B]``.
 
     Returns:
         ``[*B, n_agents, ...]``.
     """
-    rows = TensorDict({group: seen}, batch_size=seen.batch_size[:-1]).reshape(-1, 1)
+    rows = TensorDict({group: seen}, batch_size=seen.batch_size[:-1])
+    for key in policy.in_keys:
+        if isinstance(key, str) and key in everybody.keys():
+            rows.set(key, everybody.get(key))
+    rows = rows.reshape(-1, 1)
     rows.set("is_init", torch.zeros((*rows.shape, 1), dtype=torch.bool, device=seen.device))
-    *layers, head = actor
-    action = action_distribution(layers, head, rows).sample()
+    with set_exploration_type(ExplorationType.RANDOM):
+        action = policy(rows)[group, "action"]
     return action.reshape(*seen.batch_size[:-1], *action.shape[2:])

@@ -60,6 +60,17 @@ class MarlTdAlgorithm(Algorithm):
             )
         return trainer
 
+    def acting_policy(self, group: str) -> Any:
+        """The policy with which ``group`` acts; made once, by the algorithm that trains it."""
+        made = self._policies_for_collection
+        if group not in made:
+            trainer = self.trainers.get(group, self)
+            policy = trainer.get_policy_for_loss(group)
+            made[group] = trainer._get_policy_for_collection(
+                policy, group, self.is_continuous(group)
+            )
+        return made[group]
+
     # ------------------------------------------------------------------ specs
     @property
     def needs_joint_keys(self) -> bool:

@@ -141,7 +141,7 @@ class Coma(Chunks, MarlTdAlgorithm):
             value_norm=self._value_norm(group),
             mask_dead_values=config.mask_dead_values,
             critic_states=state_keys(critic),
-            others={name: self.get_policy_for_loss(name) for name in rivals if name != group},
+            others={name: self.acting_policy(name) for name in rivals if name != group},
         )
         own = {field.name: field.default for field in fields(loss._AcceptedKeys)}
         loss.set_keys(
@@ -151,6 +151,12 @@ class Coma(Chunks, MarlTdAlgorithm):
             loss.delays = {"loss_actor": config.critic_steps}
         self.memories[group] = Memory(loss.memory_keys)
         return loss, False
+
+    @property
+    def joint_entries(self) -> tuple[str, ...]:
+        """What the groups' policies read to act: their next actions are drawn where a trajectory is cut."""
+        keys = [(name, key) for name in self.group_map for key in self.acting_policy(name).in_keys]
+        return tuple(key[1] for name, key in keys if isinstance(key, tuple) and key[0] == name)
 
     def _value_norm(self, group: str) -> ValueNorm | None:
         """Statistics of the team with one critic for all agents, of each agent with one critic each."""

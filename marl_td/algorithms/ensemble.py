@@ -31,9 +31,10 @@ class Ensemble(EnsembleAlgorithm):
         super().__init__(algorithms_map, experiment=experiment)
         for algorithm in algorithms_map.values():
             algorithm._policies_for_loss = self._policies_for_loss
+            algorithm._policies_for_collection = self._policies_for_collection
             if isinstance(algorithm, MarlTdAlgorithm):
                 algorithm.trainers = algorithms_map
-        # One dictionary for all of them: each group's policy must be made by its own.
+        # One dictionary of each kind for all: each group's policy must be made by its own.
         for group, algorithm in algorithms_map.items():
             algorithm.get_policy_for_loss(group)
 

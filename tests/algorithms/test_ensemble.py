@@ -17,6 +17,9 @@ pytestmark = IGNORED
 PAIRS = {
     "on-policy": ("mappo", "ippo"),
     "one agent after the other": ("happo", "coma"),
+    "a sequence of decisions": ("mat", "coma"),
+    "beliefs": ("belief_ppo", "coma"),
+    "values on fresh data": ("pqn_vdn", "coma"),
     "deterministic": ("maddpg", "matd3"),
     "soft": ("masac", "hasac"),
     "value-based": ("qmix", "vdn"),
@@ -60,7 +63,8 @@ def test_every_group_is_trained_by_its_own(pair, model, small_experiment):
         for name, value in experiment.policy.named_parameters()
         if torch.equal(value, before[name])
     ]
-    assert still == []
+    # A bias of MAT's keys adds the same to all scores of a query: attention does not depend on it.
+    assert [name for name in still if not name.endswith("key.bias")] == []
     # The networks that collect are those that are trained.
     for group in ("red", "blue"):
         collected = {p.data_ptr() for p in experiment.group_policies[group].parameters()}

@@ -192,7 +192,7 @@ def test_on_uniform_data_only_actors_that_move_together_find_the_optimum(options
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=SLOW)])
-@pytest.mark.parametrize("kind", ["maddpg", "matd3"])
+@pytest.mark.parametrize("kind", ["maddpg", "matd3", "iddpg"])
 def test_a_regularised_zero_sum_game_circles_its_equilibrium(kind, seed):
     """The saddle point is (0, 0), its value 0; without regularisation play runs into the bounds, -1 and 1."""
     torch.manual_seed(seed)
