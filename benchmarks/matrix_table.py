@@ -118,7 +118,9 @@ MORE_SAMPLES = Own(200_000, ("experiment.off_policy_memory_size=12500",))
 """What is rare under epsilon 0.05 is estimated from too few plays otherwise."""
 OWN: dict[str, Own] = {
     **dict.fromkeys(("maddpg", "matd3", "iddpg"), EXACT_MEAN),
-    **dict.fromkeys(("vdn", "qmix", "shaq", "roma", "facmac", "ow_qmix"), MORE_SAMPLES),
+    **dict.fromkeys(("vdn", "qmix", "roma", "facmac", "ow_qmix"), MORE_SAMPLES),
+    "belief_ppo": Own(200_000),
+    "hatrpo": Own(200_000, ("algorithm.kl_threshold=0.003",)),
     "hasac": Own(settings=("algorithm.alpha_init=1.0",)),
     "coma": Own(
         settings=(

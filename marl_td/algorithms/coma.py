@@ -6,7 +6,7 @@ Foerster et al. 2018, "Counterfactual Multi-Agent Policy Gradients", https://arx
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -18,7 +18,6 @@ from tensordict.nn import (
 )
 from tensordict.utils import NestedKey
 from torchrl.data import Composite, Unbounded
-from torchrl.envs import TransformedEnv
 
 from marl_td import critics, policies, signals
 from marl_td.algorithms.base import (
@@ -26,10 +25,9 @@ from marl_td.algorithms.base import (
     MarlTdConfig,
     check_choice,
     check_range,
-    with_transform,
 )
+from marl_td.algorithms.last_actions import LastActionAlgorithm
 from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
-from marl_td.collect.last_action import LastAction
 from marl_td.losses.coma import ComaLoss
 from marl_td.losses.common import next_key
 from marl_td.losses.value_norm import ValueNorm
@@ -40,7 +38,7 @@ from marl_td.models.heads import scale_output
 TEAM_REWARDS = ("mean", "sum", "none")
 
 
-class Coma(Chunks, MarlTdAlgorithm):
+class Coma(Chunks, LastActionAlgorithm):
     """COMA on one group of agents; see :class:`ComaConfig` for its settings."""
 
     config: Any
@@ -48,15 +46,6 @@ class Coma(Chunks, MarlTdAlgorithm):
     def __init__(self, experiment: Any, config: ComaConfig) -> None:
         self.memories: dict[str, Memory] = {}
         super().__init__(experiment, config)
-
-    def process_env_fun(
-        self, env_fun: Callable[[], TransformedEnv]
-    ) -> Callable[[], TransformedEnv]:
-        """Tell the agents their last actions, where they are asked for."""
-        if not self.config.last_action:
-            return env_fun
-        mortal = {group: self.is_mortal(group) for group in self.group_map}
-        return with_transform(env_fun, lambda: LastAction(mortal))
 
     # ---------------------------------------------------------------- networks
     def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:

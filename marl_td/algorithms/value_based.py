@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
 from tensordict.nn import TensorDictModuleBase
-from torchrl.envs import TransformedEnv
 
 from marl_td import policies
 from marl_td.algorithms.base import (
-    MarlTdAlgorithm,
     MarlTdConfig,
     check_choice,
     check_range,
-    with_transform,
 )
-from marl_td.collect.last_action import LastAction
+from marl_td.algorithms.last_actions import LastActionAlgorithm
 from marl_td.losses.q_learning import QLearningLoss
 from marl_td.losses.q_mixing import MixedQLoss
 from marl_td.losses.regression import LOSS_FUNCTIONS
@@ -97,7 +94,7 @@ class TeamValueConfig(ValueBasedConfig):
         raise NotImplementedError
 
 
-class ValueBased(MarlTdAlgorithm):
+class ValueBased(LastActionAlgorithm):
     """Base of the algorithms that act greedily on the agents' values."""
 
     config: Any
@@ -105,15 +102,6 @@ class ValueBased(MarlTdAlgorithm):
     def network(self, group: str, name: str, width: int) -> TensorDictModuleBase:
         """What gives the agents' values: observations to ``(group, name)`` ``[*B, n_agents, width]``."""
         return policies.network(self, group, name, width)
-
-    def process_env_fun(
-        self, env_fun: Callable[[], TransformedEnv]
-    ) -> Callable[[], TransformedEnv]:
-        """Tell the agents their last actions, where they are asked for."""
-        if not self.config.last_action:
-            return env_fun
-        mortal = {group: self.is_mortal(group) for group in self.group_map}
-        return with_transform(env_fun, lambda: LastAction(mortal))
 
     # ------------------------------------------------------------- BenchMARL
     def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
