@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tensordict.nn import ProbabilisticTensorDictModule
+
 from marl_td.algorithms.base import check_choice
 from marl_td.algorithms.ppo_family import CentralCriticConfig, PpoFamily
 
@@ -62,6 +64,21 @@ class SequentialFamily(PpoFamily):
         names = list(self.group_map)
         return names[: names.index(group)]
 
+    def _earlier_policy(self, group: str, earlier: str) -> Any:
+        """The policy of a group that had its turn before ``group``.
+
+        Raises:
+            ValueError: if its actions have no probabilities.
+        """
+        policy = self.get_policy_for_loss(earlier)
+        if not isinstance(policy[-1], ProbabilisticTensorDictModule):
+            trainer = type(self.trainers.get(earlier, self)).__name__
+            raise ValueError(
+                f"{type(self).__name__}'s factor of group '{group}' counts how the probabilities of group "
+                f"'{earlier}' changed, but {trainer} trains values there. Set turn_scope=group."
+            )
+        return policy
+
     def loss_options(self, group: str) -> dict[str, Any]:
         """The turns of the group's agents."""
         return {
@@ -72,6 +89,6 @@ class SequentialFamily(PpoFamily):
             "seed": self.experiment.seed * len(self.group_map) + list(self.group_map).index(group),
             "fixed_order": self.config.fixed_order,
             "earlier_groups": {
-                name: self.get_policy_for_loss(name) for name in self.earlier_groups(group)
+                name: self._earlier_policy(group, name) for name in self.earlier_groups(group)
             },
         }

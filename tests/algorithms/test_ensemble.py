@@ -73,6 +73,13 @@ def test_every_group_is_trained_by_its_own(pair, model, small_experiment):
     assert all(value.isfinite().all() for _, values in metrics.seen for value in values.values())
 
 
+@pytest.mark.parametrize("name", ["happo", "hatrpo"])
+def test_a_factor_cannot_count_policies_without_probabilities(name, small_experiment):
+    with pytest.raises(ValueError, match=r"PqnVdn trains values there\. Set turn_scope=group"):
+        small_experiment(ensemble("pqn_vdn", name), teams_task())
+    small_experiment(ensemble("pqn_vdn", name, turn_scope="group"), teams_task()).run()
+
+
 def test_a_central_critic_sees_the_policies_that_are_trained(small_experiment):
     experiment = small_experiment(ensemble("maddpg", "matd3"), teams_task())
     red, blue = (experiment.losses[group] for group in ("red", "blue"))
