@@ -120,19 +120,18 @@ OWN: dict[str, Own] = {
     **dict.fromkeys(("maddpg", "matd3", "iddpg"), EXACT_MEAN),
     **dict.fromkeys(("vdn", "qmix", "roma", "facmac", "ow_qmix"), MORE_SAMPLES),
     "belief_ppo": Own(200_000),
-    "hatrpo": Own(200_000, ("algorithm.kl_threshold=0.003",)),
     "hasac": Own(settings=("algorithm.alpha_init=1.0",)),
     "coma": Own(
-        settings=(
+        200_000,
+        (
             "algorithm.entropy_coef=1.0",  # in units of payoffs: its advantages are not normalised
             "experiment.exploration_eps_init=0.05",  # it explores by its softmax, as MAPPO does
-            "experiment.lr=0.0003",
-        )
+            "experiment.lr=0.001",
+        ),
     ),
     "pqn_vdn": Own(
         500_000,
         (
-            "experiment.lr=0.001",
             "experiment.on_policy_collected_frames_per_batch=12500",
             "experiment.on_policy_minibatch_size=1250",
         ),
