@@ -10,7 +10,8 @@ simple_adversary it says nothing, as both teams may be weak: there every team me
 other run (and random and rule-driven ones), and what counts is its mean return over them.
 
 Runs lie in `--runs`, from which the teams are read for cross-play; rows and matches are written as they end,
-and what is there is not done again. Writes `results/particle_table.csv`, `..._matches.csv` and `.md`.
+and what is there is not done again. Writes `results/particle_table.csv`, `..._matches.csv` and for
+each task `..._<task>.md`.
 """
 
 from __future__ import annotations
@@ -165,41 +166,38 @@ def play_matches(cells: list[dict[str, Any]], path: Path, args: argparse.Namespa
         append(path, label | found)
 
 
-def cooperative_table(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Score by algorithm and task, over seeds, with random and the rule beneath."""
-    tasks = [task for task in args.tasks if task in COOPERATIVE]
-    lines: dict[str, dict[str, Any]] = {}
+def cooperative_table(
+    task: str, rows: list[dict[str, Any]], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Score by algorithm, over seeds, with random and the rules beneath."""
+    lines = []
     for name in dict.fromkeys(row["algorithm"] for row in rows):
-        lines[name] = {"policy": name}
-        for task in tasks:
-            same = [r for r in rows if (r["algorithm"], r["task"]) == (name, task)]
-            lines[name][task] = over_seeds([float(row["score"]) for row in same])
-    for task in tasks:
-        made = make_task(task, continuous=args.continuous)
-        for row in baseline_table(task, made, args.episodes, seed=10_000).rows:
-            name = row.policy if row.policy == RANDOM else RULE
-            lines.setdefault(name, {"policy": name})[task] = f"{row.value:.2f}"
-    return list(lines.values())
+        scores = [float(row["score"]) for row in rows if row["algorithm"] == name]
+        lines.append({"policy": name, "score": over_seeds(scores)})
+    made = make_task(task, continuous=args.continuous)
+    for row in baseline_table(task, made, args.episodes, seed=10_000).rows:
+        lines.append({"policy": row.policy, "score": f"{row.value:.2f}"})
+    return lines
 
 
-def report(rows: list[dict[str, Any]], path: Path, args: argparse.Namespace) -> str:
-    """The tables as Markdown."""
+def report(task: str, rows: list[dict[str, Any]], path: Path, args: argparse.Namespace) -> str:
+    """The tables of one task as Markdown."""
+    if task in COOPERATIVE:
+        parts = ["Score, mean over seeds (worst to best)"]
+        return "\n\n".join([*parts, markdown(cooperative_table(task, rows, args))]) + "\n"
+    groups = list(make_task(task).groups)
+    known = {f"{row['algorithm']} {row['seed']}" for row in rows} | {RANDOM, RULE}
+    found = labelled(read_rows(path), label_of(task, args))
+    found = [row for row in found if {row["first"], row["second"]} <= known]
+    matches = matches_of(found, groups)
+    if len({match.first for match in matches} - {RANDOM, RULE}) < 2:
+        return ""  # nobody to meet
     parts = []
-    if any(task in COOPERATIVE for task in args.tasks):
-        parts += ["Score, mean over seeds (worst to best)", markdown(cooperative_table(rows, args))]
-    for task in (task for task in args.tasks if task in COMPETING):
-        groups = list(make_task(task).groups)
-        known = {f"{row['algorithm']} {row['seed']}" for row in rows} | {RANDOM, RULE}
-        found = labelled(read_rows(path), label_of(task, args))
-        found = [row for row in found if {row["first"], row["second"]} <= known]
-        matches = matches_of(found, groups)
-        if len({match.first for match in matches} - {RANDOM, RULE}) < 2:
-            continue  # nobody to meet
-        for group in groups:
-            parts += [f"{task}, {group}: return against teams of other runs"]
-            parts += [markdown(strength_table(matches, group))]
-            parts += [f"{task}, {group}: by row, against opponents by column"]
-            parts += [markdown(matrix(matches, group))]
+    for group in groups:
+        parts += [f"{task}, {group}: return against teams of other runs"]
+        parts += [markdown(strength_table(matches, group))]
+        parts += [f"{task}, {group}: by row, against opponents by column"]
+        parts += [markdown(matrix(matches, group))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -231,9 +229,12 @@ def main() -> None:
             play_matches([cell for cell in cells if cell["task"] == task], path_of_matches, args)
     asked = {tuple(str(cell[name]) for name in CELL) for cell in cells}
     rows = [row for row in read_rows(path) if tuple(row[name] for name in CELL) in asked]
-    text = report(rows, path_of_matches, args)
-    path.with_suffix(".md").write_text(text)
-    print(text)
+    for task in args.tasks:
+        own = [row for row in rows if row["task"] == task]
+        text = report(task, own, path_of_matches, args)
+        if text:
+            (RESULTS / f"{args.name}_{task}.md").write_text(text)
+            print(text)
 
 
 if __name__ == "__main__":

@@ -400,19 +400,20 @@ def test_particle_table_trains_meets_and_resumes(script, monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "argv", ["particle_table", *chosen, *options])
         table.main()
         rows = [table.read_rows(tmp_path / f"particle_table{s}.csv") for s in ("", "_matches")]
-        return *rows, (tmp_path / "particle_table.md").read_text()
+        return *rows, [(tmp_path / f"particle_table_{task}.md").read_text() for task in tasks]
 
-    rows, matches, text = run("simple_speaker_listener", "simple_tag")
+    rows, matches, texts = run("simple_speaker_listener", "simple_tag")
     assert [(row["task"], row["algorithm"]) for row in rows] == [
         (task, name)
         for task in ("simple_speaker_listener", "simple_tag")
         for name in ("vdn", "iql")
     ]
     assert len(matches) == 4 * 4  # vdn, iql, random, by rule
-    assert "simple_tag, adversary: by row" in text and "| by rule | -" in text
+    assert "| vdn | -" in texts[0] and "| deaf | -" in texts[0]
+    assert "simple_tag, adversary: by row" in texts[1] and "| by rule | -" in texts[1]
     monkeypatch.setattr(table, "train_into", lambda *_: pytest.fail("it is there already"))
     again, matches_again, same = run("simple_speaker_listener", "simple_tag")
-    assert (again, matches_again, same) == (rows, matches, text)
+    assert (again, matches_again, same) == (rows, matches, texts)
 
 
 def test_best_response_names_the_rules_there_are(script):

@@ -17,10 +17,12 @@ from marl_td.tasks.particle.steering import arrive, push_to_action
 class Guide:
     """The speaker says the goal's number, the listener goes to the landmark of the loudest word.
 
-    Before the first word it goes to the middle of the landmarks.
+    Before the first word it goes to the middle of the landmarks, and if it is ``deaf`` it stays there: the
+    place where the mean squared distance to a goal that one does not know is least.
     """
 
     continuous: bool
+    deaf: bool = False
 
     def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write both groups' actions for what they observe."""
@@ -34,7 +36,7 @@ class Guide:
         seen = tensordict.get(("listener", "observation"))
         velocity, places, word = seen.split([2, 2 * N_LANDMARKS, N_LANDMARKS], -1)
         told = one_hot(word.argmax(-1), N_LANDMARKS).to(seen.dtype)
-        silent = (word == 0.0).all(-1, keepdim=True)
+        silent = (word == 0.0).all(-1, keepdim=True) | self.deaf
         weight = torch.where(silent, 1.0 / N_LANDMARKS, told).unsqueeze(-1)
         way = (places.unflatten(-1, (N_LANDMARKS, 2)) * weight).sum(-2)
         return push_to_action(arrive(way, velocity), self.continuous)

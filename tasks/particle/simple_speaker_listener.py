@@ -162,7 +162,7 @@ class SimpleSpeakerListener(Task[SpeakerListenerParams, SpeakerListenerState]):
     def baselines(self) -> dict[str, Policy]:
         from marl_td.tasks.particle.guide import Guide
 
-        return {"guide": Guide(self.continuous)}
+        return {"guide": Guide(self.continuous), "deaf": Guide(self.continuous, deaf=True)}
 
     def episode_series(self, state: SpeakerListenerState) -> dict[str, Tensor]:
         """Distance of the listener from the goal."""

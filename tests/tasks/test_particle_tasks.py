@@ -200,8 +200,16 @@ def test_every_landmark_is_the_goal_equally_often(name):
 )
 def test_the_rules_are_far_above_random(name, continuous, params, between):
     task = make_task(name, continuous=continuous, **params)
-    random, rule = baseline_table("t", task, 400, seed=0).rows
+    random, rule, *_ = baseline_table("t", task, 400, seed=0).rows
     assert random.value < between[0] < between[1] < rule.value
+
+
+def test_who_is_deaf_ends_in_the_middle_of_the_landmarks():
+    """The mean squared distance of one of three places in a square to their middle is 2/3 of 2/3."""
+    env = make_env("simple_speaker_listener", 4000)
+    rollout = env.rollout(25, env.task.baselines()["deaf"])
+    last = rollout["next", "listener", "reward"][:, -1]
+    assert last.mean().item() == pytest.approx(-4 / 9, abs=0.02)
 
 
 @pytest.mark.parametrize("name", TASKS)
