@@ -91,14 +91,17 @@ def measure(run: Run, n_episodes: int) -> tuple[float, float]:
     return value, statistics.mean(last) / n_agents
 
 
-def algorithm_config(library: str, algorithm: str, alpha_init: float) -> Any:
+def algorithm_config(library: str, algorithm: str, args: argparse.Namespace) -> Any:
     """The library's defaults, with BenchMARL's networks in ours and both at the same temperature."""
-    name, changed = f"marl_td/{algorithm}", SAME_NETWORKS.get(algorithm, {})
-    if library == "benchmarl":
-        name, changed = algorithm, {}
-    config = algorithm_config_registry[name].get_from_yaml()
+    ours = library == "marl_td"
+    config = algorithm_config_registry[
+        f"marl_td/{algorithm}" if ours else algorithm
+    ].get_from_yaml()
+    changed: dict[str, Any] = dict(SAME_NETWORKS.get(algorithm, {})) if ours else {}
     if hasattr(config, "alpha_init"):
-        changed = changed | {"alpha_init": alpha_init}
+        changed["alpha_init"] = args.alpha_init
+        if ours:
+            changed["target_entropy"] = args.target_entropy
     return replace(config, **changed)
 
 
@@ -115,7 +118,7 @@ def run_one(cell: dict[str, Any], args: argparse.Namespace) -> None:
     """Train and judge once; write the curve, then the row that says the run is there."""
     run = train(
         TASKS[cell["task"]].get_from_yaml(),
-        algorithm_config(cell["library"], cell["algorithm"], args.alpha_init),
+        algorithm_config(cell["library"], cell["algorithm"], args),
         cell["seed"],
         config(cell["frames"]),
         mlp(64, 64),
@@ -178,6 +181,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, help=f"environment steps; default {FRAMES}")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--alpha-init", type=float, default=ALPHA_INIT, help="of MASAC and ISAC")
+    parser.add_argument(
+        "--target-entropy",
+        type=float,
+        help="per agent, of ours; BenchMARL's is minus the width of all agents' actions (-6 in balance)",
+    )
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--summary", action="store_true")
     args = parser.parse_args()
