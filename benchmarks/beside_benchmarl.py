@@ -47,7 +47,7 @@ TASKS = {
     "transport": VmasTask.TRANSPORT,
 }
 FRAMES = {"mappo": 150_000, "maddpg": 60_000, "qmix": 120_000, "masac": 60_000, "isac": 60_000}
-SAME_NETWORKS = {"qmix": {"hypernet_layers": 1}}
+SAME_NETWORKS = {"marl_td/qmix": {"hypernet_layers": 1}}
 """Our settings that make the networks BenchMARL's: its mixer has hypernetworks of one layer."""
 ALPHA_INIT = 0.01
 """Temperature at the start, of both. At their default of 1.0 it outweighs these rewards (about 0.01 a step)
@@ -91,17 +91,13 @@ def measure(run: Run, n_episodes: int) -> tuple[float, float]:
     return value, statistics.mean(last) / n_agents
 
 
-def algorithm_config(library: str, algorithm: str, args: argparse.Namespace) -> Any:
+def algorithm_config(library: str, algorithm: str, alpha_init: float) -> Any:
     """The library's defaults, with BenchMARL's networks in ours and both at the same temperature."""
-    ours = library == "marl_td"
-    config = algorithm_config_registry[
-        f"marl_td/{algorithm}" if ours else algorithm
-    ].get_from_yaml()
-    changed: dict[str, Any] = dict(SAME_NETWORKS.get(algorithm, {})) if ours else {}
+    name = f"marl_td/{algorithm}" if library == "marl_td" else algorithm
+    changed: dict[str, Any] = dict(SAME_NETWORKS.get(name, {}))
+    config = algorithm_config_registry[name].get_from_yaml()
     if hasattr(config, "alpha_init"):
-        changed["alpha_init"] = args.alpha_init
-        if ours:
-            changed["target_entropy"] = args.target_entropy
+        changed["alpha_init"] = alpha_init
     return replace(config, **changed)
 
 
@@ -118,7 +114,7 @@ def run_one(cell: dict[str, Any], args: argparse.Namespace) -> None:
     """Train and judge once; write the curve, then the row that says the run is there."""
     run = train(
         TASKS[cell["task"]].get_from_yaml(),
-        algorithm_config(cell["library"], cell["algorithm"], args),
+        algorithm_config(cell["library"], cell["algorithm"], args.alpha_init),
         cell["seed"],
         config(cell["frames"]),
         mlp(64, 64),
@@ -181,11 +177,6 @@ def main() -> None:
     parser.add_argument("--frames", type=int, help=f"environment steps; default {FRAMES}")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--alpha-init", type=float, default=ALPHA_INIT, help="of MASAC and ISAC")
-    parser.add_argument(
-        "--target-entropy",
-        type=float,
-        help="per agent, of ours; BenchMARL's is minus the width of all agents' actions (-6 in balance)",
-    )
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--summary", action="store_true")
     args = parser.parse_args()

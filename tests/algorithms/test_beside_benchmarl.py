@@ -1,9 +1,14 @@
 """Limits in which our algorithm is BenchMARL's own, update for update."""
 
+from dataclasses import replace
+
 import torch
+from benchmarl.algorithms import MasacConfig as TheirMasacConfig
 from benchmarl.algorithms import QmixConfig as TheirQmixConfig
+from benchmarl.environments import VmasTask
 from benchmarl_runs import small_run
 
+from marl_td.algorithms.masac import MasacConfig
 from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
 
@@ -64,3 +69,78 @@ def test_qmix_without_its_additions_is_benchmarls_qmix(tmp_path):
     for name, parameter in mine.items():
         torch.testing.assert_close(parameter, his[counterpart(name)], rtol=1e-4, atol=1e-5)
         assert not torch.equal(parameter, start[name])
+
+
+def as_theirs(name, parameter):
+    """Of a parameter of ours: its name in BenchMARL's loss, its value there, and which critic's it is."""
+    if name.startswith("actor."):
+        return name.replace("actor.network.", "actor_network_params."), parameter, None
+    if name == "temperature.log_alpha":
+        return "log_alpha", parameter.squeeze(0), None
+    layer, kind = name.split(".")[-2:]
+    if (layer, kind) == (
+        "0",
+        "weight",
+    ):  # ours: all observations, all actions; theirs: agent by agent
+        n_agents, d_action = len(parameter), 2
+        d_joint = parameter.shape[-1] - n_agents * d_action
+        parts = parameter.split([d_joint, n_agents * d_action], -1)
+        rows = [part.unflatten(-1, (n_agents, -1)) for part in parts]
+        parameter = torch.cat(rows, -1).flatten(-2)
+    critic = int(name.split(".")[1])
+    return f"qvalue_network_params.module.0.mlp.params.{layer}.{kind}", parameter, critic
+
+
+def test_masac_whose_critics_teach_all_actors_is_benchmarls_masac(tmp_path, monkeypatch):
+    task = VmasTask.BALANCE.get_from_yaml()  # bounds of -1 and 1: theirs are not scaled
+    runs = []
+    for name, config in (
+        ("ours", MasacConfig(actor_gradient="all", alpha_init=0.5)),
+        (
+            "theirs",
+            replace(TheirMasacConfig.get_from_yaml(), share_param_critic=False, alpha_init=0.5),
+        ),
+    ):
+        (tmp_path / name).mkdir()
+        options = {**SETTINGS, "prefer_continuous_actions": True}
+        runs.append(small_run(tmp_path / name, config, task, **options))
+    ours, theirs = (run.losses["agents"] for run in runs)
+    assert theirs.target_entropy == ours.temperature.target_entropy == -2.0
+    mine = {k: p for k, p in ours.named_parameters() if p.requires_grad}
+    his = dict(theirs.named_parameters())
+
+    def pairs():
+        for name, parameter in mine.items():
+            key, value, critic = as_theirs(name, parameter)
+            yield name, value, his[key] if critic is None else his[key][critic]
+
+    with torch.no_grad():
+        for _, value, other in pairs():
+            other.copy_(value)
+        theirs.target_qvalue_network_params.data.update_(theirs.qvalue_network_params.data)
+    # The same noise in both, whoever draws first.
+    noise = torch.randn(64, 4, 2)
+    monkeypatch.setattr(torch, "randn_like", lambda x, **_: noise[: len(x)])
+    monkeypatch.setattr(
+        "torch.distributions.normal._standard_normal", lambda shape, **_: noise[: shape[0]]
+    )
+    batch = next(iter(runs[1].collector))
+    data = [run.algorithm.process_batch("agents", batch.clone()).reshape(-1) for run in runs]
+    start = {name: parameter.detach().clone() for name, parameter in mine.items()}
+    for _ in range(N_UPDATES):
+        rows = torch.randint(len(data[0]), (12,))
+        found, expected = ours(data[0][rows]), theirs(data[1][rows])
+        for key, other in (("actor", "actor"), ("value", "qvalue"), ("alpha", "alpha")):
+            torch.testing.assert_close(
+                found[f"loss_{key}"].mean(), expected[f"loss_{other}"], rtol=1e-4, atol=1e-5
+            )
+        for run, losses in zip(runs, (found, expected), strict=True):
+            for name, optimiser in run.optimizers["agents"].items():
+                losses[name].mean().backward(retain_graph=True)
+                run._grad_clip(optimiser)
+                optimiser.step()
+                optimiser.zero_grad()
+            run.target_updaters["agents"].step()
+    for name, value, other in pairs():
+        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(mine[name], start[name])
