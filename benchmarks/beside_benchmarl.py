@@ -47,8 +47,12 @@ TASKS = {
     "transport": VmasTask.TRANSPORT,
 }
 FRAMES = {"mappo": 150_000, "maddpg": 60_000, "qmix": 120_000, "masac": 60_000, "isac": 60_000}
-SAME_NETWORKS = {"marl_td/qmix": {"hypernet_layers": 1}}
-"""Our settings that make the networks BenchMARL's: its mixer has hypernetworks of one layer."""
+SAME_NETWORKS = {
+    "marl_td/qmix": {"hypernet_layers": 1},
+    "marl_td/masac": {"share_param_critic": True},
+}
+"""Our settings that make the networks BenchMARL's: its mixer has hypernetworks of one layer, its soft critics
+are one network for all agents."""
 ALPHA_INIT = 0.01
 """Temperature at the start, of both. At their default of 1.0 it outweighs these rewards (about 0.01 a step)
 until such a short run ends, and policies are still nearly uniform then."""
@@ -155,6 +159,8 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 for row in rows
                 if (row["task"], row["algorithm"], row["library"]) == (task, algorithm, library)
             ]
+            columns = [f"{library} {name}" for name in ("return", "(min, max)", "training", "s")]
+            line |= dict.fromkeys(columns, "-")
             if not chosen:
                 continue
             finals = [float(row["return"]) for row in chosen]

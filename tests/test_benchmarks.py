@@ -313,7 +313,8 @@ def test_runs_beside_benchmarl_differ_in_the_library_alone(script):
     ]
     assert {cell["frames"] for cell in cells} == {beside.FRAMES["masac"]}
     for library in beside.LIBRARIES:
-        assert beside.algorithm_config(library, "masac", 0.25).alpha_init == 0.25
+        masac = beside.algorithm_config(library, "masac", 0.25)
+        assert masac.alpha_init == 0.25 and masac.share_param_critic
         assert not hasattr(beside.algorithm_config(library, "maddpg", 0.25), "alpha_init")
 
 

@@ -29,6 +29,16 @@ def counterpart(name):
     return theirs + name.removeprefix(ours)
 
 
+def step(run, losses):
+    """What BenchMARL does with the losses of a minibatch."""
+    for name, optimiser in run.optimizers["agents"].items():
+        losses[name].mean().backward()
+        run._grad_clip(optimiser)
+        optimiser.step()
+        optimiser.zero_grad()
+    run.target_updaters["agents"].step()
+
+
 def test_qmix_without_its_additions_is_benchmarls_qmix(tmp_path):
     # Theirs: hypernetworks of one layer, targets by the target network's own greedy action.
     task = MarlTdTask.SIMPLE_SPREAD.get_from_yaml()
@@ -59,13 +69,8 @@ def test_qmix_without_its_additions_is_benchmarls_qmix(tmp_path):
         rows = torch.randint(len(data[0]), (12,))
         found, expected = ours(data[0][rows]), theirs(data[1][rows])
         torch.testing.assert_close(found["loss_value"], expected["loss"], rtol=1e-4, atol=1e-5)
-        for run, loss in zip(runs, (found["loss_value"], expected["loss"]), strict=True):
-            (optimiser,) = run.optimizers["agents"].values()
-            loss.backward()
-            run._grad_clip(optimiser)
-            optimiser.step()
-            optimiser.zero_grad()
-            run.target_updaters["agents"].step()
+        for run, losses in zip(runs, (found, expected), strict=True):
+            step(run, losses)
     for name, parameter in mine.items():
         torch.testing.assert_close(parameter, his[counterpart(name)], rtol=1e-4, atol=1e-5)
         assert not torch.equal(parameter, start[name])
@@ -135,12 +140,7 @@ def test_masac_whose_critics_teach_all_actors_is_benchmarls_masac(tmp_path, monk
                 found[f"loss_{key}"].mean(), expected[f"loss_{other}"], rtol=1e-4, atol=1e-5
             )
         for run, losses in zip(runs, (found, expected), strict=True):
-            for name, optimiser in run.optimizers["agents"].items():
-                losses[name].mean().backward(retain_graph=True)
-                run._grad_clip(optimiser)
-                optimiser.step()
-                optimiser.zero_grad()
-            run.target_updaters["agents"].step()
+            step(run, losses)
     for name, value, other in pairs():
         torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5)
         assert not torch.equal(mine[name], start[name])
