@@ -32,6 +32,7 @@ from common import (
     episode_returns,
     markdown,
     mlp,
+    parsed,
     plot_curves,
     read_rows,
     settings,
@@ -116,9 +117,12 @@ def wanted(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def run_one(cell: dict[str, Any], args: argparse.Namespace) -> None:
     """Train and judge once; write the curve, then the row that says the run is there."""
+    algorithm = algorithm_config(cell["library"], cell["algorithm"], args.alpha_init)
+    if cell["library"] == "marl_td":
+        algorithm = replace(algorithm, **parsed(args.ours))
     run = train(
         TASKS[cell["task"]].get_from_yaml(),
-        algorithm_config(cell["library"], cell["algorithm"], args.alpha_init),
+        algorithm,
         cell["seed"],
         config(cell["frames"]),
         mlp(64, 64),
@@ -183,6 +187,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, help=f"environment steps; default {FRAMES}")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--alpha-init", type=float, default=ALPHA_INIT, help="of MASAC and ISAC")
+    parser.add_argument(
+        "--ours", nargs="*", default=[], help="settings of our algorithm, as actor_gradient=all"
+    )
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--summary", action="store_true")
     args = parser.parse_args()
