@@ -188,7 +188,10 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--alpha-init", type=float, default=ALPHA_INIT, help="of MASAC and ISAC")
     parser.add_argument(
-        "--ours", nargs="*", default=[], help="settings of our algorithm, as actor_gradient=all"
+        "--ours",
+        nargs="*",
+        default=[],
+        help="settings of our algorithm, as actor_gradient=all; with a --name of their own",
     )
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--summary", action="store_true")

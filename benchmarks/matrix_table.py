@@ -1,7 +1,7 @@
 """Where every algorithm of the registry ends on the climbing and penalty games, repeated 25 times.
 
     python benchmarks/matrix_table.py                                  # whole table
-    python benchmarks/matrix_table.py --own-settings --name matrix_table_own    # each at its own settings
+    python benchmarks/matrix_table.py --own-settings                   # each at its own, matrix_table_own
     python benchmarks/matrix_table.py --algorithms mappo --games climbing --seeds 0
     python benchmarks/matrix_table.py --summary                        # only the table, from the rows
 
@@ -228,6 +228,8 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     register()
+    if args.own_settings and args.name == NAME:
+        args.name = f"{NAME}_own"  # rows of other settings count as these otherwise
     path = RESULTS / f"{args.name}.csv"
     cells = list(wanted(args))
     if not args.summary:

@@ -183,9 +183,9 @@ class ComaLoss(MultiAgentLoss):
         group = self.tensor_keys.action[0]
         sources = {group: (self.actor, (group,))}
         sources.update({name: (actor, ("joint", name)) for name, actor in self._others.items()})
+        following = require(batch, "next")
         for name, (actor, prefix) in sources.items():
             taken = require(batch, (*prefix, "action"))
-            following = require(batch, "next")
             drawn = draw_actions(actor, name, require(following, prefix), following)
             shifted = taken.roll(-1, time)
             where = cut.reshape(*cut.shape, *[1] * (taken.ndim - cut.ndim))

@@ -334,6 +334,22 @@ def test_own_settings_are_settings_of_the_algorithm_and_only_if_asked_for(script
         assert table.own_of(name, asked) == table.Own() and table.frames_of(name, asked) == 7
 
 
+def test_runs_with_own_settings_have_rows_of_their_own(script, monkeypatch, tmp_path):
+    import sys
+
+    table = script("matrix_table")
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    monkeypatch.setattr(table, "run", lambda cell, settings: cell | {"return": settings[0]})
+    monkeypatch.setattr(table, "summary", lambda rows, games: rows)
+    arguments = ["--games", "climbing", "--algorithms", "hasac", "--seeds", "0"]
+    for chosen in (["--set", "x=1"], ["--own-settings"]):
+        monkeypatch.setattr(sys, "argv", ["matrix_table", *arguments, *chosen])
+        table.main()
+    (row,) = table.read_rows(tmp_path / "matrix_table.csv")
+    (own,) = table.read_rows(tmp_path / "matrix_table_own.csv")
+    assert (row["return"], own["return"]) == ("x=1", "algorithm.alpha_init=1.0")
+
+
 def test_a_matrix_run_is_trained_judged_and_resumed(script, monkeypatch, tmp_path):
     import sys
 
