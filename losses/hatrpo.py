@@ -10,6 +10,7 @@ from torch import Tensor
 
 from marl_td.losses.advantage import entropy_of
 from marl_td.losses.common import masked_mean, require
+from marl_td.losses.functional.checks import check_not_negative
 from marl_td.losses.functional.distributions import categorical_divergence, gaussian_divergence
 from marl_td.losses.functional.trust_region import (
     conjugate_gradient,
@@ -43,6 +44,8 @@ class Surroundings(NamedTuple):
     mask: Tensor | None
     old: tuple[Tensor, ...]
     """The distribution's parameters before the step."""
+    noise: Tensor
+    """Of the sample that estimates entropy: one for the whole step, so that lengths can be compared."""
 
 
 class HATRPOLoss(SequentialLoss):
@@ -65,6 +68,7 @@ class HATRPOLoss(SequentialLoss):
         backtrack: factor from one length to the next, in (0, 1).
         accept_ratio: least share of the improvement that the gradient promises, in [0, 1].
         steps_per_turn: steps of an agent on one batch, >= 1: the number of minibatches, for one pass.
+        entropy_coeff: weight of the mean entropy in the objective, >= 0; 0 is the paper.
         options: of :class:`~marl_td.losses.sequential.SequentialLoss`.
 
     Writes ``loss_critic``, ``explained_variance``, and of the last trust-region step ``entropy`` (before it),
@@ -92,6 +96,7 @@ class HATRPOLoss(SequentialLoss):
         backtrack: float = 0.8,
         accept_ratio: float = 0.5,
         steps_per_turn: int = 1,
+        entropy_coeff: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(actor, critic, **options)
@@ -106,6 +111,8 @@ class HATRPOLoss(SequentialLoss):
                 "`cg_iterations`, `line_search_steps` and `steps_per_turn` must be at least 1, `cg_damping` "
                 f"at least 0; got {', '.join(map(str, counts))} and {cg_damping}."
             )
+        check_not_negative(entropy_coeff=entropy_coeff)
+        self.entropy_coeff = entropy_coeff
         self.kl_threshold = kl_threshold
         self.cg_iterations = cg_iterations
         self.cg_damping = cg_damping
@@ -184,6 +191,7 @@ class HATRPOLoss(SequentialLoss):
             of_agent(advantage, turn.agent),
             None if mask is None else of_agent(mask, turn.agent),
             tuple(value.detach() for value in _parameters(distribution)),
+            torch.randn_like(_parameters(distribution)[0]),
         )
 
     def _measure(self, distribution: Any, known: Surroundings) -> tuple[Tensor, Tensor]:
@@ -192,6 +200,9 @@ class HATRPOLoss(SequentialLoss):
         log_prob = of_agent(distribution.log_prob(known.action), agent)
         gain = (log_prob - known.old_log_prob).exp() * known.factor * known.advantage
         divergence = of_agent(_divergence(known.old, _parameters(distribution)), agent)
+        if self.entropy_coeff:
+            entropy = of_agent(_entropy(distribution, known.noise), agent)
+            gain = gain + self.entropy_coeff * entropy
         return masked_mean(gain, known.mask), masked_mean(divergence, known.mask)
 
     @torch.no_grad()
@@ -237,3 +248,15 @@ def _parameters(distribution: Any) -> tuple[Tensor, ...]:
 def _divergence(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> Tensor:
     """Divergence ``[*B, n_agents]`` from the old to the new distribution."""
     return categorical_divergence(*old, *new) if len(old) == 1 else gaussian_divergence(*old, *new)
+
+
+def _entropy(distribution: Any, noise: Tensor) -> Tensor:
+    """Entropy ``[*B, n_agents]``, by one sample of ``noise`` where there is no closed form."""
+    try:
+        return distribution.entropy()
+    except NotImplementedError:
+        loc, scale = _parameters(distribution)
+        action = loc + scale * noise
+        for transform in distribution.transforms:
+            action = transform(action)
+        return -distribution.log_prob(action)

@@ -50,6 +50,8 @@ class HatrpoConfig(SequentialConfig):
     """Factor from one step length to the next, in (0, 1)."""
     accept_ratio: float = 0.5
     """Least share of the improvement that the gradient promises, in [0, 1]."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus in a step's objective, >= 0; 0 is the paper."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -60,6 +62,7 @@ class HatrpoConfig(SequentialConfig):
         check_range("cg_damping", self.cg_damping, 0.0)
         check_range("cg_iterations", self.cg_iterations, 1)
         check_range("line_search_steps", self.line_search_steps, 1)
+        check_range("entropy_coef", self.entropy_coef, 0.0)
 
     def loss_options(self) -> dict[str, Any]:
         """The trust region's."""
@@ -70,4 +73,5 @@ class HatrpoConfig(SequentialConfig):
             "line_search_steps": self.line_search_steps,
             "backtrack": self.backtrack,
             "accept_ratio": self.accept_ratio,
+            "entropy_coeff": self.entropy_coef,
         }

@@ -238,6 +238,12 @@ def _reworded(error: Exception, culprit: str, sample: DictConfig | None) -> str:
         return (
             f"the value of '{field or culprit}' cannot be read ({reason}); quote lists and strings."
         )
+    if reason.startswith("In 'preset/"):
+        preset, key = reason.split("'")[1].removeprefix("preset/"), str(cause).split("'")[3]
+        return (
+            f"preset '{preset}' sets '{key}', which this algorithm, task or model does not have: a preset is "
+            "made for its own. Leave the preset out, or what was chosen in its place."
+        )
     if "not in" in reason and reason.startswith("Key"):
         return f"there is no setting '{field}'. {_known_fields(field, sample)}"
     full = [line.split(":")[1].strip() for line in str(cause).splitlines() if "full_key:" in line]

@@ -74,6 +74,14 @@ def test_a_preset_s_task_settings_come_first_then_the_level_s_then_the_command_l
     assert hard.experiment_config.on_policy_collected_frames_per_batch == 256 * 80
 
 
+def test_a_preset_beside_another_algorithm_says_what_it_sets_in_vain():
+    message = "preset 'mapf_mappo' sets 'entropy_coef', which this algorithm"
+    with pytest.raises(ValueError, match=message):
+        compose(["preset=mapf_mappo", "algorithm=marl_td/pqn_vdn"])
+    other = compose(["preset=levers_ippo", "algorithm=marl_td/coma"])
+    assert other.algorithm_config.entropy_coef == 0.01
+
+
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*_*po.yaml")))
 def test_every_tuned_preset_takes_a_level_of_its_task(preset):
     task = preset.rpartition("_")[0]
