@@ -6,9 +6,10 @@
 
 The learned policy is that of the task's preset (`marl_td/conf/preset/<task>_<algorithm>.yaml`), or of
 the settings below where it has none; the presets are made for at most 10 minutes on a CPU core. It is judged
-at its mode on fresh episodes, the same ones as the classical policies. The normalised score is 0 for random
-play and 1 for the optimum or bound (or, without one, for the best classical policy); its interval is over
-seeds.
+on fresh episodes, the same ones as the classical policies, with its most likely actions and with actions
+drawn from it (robots that jam get free by chance only). The normalised score is 0 for random play and 1 for
+the optimum or bound (or, without one, for the best classical policy), of the way to act that is better in the
+mean over seeds; its interval is over seeds.
 
 A row is written when its run has ended, and runs whose row is there are skipped.
 """
@@ -61,6 +62,8 @@ SETTINGS: dict[str, list[str]] = {
     ],
 }
 """Settings of tasks without a preset."""
+BESIDE_PRESET = {"levers": ["level=levers_easy", "task.see_others=true"]}
+"""Settings beside a preset: levers where its optimum can be reached, with the others' numbers heard."""
 NOT_HERE = {
     "matrix_game": "whatever payoff it is given: matrix_table.py",
     "sharing_game": "sharing_table.py",
@@ -81,7 +84,7 @@ def settings_of(task: str) -> list[str] | None:
     """How ``task`` is learned; None if nobody has said."""
     preset = preset_of(task)
     if preset:
-        return [f"preset={preset}"]
+        return [f"preset={preset}", *BESIDE_PRESET.get(task, [])]
     return [f"task=marl_td/{task}", *SETTINGS[task]] if task in SETTINGS else None
 
 
@@ -100,10 +103,16 @@ def run(cell: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         path = Path(folder) / "run"
         seconds = train_into(path, [*found, f"seed={cell['seed']}", *args.set])
         trained = load_run(path, args.episodes)
-    score = mean_interval(evaluate_policy(trained.env, trained.policy, args.episodes, seed=10_000))
+    scores = [
+        evaluate_policy(
+            trained.env, trained.policy, args.episodes, seed=10_000, deterministic=deterministic
+        )
+        for deterministic in (True, False)
+    ]
+    score, drawn = (f"{mean_interval(values).value:.6g}" for values in scores)
     algorithm = trained.settings.algorithm.removeprefix("marl_td/")
     frames = trained.settings.experiment_config.max_n_frames
-    learned = {"algorithm": algorithm, "frames": frames, "score": f"{score.value:.6g}"}
+    learned = {"algorithm": algorithm, "frames": frames, "score": score, "drawn": drawn}
     return cell | learned | {"seconds": round(seconds, 1)}
 
 
@@ -156,7 +165,8 @@ def summary(
         }
         top = choose(classical, key=lambda name: classical[name]) if classical else None
         runs = [row for row in rows if row["task"] == task]
-        scores = [float(row["score"]) for row in runs]
+        scores, drawn = ([float(row[key]) for row in runs] for key in ("score", "drawn"))
+        better = choose([scores, drawn], key=mean) if runs else scores
         reference = values[best["policy"]] if best else values[top] if top else None
         out.append(
             {
@@ -166,8 +176,9 @@ def summary(
                 "best classical policy": f"{classical[top]:.4g} ({top})" if top else "-",
                 "optimum or bound": f"{reference:.4g} ({best['policy']})" if best else "-",
                 "learned": over_seeds(scores, 4, "g"),
+                "drawn": over_seeds(drawn, 4, "g"),
                 "by": ", ".join(sorted({row["algorithm"] for row in runs})) or "-",
-                "normalised": _interval(scores, values[RANDOM], reference),
+                "normalised": _interval(better, values[RANDOM], reference),
                 "minutes": f"{mean(float(r['seconds']) for r in runs) / 60:.1f}" if runs else "-",
             }
         )

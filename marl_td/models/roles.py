@@ -61,8 +61,9 @@ class RoleEncoder(TensorDictModuleBase):
 
         rho_i ~ N(mean(o_i), std(o_i))        rho_i = mean + std * noise
 
-    (Wang et al. 2020, https://arxiv.org/abs/2003.08039, eq. 1.) The noise is read if it is there; if not, it
-    is drawn where the policy explores, and 0 under a deterministic exploration type (evaluation).
+    (The role encoder of Wang et al. 2020, https://arxiv.org/abs/2003.08039.) The noise is read if it is
+    there; if not, it is drawn where the policy explores, and 0 under a deterministic exploration type
+    (evaluation).
 
     Args:
         d_agent: width of what an agent sees, at least 1.
