@@ -178,6 +178,7 @@ def summary(
                 "learned": over_seeds(scores, 4, "g"),
                 "drawn": over_seeds(drawn, 4, "g"),
                 "by": ", ".join(sorted({row["algorithm"] for row in runs})) or "-",
+                "seeds": len(runs),
                 "normalised": _interval(better, values[RANDOM], reference),
                 "minutes": f"{mean(float(r['seconds']) for r in runs) / 60:.1f}" if runs else "-",
             }

@@ -1,0 +1,80 @@
+"""The table over all tasks: what it counts as learned, how it compares, and that it resumes."""
+
+import sys
+
+import pytest
+
+from marl_td.tasks.registry import TASKS
+from marl_td.training.compose import compose
+
+
+def yard(policy, value, how=""):
+    return {"task": "queue", "unit": "ms", "better": "lower", "policy": policy, "value": value} | {
+        "how": how
+    }
+
+
+def test_every_task_is_learned_in_the_table_or_said_to_be_elsewhere(script):
+    table = script("task_table")
+    for task in TASKS:
+        settings = table.settings_of(task)
+        assert (settings is None) == (task in table.NOT_HERE), task
+        if settings is not None:
+            assert compose(settings).task == f"marl_td/{task}"
+            assert compose(settings).experiment_config.max_n_frames <= 8_000_000
+
+
+def test_a_line_of_the_table_by_hand(script):
+    """Drawn actions are better: 2.5 and 3.5 on the way from 10 to 2, +- 12.71 times 0.0625 (Student)."""
+    table = script("task_table")
+    yards = [yard("random", 10.0), yard("rule", 4.0), yard("worse", 5.0)]
+    yards.append(yard("lower bound", 2.0, "by hand"))
+    runs = [
+        {"task": "queue", "algorithm": "mappo", "score": score, "drawn": drawn, "seconds": 120.0}
+        for score, drawn in ((4.5, 2.5), (3.0, 3.5))
+    ]
+    (line,) = table.summary(runs, yards, ["queue"])
+    assert line["random"] == "10"
+    assert line["best classical policy"] == "4 (rule)"
+    assert line["optimum or bound"] == "2 (lower bound)"
+    assert line["learned"] == "3.75 (3 to 4.5)"
+    assert line["drawn"] == "3 (2.5 to 3.5)"
+    assert line["normalised"] == "0.875 +- 0.794"
+    assert (line["minutes"], line["by"], line["seeds"]) == ("2.0", "mappo", 2)
+    (alone,) = table.summary(runs[:1], yards[:3], ["queue"])
+    assert (alone["optimum or bound"], alone["normalised"]) == ("-", "1.250")
+    (nothing,) = table.summary([], yards, ["queue"])
+    assert (nothing["learned"], nothing["normalised"], nothing["minutes"]) == ("-", "-", "-")
+
+
+def test_a_task_is_trained_judged_both_ways_and_not_run_again(
+    script, monkeypatch, tmp_path, capsys
+):
+    table = script("task_table")
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    small = ["experiment.max_n_frames=120", "experiment.off_policy_collected_frames_per_batch=60"]
+    small += ["experiment.off_policy_n_optimizer_steps=1", "experiment.compile=off"]
+    chosen = [
+        "--tasks",
+        "two_step",
+        "matrix_game",
+        "--seeds",
+        "0",
+        "--episodes",
+        "8",
+        "--set",
+        *small,
+    ]
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["task_table", *chosen])
+        table.main()
+    (row,) = table.read_rows(tmp_path / "task_table.csv")
+    assert (row["task"], row["algorithm"], row["frames"]) == ("two_step", "qmix", "120")
+    assert float(row["score"]) in (0.0, 1.0, 7.0, 8.0)  # every episode alike
+    assert 0.0 <= float(row["drawn"]) <= 8.0
+    names = [r["policy"] for r in table.read_rows(tmp_path / "task_table_yardsticks.csv")]
+    assert names == ["random", "optimum"]
+    assert "| two_step |" in (tmp_path / "task_table.md").read_text()
+    assert pytest.approx(8.0) == float(
+        table.read_rows(tmp_path / "task_table_yardsticks.csv")[1]["value"]
+    )
