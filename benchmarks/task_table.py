@@ -32,7 +32,6 @@ from marl_td import register
 from marl_td.evaluation.baselines import RANDOM, BaselineTable, baseline_table
 from marl_td.evaluation.scores import evaluate_policy
 from marl_td.evaluation.statistics import mean_interval, normalised_score
-from marl_td.tasks import make_task
 from marl_td.tasks.registry import TASKS
 from marl_td.tasks.vector_env import batched_task
 from marl_td.training.compose import compose
@@ -69,6 +68,7 @@ NOT_HERE = {
     "sharing_game": "sharing_table.py",
     "simple_tag": "two teams: particle_table.py",
     "simple_adversary": "two teams: particle_table.py",
+    "pong": "two sides: docs/tasks/pong.md, best_response.py",
 }
 """Tasks that are no task for one policy to be good at, and where they are judged."""
 CELL = ("task", "preset", "seed")
@@ -80,28 +80,26 @@ def preset_of(task: str) -> str:
     return names[0] if names else ""
 
 
-def settings_of(task: str) -> list[str] | None:
-    """How ``task`` is learned; None if nobody has said."""
+def settings_of(task: str) -> list[str]:
+    """How ``task``, none of those that are judged elsewhere, is learned."""
     preset = preset_of(task)
     if preset:
         return [f"preset={preset}", *BESIDE_PRESET.get(task, [])]
-    return [f"task=marl_td/{task}", *SETTINGS[task]] if task in SETTINGS else None
+    return [f"task=marl_td/{task}", *SETTINGS[task]]
 
 
 def wanted(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The runs asked for; all tasks of a seed before the next seed."""
     for seed in args.seeds:
         for task in args.tasks:
-            if settings_of(task) is not None:
-                yield {"task": task, "preset": preset_of(task), "seed": seed}
+            yield {"task": task, "preset": preset_of(task), "seed": seed}
 
 
 def run(cell: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """Train, and play with the trained policy."""
-    found = settings_of(cell["task"]) or []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        seconds = train_into(path, [*found, f"seed={cell['seed']}", *args.set])
+        seconds = train_into(path, [*settings_of(cell["task"]), f"seed={cell['seed']}", *args.set])
         trained = load_run(path, args.episodes)
     scores = [
         evaluate_policy(
@@ -118,19 +116,14 @@ def run(cell: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
 
 def yardstick(task: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Rows of random play, the classical policies and the optimum, at the settings of the preset."""
-    found = settings_of(task)
-    made: Any
-    if found is None:
-        made = make_task(task)
-    else:
-        settings = compose(found)
-        task_config, algorithm = settings.task_config, settings.algorithm_config
-        both = [side.supports_continuous_actions() for side in (task_config, algorithm)]
-        neither = not (
-            task_config.supports_discrete_actions() and algorithm.supports_discrete_actions()
-        )
-        continuous = all(both) and (settings.experiment_config.prefer_continuous_actions or neither)
-        made = batched_task(task_config.get_env_fun(1, continuous, 0, "cpu")())
+    settings = compose(settings_of(task))
+    task_config, algorithm = settings.task_config, settings.algorithm_config
+    both = [side.supports_continuous_actions() for side in (task_config, algorithm)]
+    neither = not (
+        task_config.supports_discrete_actions() and algorithm.supports_discrete_actions()
+    )
+    continuous = all(both) and (settings.experiment_config.prefer_continuous_actions or neither)
+    made = batched_task(task_config.get_env_fun(1, continuous, 0, "cpu")())
     table = baseline_table(task, made, args.episodes, seed=10_000)
     for row in table.rows:
         yield _yard(task, table, row.policy, row.value, f"{row.high - row.value:.2g}", "")

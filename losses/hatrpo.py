@@ -33,7 +33,7 @@ STEP_METRICS = (
 
 
 class Surroundings(NamedTuple):
-    """What does not change while an agent steps; all but ``old`` are ``[*B, 1]``."""
+    """What does not change while an agent steps; all but ``old`` and ``noise`` are ``[*B, 1]``."""
 
     turn: Turn
     action: Tensor
@@ -44,7 +44,7 @@ class Surroundings(NamedTuple):
     mask: Tensor | None
     old: tuple[Tensor, ...]
     """The distribution's parameters before the step."""
-    noise: Tensor
+    noise: Tensor | None
     """Of the sample that estimates entropy: one for the whole step, so that lengths can be compared."""
 
 
@@ -183,6 +183,7 @@ class HATRPOLoss(SequentialLoss):
         old_log_prob = require(tensordict, self.tensor_keys.sample_log_prob)
         log_prob = distribution.log_prob(action)
         factor = self.factor(tensordict, log_prob, old_log_prob, turn.earlier, mask).unsqueeze(-1)
+        old = tuple(value.detach() for value in _parameters(distribution))
         return Surroundings(
             turn,
             action,
@@ -190,8 +191,8 @@ class HATRPOLoss(SequentialLoss):
             factor,
             of_agent(advantage, turn.agent),
             None if mask is None else of_agent(mask, turn.agent),
-            tuple(value.detach() for value in _parameters(distribution)),
-            torch.randn_like(_parameters(distribution)[0]),
+            old,
+            torch.randn_like(old[0]) if self.entropy_coeff else None,
         )
 
     def _measure(self, distribution: Any, known: Surroundings) -> tuple[Tensor, Tensor]:
@@ -200,7 +201,7 @@ class HATRPOLoss(SequentialLoss):
         log_prob = of_agent(distribution.log_prob(known.action), agent)
         gain = (log_prob - known.old_log_prob).exp() * known.factor * known.advantage
         divergence = of_agent(_divergence(known.old, _parameters(distribution)), agent)
-        if self.entropy_coeff:
+        if known.noise is not None:
             entropy = of_agent(_entropy(distribution, known.noise), agent)
             gain = gain + self.entropy_coeff * entropy
         return masked_mean(gain, known.mask), masked_mean(divergence, known.mask)
