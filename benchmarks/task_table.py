@@ -11,7 +11,8 @@ drawn from it (robots that jam get free by chance only). The normalised score is
 the optimum or bound (or, without one, for the best classical policy), of the way to act that is better in the
 mean over seeds; its interval is over seeds.
 
-A row is written when its run has ended, and runs whose row is there are skipped.
+A row is written when its run has ended, and runs whose row is there are skipped. Rows do not tell one state
+of a preset from the next: delete a task's rows when its preset changes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from marl_td.evaluation.statistics import mean_interval, normalised_score
 from marl_td.tasks.registry import TASKS
 from marl_td.tasks.vector_env import batched_task
 from marl_td.training.compose import compose
-from marl_td.training.trained import load_run
+from marl_td.training.trained import build_run, load_run
 
 NAME = "task_table"
 PRESETS = Path(__file__).parent.parent / "marl_td" / "conf" / "preset"
@@ -116,14 +117,7 @@ def run(cell: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
 
 def yardstick(task: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Rows of random play, the classical policies and the optimum, at the settings of the preset."""
-    settings = compose(settings_of(task))
-    task_config, algorithm = settings.task_config, settings.algorithm_config
-    both = [side.supports_continuous_actions() for side in (task_config, algorithm)]
-    neither = not (
-        task_config.supports_discrete_actions() and algorithm.supports_discrete_actions()
-    )
-    continuous = all(both) and (settings.experiment_config.prefer_continuous_actions or neither)
-    made = batched_task(task_config.get_env_fun(1, continuous, 0, "cpu")())
+    made = batched_task(build_run(compose(settings_of(task)), 1).env)
     table = baseline_table(task, made, args.episodes, seed=10_000)
     for row in table.rows:
         yield _yard(task, table, row.policy, row.value, f"{row.high - row.value:.2g}", "")

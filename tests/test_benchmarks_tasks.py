@@ -46,27 +46,24 @@ def test_a_line_of_the_table_by_hand(script):
     assert (nothing["learned"], nothing["normalised"], nothing["minutes"]) == ("-", "-", "-")
 
 
-def test_a_task_is_trained_judged_both_ways_and_not_run_again(
-    script, monkeypatch, tmp_path, capsys
-):
+def test_a_task_is_trained_judged_both_ways_and_not_run_again(script, monkeypatch, tmp_path):
     table = script("task_table")
+    ways, judge = [], table.evaluate_policy
+
+    def noted(*args, deterministic, **options):
+        ways.append(deterministic)
+        return judge(*args, deterministic=deterministic, **options)
+
+    monkeypatch.setattr(table, "evaluate_policy", noted)
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     small = ["experiment.max_n_frames=120", "experiment.off_policy_collected_frames_per_batch=60"]
     small += ["experiment.off_policy_n_optimizer_steps=1", "experiment.compile=off"]
-    chosen = [
-        "--tasks",
-        "two_step",
-        "matrix_game",
-        "--seeds",
-        "0",
-        "--episodes",
-        "8",
-        "--set",
-        *small,
-    ]
+    chosen = ["--tasks", "two_step", "matrix_game", "--seeds", "0", "--episodes", "8"]
+    chosen += ["--set", *small]
     for _ in range(2):
         monkeypatch.setattr(sys, "argv", ["task_table", *chosen])
         table.main()
+    assert ways == [True, False]
     (row,) = table.read_rows(tmp_path / "task_table.csv")
     assert (row["task"], row["algorithm"], row["frames"]) == ("two_step", "qmix", "120")
     assert float(row["score"]) in (0.0, 1.0, 7.0, 8.0)  # every episode alike
