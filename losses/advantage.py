@@ -233,9 +233,27 @@ class AdvantageLoss(MultiAgentLoss):
         return counted(living, tensordict.get(self.tensor_keys.step_mask, None), like)
 
 
-def entropy_of(distribution: Any) -> Tensor:
-    """Entropy ``[*B, n_agents]``, by one reparametrised sample where there is no closed form."""
+def entropy_of(distribution: Any, noise: Tensor | None = None) -> Tensor:
+    """Entropy ``[*B, n_agents]``, by one reparametrised sample where there is no closed form.
+
+    Args:
+        distribution: of the agents' actions.
+        noise: standard normal draws ``[*B, n_agents, d_action]`` of that sample; fresh ones if None.
+    """
     try:
         return distribution.entropy()
     except NotImplementedError:
-        return -distribution.log_prob(distribution.rsample())
+        if noise is None:
+            return -distribution.log_prob(distribution.rsample())
+    normal = unsquashed(distribution)
+    action = normal.loc + normal.scale * noise
+    for transform in distribution.transforms:
+        action = transform(action)
+    return -distribution.log_prob(action)
+
+
+def unsquashed(distribution: Any) -> Any:
+    """The normal distribution beneath what maps its draws into bounds."""
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return distribution

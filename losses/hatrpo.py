@@ -8,7 +8,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from torch import Tensor
 
-from marl_td.losses.advantage import entropy_of
+from marl_td.losses.advantage import entropy_of, unsquashed
 from marl_td.losses.common import masked_mean, require
 from marl_td.losses.functional.checks import check_not_negative
 from marl_td.losses.functional.distributions import categorical_divergence, gaussian_divergence
@@ -202,7 +202,7 @@ class HATRPOLoss(SequentialLoss):
         gain = (log_prob - known.old_log_prob).exp() * known.factor * known.advantage
         divergence = of_agent(_divergence(known.old, _parameters(distribution)), agent)
         if known.noise is not None:
-            entropy = of_agent(_entropy(distribution, known.noise), agent)
+            entropy = of_agent(entropy_of(distribution, known.noise), agent)
             gain = gain + self.entropy_coeff * entropy
         return masked_mean(gain, known.mask), masked_mean(divergence, known.mask)
 
@@ -241,23 +241,10 @@ def _parameters(distribution: Any) -> tuple[Tensor, ...]:
     """Log-probabilities ``[*B, n_agents, n_actions]``, or location and scale ``[*B, n_agents, d_action]``."""
     if hasattr(distribution, "logits"):
         return (distribution.logits,)
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return distribution.loc, distribution.scale
+    normal = unsquashed(distribution)
+    return normal.loc, normal.scale
 
 
 def _divergence(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> Tensor:
     """Divergence ``[*B, n_agents]`` from the old to the new distribution."""
     return categorical_divergence(*old, *new) if len(old) == 1 else gaussian_divergence(*old, *new)
-
-
-def _entropy(distribution: Any, noise: Tensor) -> Tensor:
-    """Entropy ``[*B, n_agents]``, by one sample of ``noise`` where there is no closed form."""
-    try:
-        return distribution.entropy()
-    except NotImplementedError:
-        loc, scale = _parameters(distribution)
-        action = loc + scale * noise
-        for transform in distribution.transforms:
-            action = transform(action)
-        return -distribution.log_prob(action)

@@ -88,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def finish(arguments: argparse.Namespace, experiment: Experiment, remark: str = "") -> int:
     """Say what was trained, report, list the files."""
+    from marl_td.evaluation.judge import REPORT_FOLDER
     from marl_td.training.settings import describe
 
     settings = describe(experiment)
@@ -95,6 +96,8 @@ def finish(arguments: argparse.Namespace, experiment: Experiment, remark: str = 
     print(f"trained {settings.algorithm} on {settings.task}: {frames}")
     if arguments.report:
         _report(arguments, settings)
+    elif (arguments.out / REPORT_FOLDER).exists():
+        note("the report is of the run as it was; `marl-td evaluate DIR` makes a new one")
     print(_contents(arguments.out))
     return 0
 

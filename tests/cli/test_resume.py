@@ -50,7 +50,17 @@ def test_it_goes_on_and_reports(run, whole, capsys):
 
 def test_settings_of_the_experiment_can_be_changed(run, capsys):
     assert main(["resume", str(run), "--no-report", "experiment.max_n_frames=80"]) == 0
-    assert "80 frames (60 of them now)" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "80 frames (60 of them now)" in out
+    assert "the report is" not in err, "there is none"
+
+
+def test_a_report_of_the_run_as_it_was_is_named(run, capsys):
+    (run / "report").mkdir()
+    assert main(["resume", str(run), "--no-report"]) == 0
+    assert "report is of the run as it was; `marl-td evaluate DIR` makes a new one" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
