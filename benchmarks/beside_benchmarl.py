@@ -1,4 +1,4 @@
-"""Our MAPPO, MADDPG, QMIX, MASAC and ISAC beside BenchMARL's own, on VMAS tasks.
+r"""Our MAPPO, MADDPG, QMIX, MASAC and ISAC beside BenchMARL's own, on VMAS tasks.
 
 Same task object, same networks, same experiment settings and budget; otherwise each library's own algorithm
 defaults.
@@ -7,6 +7,8 @@ its mode, over 100 fresh episodes; the mean over the last fifth of training stan
 
     python benchmarks/beside_benchmarl.py --algorithms mappo maddpg qmix --tasks navigation balance
     python benchmarks/beside_benchmarl.py --algorithms masac isac --name beside_benchmarl_sac
+    python benchmarks/beside_benchmarl.py --algorithms mappo maddpg masac --tasks transport \
+        --task-set package_mass=1 --name beside_benchmarl_light
 
 write `results/<name>.csv`, `<name>_curves.csv`, `.md` and one `.png` per task; runs whose row is there are
 skipped. Needs the extra `vmas`.
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -106,6 +108,21 @@ def algorithm_config(library: str, algorithm: str, alpha_init: float) -> Any:
     return replace(config, **changed)
 
 
+def task_of(name: str, changes: Iterable[str]) -> Any:
+    """The VMAS task with BenchMARL's settings, but for ``changes`` as ``package_mass=1``.
+
+    Raises:
+        ValueError: if a task has no such setting.
+    """
+    task = TASKS[name].get_from_yaml()
+    changed = parsed(changes)
+    unknown = ", ".join(sorted(changed.keys() - task.config.keys()))
+    if unknown:
+        raise ValueError(f"{name} has no setting {unknown}; it has {', '.join(task.config)}.")
+    task.config |= changed
+    return task
+
+
 def wanted(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The runs asked for; the libraries side by side, so that both see the same state of the machine."""
     for task, seed in product(args.tasks, args.seeds):
@@ -121,7 +138,7 @@ def run_one(cell: dict[str, Any], args: argparse.Namespace) -> None:
     if cell["library"] == "marl_td":
         algorithm = replace(algorithm, **parsed(args.ours))
     run = train(
-        TASKS[cell["task"]].get_from_yaml(),
+        task_of(cell["task"], args.task_set),
         algorithm,
         cell["seed"],
         config(cell["frames"]),
@@ -192,6 +209,12 @@ def main() -> None:
         nargs="*",
         default=[],
         help="settings of our algorithm, as actor_gradient=all; with a --name of their own",
+    )
+    parser.add_argument(
+        "--task-set",
+        nargs="*",
+        default=[],
+        help="settings of the task, as package_mass=1; with a --name of their own",
     )
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--summary", action="store_true")

@@ -318,6 +318,17 @@ def test_runs_beside_benchmarl_differ_in_the_library_alone(script):
         assert not hasattr(beside.algorithm_config(library, "maddpg", 0.25), "alpha_init")
 
 
+def test_a_task_beside_benchmarl_can_be_changed_and_has_no_other_settings(script):
+    beside = script("beside_benchmarl")
+    known = beside.task_of("transport", []).config
+    assert known["package_mass"] == 50
+    changed = beside.task_of("transport", ["package_mass=1"]).config
+    assert changed == known | {"package_mass": 1}
+    assert beside.task_of("transport", []).config == known, "others see no change"
+    with pytest.raises(ValueError, match="transport has no setting mass; it has max_steps, n_age"):
+        beside.task_of("transport", ["mass=1"])
+
+
 def test_own_settings_are_settings_of_the_algorithm_and_only_if_asked_for(script):
     from marl_td.registry import algorithm_config
 
