@@ -1,25 +1,29 @@
-"""``marl-td list``: the algorithms and tasks there are."""
+"""``marl-td list``: the algorithms, tasks, presets and levels there are."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import sys
+from pathlib import Path
 from typing import Any
 
 from marl_td.cli.output import print_json, table_text
 
 PREFIX = "marl_td/"
+PRESETS = Path(__file__).parents[1] / "conf" / "preset"
 
 
 def add_parser(subparsers: Any) -> None:
     """Describe the command."""
     parser = subparsers.add_parser(
         "list",
-        help="list algorithms or tasks",
-        description="List the algorithms or tasks of this package, or with --all BenchMARL's too.",
+        help="list algorithms, tasks, presets or levels",
+        description="List the algorithms or tasks of this package, with --all BenchMARL's too; its presets "
+        "(preset=NAME: an algorithm on a task, with settings) or its levels (level=NAME: a task at a named "
+        "difficulty).",
     )
-    parser.add_argument("kind", choices=("algorithms", "tasks"), help="what to list")
+    parser.add_argument("kind", choices=KINDS, help="what to list")
     parser.add_argument("--all", action="store_true", help="BenchMARL's own as well")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.set_defaults(run=run)
@@ -30,22 +34,28 @@ def run(arguments: argparse.Namespace) -> int:
     from marl_td import register
 
     register()
-    entries = _algorithms() if arguments.kind == "algorithms" else _tasks()
-    if not arguments.all:
+    make, heads = KINDS[arguments.kind]
+    entries = make()
+    if make in (_algorithms, _tasks) and not arguments.all:
         entries = [entry for entry in entries if entry["name"].startswith(PREFIX)]
     if arguments.json:
         print_json(entries)
         return 0
-    rows = [
-        [entry["name"], ", ".join(entry["actions"]) or "?", entry["description"]]
-        for entry in entries
-    ]
-    text = table_text(("name", "actions", "description"), [[r[0], r[1], ""] for r in rows])
-    lines = text.splitlines()
+    *columns, last = heads
+    rows = [[_cell(entry[head]) for head in heads] for entry in entries]
+    lines = table_text((*columns, last), [[*row[:-1], ""] for row in rows]).splitlines()
     print(lines[0])
     for line, row in zip(lines[2:], rows, strict=True):
-        print(f"{line.rstrip()}  {row[2]}")
+        print(f"{line.rstrip()}  {row[-1]}")
     return 0
+
+
+def _cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, dict):
+        settings = (f"task.{name}={setting}" for name, setting in value.items())
+        return " ".join(settings) or "the task's defaults"
+    return value if isinstance(value, str) else ", ".join(value) or "?"
 
 
 def _algorithms() -> list[dict[str, Any]]:
@@ -86,16 +96,42 @@ def _task(name: str, member: Any) -> dict[str, Any]:
         return {"name": name, "description": "", "actions": []}
     entry: dict[str, Any] = {"name": name, "actions": _actions(member.get_task({}))}
     if short not in TASKS:  # an adapted environment
-        return {**entry, "description": first_sentence(params_class(short))}
+        own = first_sentence(params_class(short)).removeprefix("Parameters of ")
+        return {**entry, "description": own[0].upper() + own[1:]}
     cls = task_class(short)
-    package = sys.modules[TASKS[short].split(":")[0]]
-    description = first_sentence(package) or first_sentence(sys.modules[cls.__module__])
     return {
         **entry,
-        "description": description,
+        "description": first_sentence(sys.modules[cls.__module__]),
         "unit": cls.unit,
         "higher_is_better": cls.higher_is_better,
     }
+
+
+def _presets() -> list[dict[str, Any]]:
+    from omegaconf import OmegaConf
+
+    entries = []
+    for path in sorted(PRESETS.glob("*.yaml")):
+        chosen: dict[str, str] = {}
+        for default in OmegaConf.select(OmegaConf.load(path), "defaults"):
+            chosen |= {} if default == "_self_" else dict(default)
+        about = path.read_text().splitlines()[1].removeprefix("# ").rstrip(".")
+        task = chosen.get("override /task", "any")
+        algorithm = chosen["override /algorithm"]
+        entries.append(
+            {"name": path.stem, "algorithm": algorithm, "task": task, "description": about}
+        )
+    return entries
+
+
+def _levels() -> list[dict[str, Any]]:
+    from marl_td.tasks.registry import TASKS, task_class
+
+    return [
+        {"name": f"{name}_{level}", "task": f"{PREFIX}{name}", "settings": dict(params)}
+        for name in sorted(TASKS)
+        for level, params in task_class(name).levels.items()
+    ]
 
 
 def _actions(owner: Any) -> list[str]:
@@ -108,6 +144,15 @@ def _actions(owner: Any) -> list[str]:
 
 
 def first_sentence(described: Any) -> str:
-    """What a module or class is, from the first sentence of its docstring."""
+    """What a module or class is, from the first sentence of its docstring, without its markup."""
     paragraph = " ".join((inspect.getdoc(described) or "").split("\n\n")[0].split())
-    return paragraph.split(". ")[0].rstrip(".")
+    return paragraph.split(". ")[0].rstrip(".").replace("``", "")
+
+
+KINDS = {
+    "algorithms": (_algorithms, ("name", "actions", "description")),
+    "tasks": (_tasks, ("name", "actions", "description")),
+    "presets": (_presets, ("name", "algorithm", "task", "description")),
+    "levels": (_levels, ("name", "task", "settings")),
+}
+"""What can be listed: how its entries are made, and what the table shows of each."""

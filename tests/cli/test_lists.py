@@ -5,8 +5,10 @@ import json
 import pytest
 
 from marl_td.cli import main
+from marl_td.cli.listing import PRESETS
 from marl_td.registry import ALGORITHMS
 from marl_td.tasks.registry import TASKS
+from marl_td.training.compose import compose, compose_task
 
 
 def output(capsys, *arguments):
@@ -74,10 +76,37 @@ def test_lists_hold_everything_of_ours(capsys, kind, table):
     assert {f"marl_td/{name}" for name in table} <= {entry["name"] for entry in entries}
     for entry in entries:
         assert entry["description"]
+        assert "`" not in entry["description"], "markup"
         assert entry["actions"]
     assert len({entry["description"] for entry in entries}) == len(entries)
     text = output(capsys, "list", kind)
     assert all(entry["name"] in text for entry in entries)
+
+
+def test_every_preset_is_listed_with_what_it_chooses(capsys):
+    entries = {e["name"]: e for e in json.loads(output(capsys, "list", "presets", "--json"))}
+    assert set(entries) == {path.stem for path in PRESETS.glob("*.yaml")}
+    text = output(capsys, "list", "presets")
+    for name, entry in entries.items():
+        anyhow = ["task=marl_td/retail"] if entry["task"] == "any" else []
+        settings = compose([f"preset={name}", *anyhow])
+        assert entry["algorithm"] == settings.algorithm
+        assert entry["task"] in ("any", settings.task)
+        assert not entry["description"].startswith(("#", "@")), "the file's second line says it"
+        assert name in text and entry["description"] in text
+    assert [name for name, entry in entries.items() if entry["task"] == "any"] == ["qmix_tuned"]
+
+
+def test_every_level_is_listed_with_its_settings(capsys):
+    entries = {e["name"]: e for e in json.loads(output(capsys, "list", "levels", "--json"))}
+    for name, entry in entries.items():
+        _, task = compose_task([f"level={name}"])
+        assert entry["task"] == f"marl_td/{name.rpartition('_')[0]}"
+        assert {key: task.config[key] for key in entry["settings"]} == entry["settings"]
+    assert {name.rpartition("_")[2] for name in entries} == {"easy", "medium", "hard"}
+    text = output(capsys, "list", "levels")
+    assert "marl_td/levers  task.n_agents=3 task.pool=12" in text
+    assert "marl_td/levers  the task's defaults" in text
 
 
 @pytest.mark.parametrize("kind, name", [("algorithms", "masac"), ("tasks", "vmas/balance")])
