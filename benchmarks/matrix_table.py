@@ -118,9 +118,10 @@ MORE_SAMPLES = Own(200_000, ("experiment.off_policy_memory_size=12500",))
 """What is rare under epsilon 0.05 is estimated from too few plays otherwise."""
 OWN: dict[str, Own] = {
     **dict.fromkeys(("maddpg", "matd3", "iddpg"), EXACT_MEAN),
-    **dict.fromkeys(("vdn", "qmix", "roma", "facmac", "ow_qmix"), MORE_SAMPLES),
+    **dict.fromkeys(("vdn", "qmix", "roma", "facmac", "ow_qmix", "isac"), MORE_SAMPLES),
     "belief_ppo": Own(200_000),
     "hasac": Own(settings=("algorithm.alpha_init=1.0",)),
+    "mat": Own(settings=("algorithm.entropy_coef=0.05",)),
     "coma": Own(
         200_000,
         (
