@@ -54,7 +54,6 @@ SETTINGS: dict[str, list[str]] = {
         "experiment.max_n_frames=300000",
         "experiment.lr=0.003",
     ],
-    "simple_spread": ["algorithm=marl_td/mappo", "experiment.max_n_frames=1000000", *SMALL],
     "simple_speaker_listener": [
         "algorithm=marl_td/mappo",
         "experiment.max_n_frames=1000000",
