@@ -8,6 +8,9 @@ from torch import Tensor
 from marl_td.losses.functional.checks import check_same_shape
 from marl_td.losses.functional.normalisation import masked_moments
 
+LARGEST_LOG_RATIO = 20.0
+"""Bound of log-ratios, in nats: one draw that became likelier by e^89 would make a whole batch infinite."""
+
 
 def clipped_objective(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, *, clip_epsilon: float
@@ -17,6 +20,9 @@ def clipped_objective(
     (Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 7)::
 
         L = min(rho A, clip(rho, 1 - eps, 1 + eps) A),   rho = exp(log_prob - old_log_prob)
+
+    Beyond ``LARGEST_LOG_RATIO`` rho is constant and has no gradient. Actions that saturate their bounds get
+    there: rounding moves what is left of them by many deviations of a narrow policy.
 
     Args:
         log_prob: ``[*B]``, of the taken action under the current policy; carries the gradient.
@@ -40,7 +46,7 @@ def clipped_objective(
     check_same_shape(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
     if not 0.0 < clip_epsilon < 1.0:
         raise ValueError(f"`clip_epsilon` must lie in (0, 1); got {clip_epsilon}.")
-    log_ratio = log_prob - old_log_prob
+    log_ratio = (log_prob - old_log_prob).clamp(max=LARGEST_LOG_RATIO)
     clipped = log_ratio.clamp(math.log1p(-clip_epsilon), math.log1p(clip_epsilon))
     return torch.minimum(log_ratio.exp() * advantage, clipped.exp() * advantage)
 

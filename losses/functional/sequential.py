@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from marl_td.losses.functional.checks import check_same_shape
+from marl_td.losses.functional.policy_gradient import LARGEST_LOG_RATIO
 
 
 def sequential_factor(
@@ -15,7 +16,8 @@ def sequential_factor(
 
         M = prod over earlier agents j of  pi_new(u_j | o_j) / pi_old(u_j | o_j)
 
-    It multiplies the advantage of the agent whose turn it is, is not clipped, and carries no gradient.
+    It multiplies the advantage of the agent whose turn it is, is not clipped (but at e^20), and carries no
+    gradient.
     Without earlier agents, and where no policy has changed, it is 1.
 
     Args:
@@ -42,7 +44,8 @@ def sequential_factor(
         check_same_shape(log_prob=log_prob, mask=mask)
         counts = counts & mask
     log_ratio = (log_prob - old_log_prob).detach()
-    return torch.where(counts, log_ratio, torch.zeros_like(log_ratio)).sum(-1).exp()
+    log_factor = torch.where(counts, log_ratio, torch.zeros_like(log_ratio)).sum(-1)
+    return log_factor.clamp(max=LARGEST_LOG_RATIO).exp()
 
 
 def turn_position(n_done: Tensor, n_updates: int, n_agents: int) -> Tensor:

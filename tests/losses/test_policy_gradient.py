@@ -1,5 +1,7 @@
 """PPO's clipped objectives: by hand, their gradients, and the messages."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -33,6 +35,18 @@ def test_clipped_objective_by_hand(ratio, advantage, expected, has_gradient):
     (gradient,) = torch.autograd.grad(gain.sum(), log_prob)
     slope = ratio * float(advantage) if has_gradient else 0.0
     torch.testing.assert_close(gradient, torch.tensor([slope], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("advantage", [-2.0, 0.0, 2.0])
+def test_one_draw_that_became_likely_beyond_float_does_not_spoil_the_batch(advantage):
+    log_prob = torch.tensor([200.0, math.log(1.1)], requires_grad=True)
+    gain = clipped_objective(
+        log_prob, torch.zeros(2), torch.tensor([advantage, 2.0]), clip_epsilon=0.2
+    )
+    expected = min(math.exp(20.0) * advantage, 1.2 * advantage)
+    torch.testing.assert_close(gain, torch.tensor([expected, 2.2]))
+    (gradient,) = torch.autograd.grad(gain.sum(), log_prob)
+    torch.testing.assert_close(gradient, torch.tensor([0.0, 2.2]))
 
 
 @given(seed=st.integers(0, 1000), epsilon=st.floats(0.01, 0.99))

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from collections import Counter
 
 import pytest
@@ -24,6 +25,12 @@ def test_the_factor_by_hand():
     found = sequential_factor(new, old, torch.tensor([True, True, True]))
     torch.testing.assert_close(found, torch.tensor([3.0, 1.5]))
     assert not found.requires_grad
+
+
+def test_the_factor_of_plays_that_became_likely_beyond_float_is_finite():
+    new, old = torch.tensor([[60.0, 60.0, 0.0]]), torch.zeros(1, 3)
+    found = sequential_factor(new, old, torch.tensor([True, True, False]))
+    torch.testing.assert_close(found, torch.tensor([math.exp(20.0)]))
 
 
 def test_before_the_first_agent_and_without_a_change_it_is_1():
