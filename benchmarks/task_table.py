@@ -54,11 +54,6 @@ SETTINGS: dict[str, list[str]] = {
         "experiment.max_n_frames=300000",
         "experiment.lr=0.003",
     ],
-    "simple_speaker_listener": [
-        "algorithm=marl_td/mappo",
-        "experiment.max_n_frames=1000000",
-        *SMALL,
-    ],
 }
 """Settings of tasks without a preset."""
 BESIDE_PRESET = {"levers": ["level=levers_easy", "task.see_others=true"]}
