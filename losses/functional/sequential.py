@@ -16,9 +16,8 @@ def sequential_factor(
 
         M = prod over earlier agents j of  pi_new(u_j | o_j) / pi_old(u_j | o_j)
 
-    It multiplies the advantage of the agent whose turn it is, is not clipped (but at e^20), and carries no
-    gradient.
-    Without earlier agents, and where no policy has changed, it is 1.
+    It multiplies the advantage of the agent whose turn it is, is not clipped (it is bounded at e^20), and
+    carries no gradient. Without earlier agents, and where no policy has changed, it is 1.
 
     Args:
         log_prob: ``[*B, n_agents]``, under the current policies, summed over an action's dimensions.
