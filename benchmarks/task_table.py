@@ -30,6 +30,7 @@ from common import RESULTS, append, markdown, read_rows
 from registry_runs import missing, over_seeds, train_into, with_progress
 
 from marl_td import register
+from marl_td.cli.listing import PRESETS
 from marl_td.evaluation.baselines import RANDOM, BaselineTable, baseline_table
 from marl_td.evaluation.scores import evaluate_policy
 from marl_td.evaluation.statistics import mean_interval, normalised_score
@@ -39,7 +40,6 @@ from marl_td.training.compose import compose
 from marl_td.training.trained import build_run, load_run
 
 NAME = "task_table"
-PRESETS = Path(__file__).parent.parent / "marl_td" / "conf" / "preset"
 SMALL = [
     "model.num_cells=[64,64]",
     "critic_model.num_cells=[64,64]",

@@ -1,17 +1,15 @@
 """From overrides to settings; every wrong override gets one sentence that names it."""
 
 import re
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 import marl_td
+from marl_td.cli.listing import PRESETS
 from marl_td.tasks.registry import TASKS, task_class
 from marl_td.training import extras
 from marl_td.training.compose import compose, compose_task
-
-PRESETS = Path(marl_td.__file__).parent / "conf" / "preset"
 
 GIVEN = {"algorithm": "marl_td/qmix", "task": "marl_td/matrix_game"}
 
