@@ -263,11 +263,14 @@ def _known_fields(field: str, sample: DictConfig | None) -> str:
 
 def _options(group: str) -> str:
     """The options of a configuration group such as ``model`` or ``preset``."""
-    loader = GlobalHydra.instance().config_loader()
-    group = group.split("@")[0]
-    options = loader.get_group_options(group)
-    for folder in loader.get_group_options(group, results_filter=ObjectType.GROUP):
-        options += [
-            f"{folder}/{option}" for option in loader.get_group_options(f"{group}/{folder}")
-        ]
+    options = _options_below(group.split("@")[0])
     return suggest("", [option for option in options if not option.endswith("_config")])
+
+
+def _options_below(group: str) -> list[str]:
+    """The names of all options in ``group`` and in the groups inside it, as ``layers/marl_td/gru``."""
+    loader = GlobalHydra.instance().config_loader()
+    options: list[str] = loader.get_group_options(group)
+    for folder in loader.get_group_options(group, results_filter=ObjectType.GROUP):
+        options += [f"{folder}/{option}" for option in _options_below(f"{group}/{folder}")]
+    return options

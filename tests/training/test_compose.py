@@ -175,6 +175,7 @@ def test_benchmarl_s_own_algorithms_and_models():
             "experiment.collect_with_grad=true is not offered here",
         ),
         ("model=nosuch", "there is no option 'nosuch' for 'model'. Known: layers/cnn"),
+        ("model=layers/marl_td/nosuch", "layers/lstm, layers/marl_td/gru, layers/mlp, sequence"),
         ("preset=nosuch", "there is no option 'nosuch' for 'preset'. Known: banking_mappo"),
         (
             "model.num_cells=64",
