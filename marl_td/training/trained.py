@@ -43,7 +43,7 @@ class _PolicyOnly(RunSetup):
 
 
 def load_run(
-    folder: Path, n_envs: int, device: str | None = None, env: str | None = None
+    folder: Path | str, n_envs: int, device: str | None = None, env: str | None = None
 ) -> TrainedRun:
     """Rebuild the policy of a run from its settings, through the registries, and load its weights.
 
@@ -58,6 +58,7 @@ def load_run(
         ValueError: if the folder holds no run, or its files do not fit together.
         ImportError: if the task needs a package that is not installed.
     """
+    folder = Path(folder)
     settings = RunSettings.load(folder / CONFIG_FILE, env)
     require_room(
         settings.model_config,

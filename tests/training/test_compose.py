@@ -69,7 +69,7 @@ def test_a_preset_s_task_settings_come_first_then_the_level_s_then_the_command_l
     # the rest of the preset stays, and what it counts in episodes is of the level's length
     assert hard.algorithm_config == preset.algorithm_config
     assert hard.model_config == preset.model_config
-    assert hard.experiment_config.on_policy_collected_frames_per_batch == 256 * 80
+    assert hard.experiment_config.on_policy_collected_frames_per_batch == 320 * 80
 
 
 def test_a_preset_beside_another_algorithm_says_what_it_sets_in_vain():

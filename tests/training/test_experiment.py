@@ -71,7 +71,7 @@ def test_the_signature_says_what_goes_in_and_out(finished):
 
 def test_the_policy_comes_back_from_its_folder(finished):
     state = torch.get_rng_state()
-    run = load_run(finished.folder_name, n_envs=3)
+    run = load_run(str(finished.folder_name), n_envs=3)
     assert torch.equal(torch.get_rng_state(), state)
     assert run.env.batch_size == (3,)
     for (name, ours), (other, theirs) in zip(
