@@ -12,7 +12,8 @@ the optimum or bound (or, without one, for the best classical policy), of the wa
 mean over seeds; its interval is over seeds.
 
 A row is written when its run has ended, and runs whose row is there are skipped. Rows do not tell one state
-of a preset from the next: delete a task's rows when its preset changes.
+of a preset from the next: delete a task's rows when its preset changes. The table is written into
+docs/tasks/README.md, between the markers.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from marl_td.training.compose import compose
 from marl_td.training.trained import build_run, load_run
 
 NAME = "task_table"
+PAGE = RESULTS.parents[1] / "docs" / "tasks" / "README.md"
+START, END = "<!-- learned -->", "<!-- /learned -->"
+"""Where the page has the table."""
 SMALL = [
     "model.num_cells=[64,64]",
     "critic_model.num_cells=[64,64]",
@@ -56,8 +60,12 @@ SETTINGS: dict[str, list[str]] = {
     ],
 }
 """Settings of tasks without a preset."""
-BESIDE_PRESET = {"levers": ["level=levers_easy", "task.see_others=true"]}
-"""Settings beside a preset: levers where its optimum can be reached, with the others' numbers heard."""
+BESIDE_PRESET = {
+    "levers": ["level=levers_easy", "task.see_others=true"],
+    "retail": ["experiment.max_n_frames=1000000"],
+}
+"""Settings beside a preset: levers where its optimum can be reached, with the others' numbers heard; retail
+for as long as this table allows (the preset is the demo's)."""
 NOT_HERE = {
     "matrix_game": "whatever payoff it is given: matrix_table.py",
     "sharing_game": "sharing_table.py",
@@ -149,18 +157,19 @@ def summary(
         scores, drawn = ([float(row[key]) for row in runs] for key in ("score", "drawn"))
         better = choose([scores, drawn], key=mean) if runs else scores
         reference = values[best["policy"]] if best else values[top] if top else None
+        unit = known[0]["unit"] + (", lower is better" if choose is min else "")
+        by = ", ".join(sorted({row["algorithm"].upper() for row in runs}))
+        learned = f"{over_seeds(scores, 4, 'g')} ({by})"
         out.append(
             {
-                "task": task,
-                "unit": f"{known[0]['unit']} ({known[0]['better']} is better)",
+                "task": f"[{task}]({task}.md), {unit}",
                 "random": f"{values[RANDOM]:.4g}",
                 "best classical policy": f"{classical[top]:.4g} ({top})" if top else "-",
+                "learned: mean (least to most over seeds)": learned if runs else "-",
+                "with drawn actions": f"{mean(drawn):.4g}" if runs else "-",
                 "optimum or bound": f"{reference:.4g} ({best['policy']})" if best else "-",
-                "learned": over_seeds(scores, 4, "g"),
-                "drawn": over_seeds(drawn, 4, "g"),
-                "by": ", ".join(sorted({row["algorithm"] for row in runs})) or "-",
-                "seeds": len(runs),
                 "normalised": _interval(better, values[RANDOM], reference),
+                "seeds": len(runs),
                 "minutes": f"{mean(float(r['seconds']) for r in runs) / 60:.1f}" if runs else "-",
             }
         )
@@ -177,6 +186,12 @@ def _interval(scores: list[float], random: float, reference: float | None) -> st
         return ", ".join(f"{value:.3f}" for value in values.tolist()) or "-"
     centre = mean_interval(values)
     return f"{centre.value:.3f} +- {centre.high - centre.value:.3f}"
+
+
+def filled(page: str, table: str) -> str:
+    """The text of ``page`` with ``table`` between the markers, which must be there."""
+    before, rest = page.split(START, 1)
+    return f"{before}{START}\n{table}\n{END}{rest.split(END, 1)[1]}"
 
 
 def main() -> None:
@@ -208,7 +223,7 @@ def main() -> None:
         for file in (path, yards)
     )
     text = markdown(summary(learned, known, list(TASKS)))
-    path.with_suffix(".md").write_text(text + "\n")
+    PAGE.write_text(filled(PAGE.read_text(), text))
     print(text)
 
 

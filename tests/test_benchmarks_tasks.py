@@ -36,14 +36,26 @@ def test_a_line_of_the_table_by_hand(script):
     assert line["random"] == "10"
     assert line["best classical policy"] == "4 (rule)"
     assert line["optimum or bound"] == "2 (lower bound)"
-    assert line["learned"] == "3.75 (3 to 4.5)"
-    assert line["drawn"] == "3 (2.5 to 3.5)"
+    assert line["task"] == "[queue](queue.md), ms, lower is better"
+    assert line["learned: mean (least to most over seeds)"] == "3.75 (3 to 4.5) (MAPPO)"
+    assert line["with drawn actions"] == "3"
     assert line["normalised"] == "0.875 +- 0.794"
-    assert (line["minutes"], line["by"], line["seeds"]) == ("2.0", "mappo", 2)
+    assert (line["minutes"], line["seeds"]) == ("2.0", 2)
     (alone,) = table.summary(runs[:1], yards[:3], ["queue"])
     assert (alone["optimum or bound"], alone["normalised"]) == ("-", "1.250")
     (nothing,) = table.summary([], yards, ["queue"])
-    assert (nothing["learned"], nothing["normalised"], nothing["minutes"]) == ("-", "-", "-")
+    assert list(nothing.values())[3:] == ["-", "-", "2 (lower bound)", "-", 0, "-"]
+
+
+def test_the_page_has_the_table_of_the_rows(script):
+    table = script("task_table")
+    learned, known = (
+        [row for row in table.read_rows(file) if row["preset"] == table.preset_of(row["task"])]
+        for file in (table.RESULTS / "task_table.csv", table.RESULTS / "task_table_yardsticks.csv")
+    )
+    page = table.PAGE.read_text()
+    text = table.markdown(table.summary(learned, known, list(TASKS)))
+    assert page == table.filled(page, text), "run `python benchmarks/task_table.py --summary`"
 
 
 def test_a_task_is_trained_judged_both_ways_and_not_run_again(script, monkeypatch, tmp_path):
@@ -56,6 +68,8 @@ def test_a_task_is_trained_judged_both_ways_and_not_run_again(script, monkeypatc
 
     monkeypatch.setattr(table, "evaluate_policy", noted)
     monkeypatch.setattr(table, "RESULTS", tmp_path)
+    monkeypatch.setattr(table, "PAGE", tmp_path / "page.md")
+    table.PAGE.write_text("before\n<!-- learned -->\nold\n<!-- /learned -->\nafter\n")
     small = ["experiment.max_n_frames=120", "experiment.off_policy_collected_frames_per_batch=60"]
     small += ["experiment.off_policy_n_optimizer_steps=1", "experiment.compile=off"]
     chosen = ["--tasks", "two_step", "matrix_game", "--seeds", "0", "--episodes", "8"]
@@ -70,7 +84,9 @@ def test_a_task_is_trained_judged_both_ways_and_not_run_again(script, monkeypatc
     assert 0.0 <= float(row["drawn"]) <= 8.0
     names = [r["policy"] for r in table.read_rows(tmp_path / "task_table_yardsticks.csv")]
     assert names == ["random", "optimum"]
-    assert "| two_step |" in (tmp_path / "task_table.md").read_text()
+    head, line, end = table.PAGE.read_text().partition("| [two_step](two_step.md), return |")
+    assert head.startswith("before\n<!-- learned -->\n| task | random |") and "old" not in end
+    assert line and end.endswith("|\n<!-- /learned -->\nafter\n")
     assert pytest.approx(8.0) == float(
         table.read_rows(tmp_path / "task_table_yardsticks.csv")[1]["value"]
     )
