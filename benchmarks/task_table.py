@@ -38,6 +38,7 @@ from marl_td.evaluation.statistics import mean_interval, normalised_score
 from marl_td.tasks.registry import TASKS
 from marl_td.tasks.vector_env import batched_task
 from marl_td.training.compose import compose
+from marl_td.training.files import write_atomic
 from marl_td.training.trained import build_run, load_run
 
 NAME = "task_table"
@@ -223,7 +224,7 @@ def main() -> None:
         for file in (path, yards)
     )
     text = markdown(summary(learned, known, list(TASKS)))
-    PAGE.write_text(filled(PAGE.read_text(), text))
+    write_atomic(PAGE, filled(PAGE.read_text(), text).encode())
     print(text)
 
 
