@@ -189,6 +189,15 @@ def _interval(scores: list[float], random: float, reference: float | None) -> st
     return f"{centre.value:.3f} +- {centre.high - centre.value:.3f}"
 
 
+def table_of_rows() -> str:
+    """The table from the rows that are there, those of earlier presets left out."""
+    learned, known = (
+        [row for row in read_rows(RESULTS / name) if row["preset"] == preset_of(row["task"])]
+        for name in (f"{NAME}.csv", f"{NAME}_yardsticks.csv")
+    )
+    return markdown(summary(learned, known, list(TASKS)))
+
+
 def filled(page: str, table: str) -> str:
     """The text of ``page`` with ``table`` between the markers, which must be there."""
     before, rest = page.split(START, 1)
@@ -219,11 +228,7 @@ def main() -> None:
                     append(yards, row)
         for cell in with_progress(missing(wanted(args), read_rows(path), CELL), CELL):
             append(path, run(cell, args))
-    learned, known = (
-        [row for row in read_rows(file) if row["preset"] == preset_of(row["task"])]
-        for file in (path, yards)
-    )
-    text = markdown(summary(learned, known, list(TASKS)))
+    text = table_of_rows()
     write_atomic(PAGE, filled(PAGE.read_text(), text).encode())
     print(text)
 
