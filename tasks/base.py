@@ -30,6 +30,9 @@ Noise = dict[str, Tensor]
 Policy = Callable[[TensorDictBase], TensorDictBase]
 """Like a learned policy: reads observations (or the global ``"state"``), writes the actions."""
 
+USUAL_STEPS = 4
+"""Of the episodes of a task that can end early: most last longer."""
+
 
 @dataclass(frozen=True)
 class Box:
@@ -197,9 +200,10 @@ class Task(ABC, Generic[P, S]):
         return None
 
     @property
-    def shortest_episode(self) -> int:
-        """No episode ends before so many steps; it bounds how many start states a batch needs."""
-        return 1 if self.terminates else self.params.max_steps
+    def usual_episode(self) -> int:
+        """Episodes usually last at least so many steps; it says how many start states a batch holds ready."""
+        limit = self.params.max_steps
+        return min(USUAL_STEPS, limit) if self.terminates else limit
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:

@@ -18,6 +18,8 @@ from marl_td.tasks.specs import DONE_KEYS
 from marl_td.tasks.vector_env import Entries, observed, outcome, where_state
 
 Act = Callable[[TensorDictBase], TensorDictBase]
+WIDE = 64
+"""Numbers of an episode beyond which each lies in one piece in memory."""
 
 
 class Carry(NamedTuple):
@@ -56,11 +58,12 @@ class Layout:
 
 
 class Starts:
-    """Fresh episodes as one matrix per type of number, from which a loop picks columns.
+    """Fresh episodes as one matrix per type of number, from which a loop picks.
 
     A loop in a graph reads few large tensors faster than many small ones. Nor may the ones it reads be views:
     kernels called from C++ free those after the first step (torch 2.13). Episodes are side by side in
-    memory, as environments are in the kernels of a step.
+    memory, as environments are in the kernels of a step, unless they are so wide that the numbers of one
+    would lie far apart.
 
     Args:
         fresh: a nest of tensors ``[n_starts * n_envs, ...]``.
@@ -71,27 +74,42 @@ class Starts:
         leaves, self.structure = tree_flatten(fresh)
         self.kinds = [(leaf.dtype, leaf.shape[1:]) for leaf in leaves]
         self.n_envs = n_envs
-        rows: dict[torch.dtype, list[Tensor]] = {}
-        for leaf in leaves:
-            rows.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), leaf[0].numel()).T)
-        self.matrices = {
-            dtype: torch.cat([*parts, parts[0].new_zeros(1, parts[0].shape[1])])
-            for dtype, parts in rows.items()
-        }
         self.n_starts = len(leaves[0]) // n_envs
+        parts: dict[torch.dtype, list[Tensor]] = {}
+        for leaf in leaves:
+            parts.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), leaf[0].numel()))
+        self.wide = {
+            dtype: sum(part.shape[1] for part in found) > WIDE for dtype, found in parts.items()
+        }
+        self.matrices = {dtype: self._side_by_side(dtype, found) for dtype, found in parts.items()}
 
-    def __getitem__(self, turn: Tensor) -> Any:
-        """The nest ``[n_envs, ...]`` of every environment's episode number ``turn`` ``[n_envs]``."""
-        picked = self.matrices
-        if self.n_starts > 1:
-            seats = torch.arange(self.n_envs, device=turn.device)
-            place = turn * self.n_envs + seats
-            picked = {dtype: matrix[:, place] for dtype, matrix in picked.items()}
+    def _side_by_side(self, dtype: torch.dtype, parts: list[Tensor]) -> Tensor:
+        """A copy of ``parts``, with something added so that one alone is copied, too."""
+        parts = [*parts, parts[0].new_zeros(len(parts[0]), 1)]
+        return torch.cat(parts, 1) if self.wide[dtype] else torch.cat([part.T for part in parts])
+
+    def pick(self, turn: Tensor, done: Tensor) -> Any:
+        """The nest ``[n_envs, ...]`` of the episodes number ``turn`` of environments that are ``done``.
+
+        For the others it is anything: all of them read the same episode, which stays in the cache.
+
+        Args:
+            turn: which of an environment's episodes is next, ``[n_envs]``.
+            done: whose episode has ended, ``[n_envs]`` bool.
+        """
+        seats = torch.arange(self.n_envs, device=turn.device)
+        place = torch.where(done, turn * self.n_envs + seats, 0)
+        picked = {}
+        for dtype, matrix in self.matrices.items():
+            if self.wide[dtype]:
+                picked[dtype] = matrix[place]
+            else:
+                picked[dtype] = (matrix[:, place] if self.n_starts > 1 else matrix).T
         begin = dict.fromkeys(picked, 0)
         leaves = []
         for dtype, shape in self.kinds:
             end = begin[dtype] + shape.numel()
-            leaves.append(picked[dtype][begin[dtype] : end].T.reshape(self.n_envs, *shape))
+            leaves.append(picked[dtype][:, begin[dtype] : end].reshape(self.n_envs, *shape))
             begin[dtype] = end
         return tree_unflatten(leaves, self.structure)
 
@@ -161,7 +179,7 @@ class Chunk:
         def body(before: list[Tensor], drawn: Any) -> tuple[list[Tensor], Entries]:
             step_noise, _ = drawn
             now, turn = restored(before)
-            after, row = self.step(now, step_noise, starts[turn])
+            after, row = self.step(now, step_noise, lambda done: starts.pick(turn, done))
             turn = starts.after(turn, row["next", "done"].squeeze(-1))
             return stored(tree_leaves((after, turn))), {
                 key: value.clone(memory_format=torch.contiguous_format)
@@ -172,13 +190,15 @@ class Chunk:
         final, rows = loop(body, stored(leaves), (step_noise, clock))
         return restored(final)[0], rows
 
-    def step(self, carry: Carry, step_noise: Noise, fresh: Fresh) -> tuple[Carry, Entries]:
+    def step(
+        self, carry: Carry, step_noise: Noise, begun: Callable[[Tensor], Fresh]
+    ) -> tuple[Carry, Entries]:
         """One step: the next carry, and this step's entries with those under ``"next"``.
 
         Args:
             carry: where to start.
             step_noise: of the task's step.
-            fresh: for every environment the episode that begins if its own ends.
+            begun: the episodes that begin in the environments that are done, ``[n_envs]`` bool.
         """
         data = nest(carry.entries, self.shapes, (self.env.n_envs,), self.env.device)
         row = entries_of(self.policy(data))
@@ -190,7 +210,7 @@ class Chunk:
         following.update(outcome(self.task, step, step_count))
         following.update(self.bookkeeping.after_step(carry.entries, following, action))
         row.update({("next", *key): value for key, value in following.items()})
-        return self._reset_done(carry, step.state, step_count, following, fresh), row
+        return self._reset_done(carry, step.state, step_count, following, begun), row
 
     def start(self, reset_noise: Noise) -> Carry:
         """Fresh episodes in all environments, from noise ``[n_envs, ...]``."""
@@ -214,10 +234,16 @@ class Chunk:
         return Fresh(state, entries)
 
     def _reset_done(
-        self, carry: Carry, state: Any, step_count: Tensor, following: Entries, fresh: Fresh
+        self,
+        carry: Carry,
+        state: Any,
+        step_count: Tensor,
+        following: Entries,
+        begun: Callable[[Tensor], Fresh],
     ) -> Carry:
         """Go on from ``following``, or from a fresh episode where one has ended."""
         done = following["done",].squeeze(-1)
+        fresh = begun(done)
         entries = {}
         for key in carry.entries:
             mask = done.reshape(-1, *[1] * (following[key].ndim - 1))

@@ -22,6 +22,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.chunk import Act, Carry, Chunk, Layout
 from marl_td.collect.nested import Shapes, nest
+from marl_td.collect.rng import torch_streams
 from marl_td.models.compiling import Compiled, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.base import Noise
@@ -40,6 +41,8 @@ class CompiledCollector:
         total_frames: stop after so many frames; -1 for never.
         init_random_frames: frames at the start with random actions instead of the policy's; rounded up to
             whole batches.
+        n_starts: start states of every environment in a batch, from the first again if more are needed.
+            None takes as many as its episodes usually need, and collects a batch that needs more anew.
         backend: of ``torch.compile``.
         what: its name, where a warning says that it is not compiled.
 
@@ -59,6 +62,7 @@ class CompiledCollector:
         frames_per_batch: int,
         total_frames: int = -1,
         init_random_frames: int = 0,
+        n_starts: int | None = None,
         backend: str = "inductor",
         what: str = "rollout",
     ) -> None:
@@ -74,7 +78,9 @@ class CompiledCollector:
             require_straight(policy)
         self.base = self.bookkeeping.env
         self.n_steps = -(-frames_per_batch // self.base.n_envs)
-        self.n_starts = 1 + (self.n_steps - 1) // self.base.task.shortest_episode
+        usual = 1 + (self.n_steps - 1) // self.base.task.usual_episode
+        self.n_starts = n_starts or usual
+        self.keeps_n_starts = n_starts is not None or not self.base.task.terminates
         self.requested_frames_per_batch = frames_per_batch
         self.frames_per_batch = self.n_steps * self.base.n_envs
         self.total_frames = float("inf") if total_frames < 0 else total_frames
@@ -82,6 +88,7 @@ class CompiledCollector:
         self.backend = backend
         self.what = what
         self._compiled: Compiled[tuple[Carry, Entries]] | None = None
+        self._compiled_before = 0.0
         self._frames = 0
         self._iter = -1
         self._carry: Carry | None = None
@@ -100,10 +107,12 @@ class CompiledCollector:
     @torch.no_grad()
     def rollout(self) -> TensorDictBase:
         """The next batch ``[n_envs, T]``."""
-        carry = self._start() if self._carry is None else self._carry
-        chunk = self._chunk(at_random=self._frames < self.init_random_frames)
-        with set_exploration_type(self.exploration):
-            carry, columns = chunk(carry, *self._noise(), self._clock)
+        before = self._start() if self._carry is None else self._carry
+        streams = torch_streams(self.base.rng)
+        carry, columns = self._steps(before)
+        while self._needs_more_starts(columns["next", "done"]):
+            streams.put_back()
+            carry, columns = self._steps(before)
         self._carry = carry
         self.base.state, self.base.step_count = carry.state, carry.step_count
         return self._as_batch(columns)
@@ -115,7 +124,7 @@ class CompiledCollector:
     @property
     def compile_seconds(self) -> float:
         """What compiling took so far."""
-        return 0.0 if self._compiled is None else self._compiled.seconds
+        return self._compiled_before + (0.0 if self._compiled is None else self._compiled.seconds)
 
     # ----------------------------------------------------- TorchRL's interface
     def update_policy_weights_(self, *args: Any, **kwargs: Any) -> None:
@@ -161,6 +170,7 @@ class CompiledCollector:
             "carry": held,
             "traj_ids": self._traj_ids,
             "n_trajs": int(self._n_trajs),
+            "n_starts": self.n_starts,
             "env": self.base.snapshot(),
         }
 
@@ -179,6 +189,7 @@ class CompiledCollector:
         self._frames, self._iter = state["frames"], state["iter"]
         self._traj_ids = state["traj_ids"].to(device)
         self._n_trajs = torch.tensor(state["n_trajs"], device=device)
+        self._set_n_starts(state["n_starts"])
 
     # ------------------------------------------------------------------ parts
     def _start(self) -> Carry:
@@ -186,6 +197,33 @@ class CompiledCollector:
         drawn = self.base.task.draw_reset(self.base.n_envs, self.base.rng)
         carry = Chunk(self.bookkeeping, self.policy).start(drawn)
         return tree_map(lambda value: Layout(value).restore(Layout(value).store(value)), carry)
+
+    def _steps(self, carry: Carry) -> tuple[Carry, Entries]:
+        """The carry after a batch, and its rows ``[T, n_envs, ...]``."""
+        chunk = self._chunk(at_random=self._frames < self.init_random_frames)
+        with set_exploration_type(self.exploration):
+            return chunk(carry, *self._noise(), self._clock)
+
+    def _needs_more_starts(self, done: Tensor) -> bool:
+        """Whether an environment had to begin twice from the same start; if so, there are more from now on.
+
+        Args:
+            done: of all steps, ``[T, n_envs, 1]`` bool.
+        """
+        if self.keeps_n_starts or self.n_starts >= self.n_steps:
+            return False
+        most = int(done.sum(0).max())
+        if most <= self.n_starts:
+            return False
+        self._set_n_starts(min(max(most, 2 * self.n_starts), self.n_steps))
+        return True
+
+    def _set_n_starts(self, n_starts: int) -> None:
+        """Hold so many start states; another number makes another graph."""
+        if n_starts != self.n_starts:
+            self._compiled_before = self.compile_seconds
+            self._compiled = None
+            self.n_starts = n_starts
 
     def _chunk(self, at_random: bool) -> Callable[..., tuple[Carry, Entries]]:
         """The compiled steps of the policy; the few random ones at the start are not worth a graph."""

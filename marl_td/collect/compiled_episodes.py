@@ -44,7 +44,12 @@ class CompiledEpisodes:
         n_steps = -(-max_steps // self.n_chunks)
         n_frames = n_steps * env.batch_size.numel()
         self.collector = CompiledCollector(
-            env, policy, frames_per_batch=n_frames, backend=backend, what="evaluation"
+            env,
+            policy,
+            frames_per_batch=n_frames,
+            n_starts=1,  # what comes after the first episode does not count
+            backend=backend,
+            what="evaluation",
         )
         self.collector.exploration = exploration
         self.max_steps = max_steps

@@ -6,10 +6,11 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from marl_td.tasks.random_state import pack_numpy, pack_python, unpack_numpy, unpack_python
 
@@ -31,6 +32,29 @@ def isolated_rng(seed: int | None = None) -> Iterator[None]:
         yield
     finally:
         _restore(state)
+
+
+class TorchStreams(NamedTuple):
+    """Where torch's global streams and one generator were."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+    generator: torch.Generator
+    state: Tensor
+
+    def put_back(self) -> None:
+        """Let them go on from there."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, self.generator.device)
+        self.generator.set_state(self.state)
+
+
+def torch_streams(generator: torch.Generator) -> TorchStreams:
+    """Where ``generator`` is, and torch's streams of the CPU and of the generator's device."""
+    on_gpu = generator.device.type == "cuda"
+    cuda = torch.cuda.get_rng_state(generator.device) if on_gpu else None
+    return TorchStreams(torch.get_rng_state(), cuda, generator, generator.get_state())
 
 
 def rng_snapshot() -> dict[str, Any]:

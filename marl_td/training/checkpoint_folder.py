@@ -24,7 +24,7 @@ import marl_td
 from marl_td.training.files import flush_folder, write_flushed
 from marl_td.training.tensor_files import pack, parse_tensors, tensor_bytes, unpack
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST_FILE = "manifest.json"
 STATE_FILE = "state.json"
 TENSORS_FILE = "state.safetensors"

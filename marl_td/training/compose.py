@@ -134,10 +134,13 @@ def _benchmarl_configuration() -> Iterator[None]:
 
 
 def _written_out(override: str) -> str:
-    """An override without the two abbreviations for a PettingZoo environment of the user's own."""
+    """An override without our abbreviations, for a PettingZoo environment of one's own and for critics."""
     name, equals, value = override.partition("=")
     if (name, value) == ("task", "pettingzoo"):
         return f"task={OWN_ENVIRONMENT}"
+    names_option = equals and not value.startswith("{")  # and is not a dictionary of settings
+    if name == "critic_model" and names_option:
+        return f"model@critic_model={value}"
     return f"task.env{equals}{value}" if name == "env" and equals else override
 
 
@@ -222,7 +225,7 @@ def _culprit(error: Exception, overrides: list[str]) -> str:
     named = [
         override
         for override in overrides
-        if override.split("=")[0] in text or f"'{override.partition('=')[2]}'" in text
+        if override.split("=")[0].split("@")[0] in text or f"'{override.partition('=')[2]}'" in text
     ]
     return max(named, key=lambda override: len(override.split("=")[0]), default="")
 
@@ -233,7 +236,8 @@ def _reworded(error: Exception, culprit: str, sample: DictConfig | None) -> str:
     reason = str(cause).splitlines()[0].rstrip(".")
     field, _, value = culprit.partition("=")
     if isinstance(error, MissingConfigException):
-        return f"there is no option '{value}' for '{field}'. {_options(field)}"
+        place = field.rpartition("@")[2]
+        return f"there is no option '{value}' for '{place}'. {_options(field)}"
     if isinstance(error, OverrideParseException):
         return (
             f"the value of '{field or culprit}' cannot be read ({reason}); quote lists and strings."

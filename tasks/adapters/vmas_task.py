@@ -63,11 +63,8 @@ class VmasTask(Task[TaskParams, Any]):
         return self._groups
 
     @property
-    def shortest_episode(self) -> int:
-        """VMAS does not say when its scenarios may end, and draws start states slowly.
-
-        Where episodes are shorter on average, some start states of a batch come again in it.
-        """
+    def usual_episode(self) -> int:
+        """VMAS does not say when its scenarios may end, and draws start states slowly."""
         return min(USUAL_STEPS, self.params.max_steps)
 
     # --------------------------------------------------------------- dynamics

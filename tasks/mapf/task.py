@@ -123,8 +123,8 @@ class Mapf(Task[MapfParams, MapfState]):
         return 3 * self.tables.n_cells
 
     @property
-    def shortest_episode(self) -> int:
-        return self.params.max_steps if self.params.mode == "restart" else 1
+    def usual_episode(self) -> int:
+        return self.params.max_steps if self.params.mode == "restart" else super().usual_episode
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:

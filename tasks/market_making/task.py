@@ -145,7 +145,7 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
         return self.params.n_agents + 4
 
     @property
-    def shortest_episode(self) -> int:
+    def usual_episode(self) -> int:
         return self.params.max_steps
 
     # --------------------------------------------------------------- dynamics

@@ -111,7 +111,7 @@ class Recall(Task[RecallParams, RecallState]):
         return self.params.n_agents * self.params.n_cues + 1
 
     @property
-    def shortest_episode(self) -> int:
+    def usual_episode(self) -> int:
         return self.params.delay + 2
 
     # --------------------------------------------------------------- dynamics

@@ -72,8 +72,8 @@ class ShieldedTask(Task[TaskParams, Any]):
         return self.task.d_state
 
     @property
-    def shortest_episode(self) -> int:
-        return self.task.shortest_episode
+    def usual_episode(self) -> int:
+        return self.task.usual_episode
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:

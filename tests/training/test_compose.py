@@ -141,6 +141,16 @@ def test_benchmarl_s_own_algorithms_and_models():
     assert type(settings.model_config).__name__ == "GruConfig"
 
 
+@pytest.mark.parametrize("name", ["critic_model", "model@critic_model"])
+def test_a_critic_s_network_is_chosen_by_name(name):
+    needed = ["algorithm=marl_td/mappo", "task=marl_td/matrix_game"]
+    settings = compose([*needed, f"{name}=layers/marl_td/gru", "critic_model.hidden_size=7"])
+    assert settings.critic_model_config.hidden_size == 7
+    assert type(settings.model_config).__name__ == "MlpConfig"
+    changed = compose([*needed, "critic_model={num_cells:[3]}"])
+    assert changed.critic_model_config.num_cells == [3]
+
+
 @pytest.mark.parametrize(
     "override, message",
     [
@@ -175,6 +185,10 @@ def test_benchmarl_s_own_algorithms_and_models():
             "experiment.collect_with_grad=true is not offered here",
         ),
         ("model=nosuch", "there is no option 'nosuch' for 'model'. Known: layers/cnn"),
+        (
+            "critic_model=nosuch",
+            "there is no option 'nosuch' for 'critic_model'. Known: layers/cnn",
+        ),
         ("model=layers/marl_td/nosuch", "layers/lstm, layers/marl_td/gru, layers/mlp, sequence"),
         ("preset=nosuch", "there is no option 'nosuch' for 'preset'. Known: banking_mappo"),
         (
