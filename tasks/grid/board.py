@@ -60,6 +60,16 @@ class Board:
         """The cells above, below, left and right of ``cell`` ``[n_envs, n]``: ``[n_envs, n, 4]``."""
         return cell.unsqueeze(-1) + self.directions
 
+    def without_margin(self, table: Tensor) -> Tensor:
+        """Entries of ``table`` ``[*B, n_cells]`` for the cells inside, ``[*B, rows * columns]``.
+
+        The same as ``table[..., inside]``, and read faster, as a part of a tensor.
+        """
+        rows, columns = self.shape
+        whole = table[..., self.margin * self.width : (self.margin + rows) * self.width]
+        grid = whole.unflatten(-1, (rows, self.width))
+        return grid[..., self.margin : self.margin + columns].flatten(-2)
+
     def holders(self, cell: Tensor) -> Tensor:
         """Who stands where: ``[n_envs, n_cells]``, the index of the thing, n where there is none."""
         n_envs, n = cell.shape

@@ -25,8 +25,8 @@ def ways(around: Tensor, steps: Tensor) -> Tensor:
 
 def traffic(
     board: Board, cell: Tensor, way: Tensor, turn: Tensor, unheard: Tensor | None
-) -> Tensor:
-    """Views of the others, ``[n_envs, n, N_PLANES * view]`` int8, plane by plane.
+) -> list[Tensor]:
+    """Views of the others, :data:`N_PLANES` planes ``[n_envs, n, view]`` int8.
 
     The planes: 1 for robots with an earlier turn, which get a cell that both want; 1 for those with a later
     one; whether they have to go down (1) or up (-1); and right (1) or left (-1). Work and memory grow with
@@ -49,4 +49,4 @@ def traffic(
     later = (seen != nobody) & ~earlier
     goes = (seen & (WAYS - 1)).to(torch.int8)
     up, down, left, right = ((goes == way).to(torch.int8) for way in range(1, 5))
-    return torch.cat([earlier.to(torch.int8), later.to(torch.int8), down - up, right - left], -1)
+    return [earlier.to(torch.int8), later.to(torch.int8), down - up, right - left]

@@ -21,7 +21,7 @@ def rules(tables: MapTables, mode: str) -> dict[str, Policy]:
     """The policies by name; which planner depends on whether goals are given once."""
     found = baselines(tables.board, functools.partial(step_costs, tables))
     board = tables.board
-    free = (~tables.wall[:, board.inside]).unflatten(1, board.shape).cpu().numpy()
+    free = (~board.without_margin(tables.wall)).unflatten(1, board.shape).cpu().numpy()
     bits, width = [as_bits(one) for one in free], board.shape[1] + 1
     if mode == "restart":
         return found | {"token_passing": TokenPassing(bits, width, situation, found["pibt"])}

@@ -208,7 +208,7 @@ class Mapf(Task[MapfParams, MapfState]):
         cost = torch.where(on, 0.0, cost)
         cost = torch.where(failed, COLLISION_COST, cost)
         if p.blocking_cost > 0.0:
-            free = ~self.tables.wall[state.map][:, self.board.inside]
+            free = ~self.board.without_margin(self.tables.wall[state.map])
             stays, reach = on & (chosen == STAY), self.tables.longest
             blocked = blocked_by(self.board, free, state.cell, state.goal, stays, reach)
             cost = cost - p.blocking_cost * blocked
@@ -221,21 +221,22 @@ class Mapf(Task[MapfParams, MapfState]):
     def observe(self, state: MapfState) -> Groups:
         here = state.cell != self.board.nowhere
         dropout = self.params.message_dropout > 0.0
-        parts = [view(self.tables, state, dropout).float()]
+        parts = view(self.tables, state, dropout)
         if self.params.guide:
-            parts.append(guide(self.tables, state, dropout))
-        return {GROUP: torch.where(here.unsqueeze(-1), torch.cat(parts, -1), 0.0)}
+            parts += guide(self.tables, state, dropout)
+        seen = [torch.where(here.unsqueeze(-1), part.float(), 0.0) for part in parts]
+        return {GROUP: torch.cat(seen, -1)}
 
     def distance(self, state: MapfState) -> Tensor:
         """Shortest ways to the goals, ``[n_envs, n_agents]``; 0 for those who have left."""
         return distance(self.tables, state)
 
     def team_state(self, state: MapfState) -> Tensor:
-        inside = self.board.inside
-        here = state.cell != self.board.nowhere
-        goal = torch.where(here, inside[state.goal], self.board.nowhere)
-        agents, goals = (self.board.taken(cell)[:, inside] for cell in (state.cell, goal))
-        return torch.cat([self.tables.wall[state.map][:, inside], agents, goals], -1).float()
+        board = self.board
+        here = state.cell != board.nowhere
+        goal = torch.where(here, board.inside[state.goal], board.nowhere)
+        planes = self.tables.wall[state.map], board.taken(state.cell), board.taken(goal)
+        return torch.cat([board.without_margin(plane).float() for plane in planes], -1)
 
     def action_mask(self, state: MapfState) -> Groups:
         open_ = ~self.tables.blocked(state.map, self.board.around(state.cell))

@@ -37,8 +37,8 @@ class MapfState(NamedTuple):
     """Cells of whose agents nothing is seen, bool ``[n_envs, n_agents, view]``, or 0 wide."""
 
 
-def view(tables: MapTables, state: MapfState, dropout: bool) -> Tensor:
-    """Obstacles, agents and goal around every agent, bool ``[n_envs, n_agents, 3 * view]``."""
+def view(tables: MapTables, state: MapfState, dropout: bool) -> list[Tensor]:
+    """Obstacles, agents and goal around every agent, each bool ``[n_envs, n_agents, view]``."""
     board = tables.board
     sight, index = board.margin, torch.arange(board.window.numel(), device=tables.device)
     around = state.cell.unsqueeze(-1) + board.window
@@ -48,23 +48,23 @@ def view(tables: MapTables, state: MapfState, dropout: bool) -> Tensor:
     places = zip(board.place(board.inside[state.goal]), board.place(state.cell), strict=True)
     down, right = ((to - at).clamp(-sight, sight) + sight for to, at in places)
     goal = (down * (2 * sight + 1) + right).unsqueeze(-1) == index
-    return torch.cat([tables.seen(state.map, around), agents, goal], -1)
+    return [tables.seen(state.map, around), agents, goal]
 
 
-def guide(tables: MapTables, state: MapfState, dropout: bool) -> Tensor:
+def guide(tables: MapTables, state: MapfState, dropout: bool) -> list[Tensor]:
     """Views of the others, which moves lead closer, how far the goal is and how long it has been.
 
-    ``[n_envs, n_agents, 4 * view + 6]``.
+    Each ``[n_envs, n_agents, width]``, ``4 * view + 6`` wide together.
     """
     around = tables.steps_around(state.map, state.goal, state.cell)
     steps = distance(tables, state)
     turn = torch.arange(steps.shape[1], device=tables.device).expand_as(steps)
     unheard = state.unheard if dropout else None
     others = traffic(tables.board, state.cell, ways(around, steps), turn, unheard)
-    closer = torch.where(around == FAR, 0, steps.unsqueeze(-1) - around).float()
+    closer = torch.where(around == FAR, 0, steps.unsqueeze(-1) - around)
     waited = (state.waited / PATIENCE).clamp(max=1.0)
     own = torch.stack([steps / sum(tables.board.shape), waited], -1)
-    return torch.cat([others.float(), closer, own], -1)
+    return [*others, closer, own]
 
 
 def distance(tables: MapTables, state: MapfState) -> Tensor:

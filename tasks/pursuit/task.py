@@ -190,13 +190,13 @@ class Pursuit(Task[PursuitParams, PursuitState]):
         planes = [agents, look(board.taken(state.prey), view)]
         if self.params.see_walls:
             planes.append(board.wall[view])
-        seen = torch.cat(planes, -1) & (state.agent != board.nowhere).unsqueeze(-1)
-        return {GROUP: seen.float()}
+        here = (state.agent != board.nowhere).unsqueeze(-1)
+        return {GROUP: torch.cat([(plane & here).float() for plane in planes], -1)}
 
     def team_state(self, state: PursuitState) -> Tensor:
         crowd = (state.agent, state.prey)
-        planes = [self.board.taken(cell)[:, self.board.inside] for cell in crowd]
-        return torch.cat(planes, -1).float()
+        planes = [self.board.without_margin(self.board.taken(cell)) for cell in crowd]
+        return torch.cat([plane.float() for plane in planes], -1)
 
     def action_mask(self, state: PursuitState) -> Groups:
         board = self.board

@@ -216,6 +216,14 @@ def test_nobody_sees_or_reaches_nowhere(size, sight):
     assert from_nowhere.max() < board.n_cells and board.wall[from_nowhere].all()
 
 
+@pytest.mark.parametrize("size", [(2, 5), (3, 3)])
+def test_without_its_margin_a_table_has_the_cells_inside(size):
+    board = Board(size, sight=2)
+    table = torch.arange(3 * board.n_cells).view(3, board.n_cells)
+    assert torch.equal(board.without_margin(table), table[:, board.inside])
+    assert torch.equal(board.without_margin(table[1]), table[1, board.inside])
+
+
 def test_holders_and_taken_know_who_stands_where():
     board = Board(3, sight=1)
     cell = torch.tensor([[board.inside[4].item(), board.nowhere]])
