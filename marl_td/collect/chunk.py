@@ -99,17 +99,17 @@ class Starts:
         """
         seats = torch.arange(self.n_envs, device=turn.device)
         place = torch.where(done, turn * self.n_envs + seats, 0)
-        picked = {}
-        for dtype, matrix in self.matrices.items():
-            if self.wide[dtype]:
-                picked[dtype] = matrix[place]
-            else:
-                picked[dtype] = (matrix[:, place] if self.n_starts > 1 else matrix).T
-        begin = dict.fromkeys(picked, 0)
+        begin = dict.fromkeys(self.matrices, 0)
         leaves = []
         for dtype, shape in self.kinds:
             end = begin[dtype] + shape.numel()
-            leaves.append(picked[dtype][:, begin[dtype] : end].reshape(self.n_envs, *shape))
+            part = slice(begin[dtype], end)
+            if self.wide[dtype]:
+                value = self.matrices[dtype][:, part][place]
+            else:
+                rows = self.matrices[dtype][part]
+                value = (rows[:, place] if self.n_starts > 1 else rows).T
+            leaves.append(value.reshape(self.n_envs, *shape))
             begin[dtype] = end
         return tree_unflatten(leaves, self.structure)
 
