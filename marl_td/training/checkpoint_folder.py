@@ -128,7 +128,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         del manifest["digest"]
         if content != manifest_bytes(manifest):
             raise ValueError("it is not what was written (SHA-256)")
-        if manifest["format"] == FORMAT:
+        if type(manifest["format"]) is not int or manifest["format"] == FORMAT:
             _check_form(manifest)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise Damaged(

@@ -167,8 +167,8 @@ def test_nothing_intact_names_every_one(tmp_path):
 
 def test_another_format_is_named_with_the_version_that_wrote_it(tmp_path):
     path = save(Checkpoints(tmp_path, keep=None), 10)
-    rewrite(path, format=2, versions={"marl_td": "9.9"})
-    with pytest.raises(Damaged, match=r"has format 2, .* reads 1; it was written by marl_td 9\.9"):
+    rewrite(path, format=99, versions={"marl_td": "9.9"})
+    with pytest.raises(Damaged, match=r"has format 99, .* reads 2; it was written by marl_td 9\.9"):
         Checkpoint(path)
 
 
