@@ -23,16 +23,20 @@ pytestmark = IGNORED
 BOTH = {"last_action": True, "agent_id": True}
 
 
-def traced_collector(experiment) -> CompiledCollector:
+def traced_collector(experiment, n_starts: int | None = None) -> CompiledCollector:
     """Ours, traced and run eagerly."""
     return CompiledCollector(
-        experiment.env_func(), experiment.policy, frames_per_batch=4 * 12, backend="eager"
+        experiment.env_func(),
+        experiment.policy,
+        frames_per_batch=4 * 12,
+        n_starts=n_starts,
+        backend="eager",
     )
 
 
 def our_collector(experiment) -> CompiledCollector:
-    """The same without tracing, which takes long."""
-    collector = traced_collector(experiment)
+    """The same without tracing, which takes long; with a start state for each of the 12 steps."""
+    collector = traced_collector(experiment, n_starts=12)
     chunk = Chunk(collector.bookkeeping, experiment.policy, collector.n_starts)
     collector._compiled = chunk  # type: ignore[assignment]
     return collector
