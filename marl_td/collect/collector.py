@@ -22,7 +22,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.chunk import Act, Carry, Chunk, Layout
 from marl_td.collect.nested import Shapes, nest
-from marl_td.collect.rng import torch_streams
+from marl_td.collect.rng import global_streams, put_back
 from marl_td.models.compiling import Compiled, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.base import Noise
@@ -108,10 +108,11 @@ class CompiledCollector:
     def rollout(self) -> TensorDictBase:
         """The next batch ``[n_envs, T]``."""
         before = self._start() if self._carry is None else self._carry
-        streams = torch_streams(self.base.rng)
+        streams, own = global_streams(), self.base.rng.get_state()
         carry, columns = self._steps(before)
         while self._needs_more_starts(columns["next", "done"]):
-            streams.put_back()
+            put_back(streams)
+            self.base.rng.set_state(own)
             carry, columns = self._steps(before)
         self._carry = carry
         self.base.state, self.base.step_count = carry.state, carry.step_count

@@ -6,11 +6,10 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from marl_td.tasks.random_state import pack_numpy, pack_python, unpack_numpy, unpack_python
 
@@ -25,41 +24,18 @@ def isolated_rng(seed: int | None = None) -> Iterator[None]:
     Args:
         seed: seeds the global streams of the body; None lets the body go on from where they are.
     """
-    state = _global_state()
+    state = global_streams()
     try:
         if seed is not None:
             _seed(seed)
         yield
     finally:
-        _restore(state)
-
-
-class TorchStreams(NamedTuple):
-    """Where torch's global streams and one generator were."""
-
-    cpu: Tensor
-    cuda: Tensor | None
-    generator: torch.Generator
-    state: Tensor
-
-    def put_back(self) -> None:
-        """Let them go on from there."""
-        torch.set_rng_state(self.cpu)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state(self.cuda, self.generator.device)
-        self.generator.set_state(self.state)
-
-
-def torch_streams(generator: torch.Generator) -> TorchStreams:
-    """Where ``generator`` is, and torch's streams of the CPU and of the generator's device."""
-    on_gpu = generator.device.type == "cuda"
-    cuda = torch.cuda.get_rng_state(generator.device) if on_gpu else None
-    return TorchStreams(torch.get_rng_state(), cuda, generator, generator.get_state())
+        put_back(state)
 
 
 def rng_snapshot() -> dict[str, Any]:
     """Where every global random stream is, as tensors and numbers (see :func:`isolated_rng`)."""
-    state = _global_state()
+    state = global_streams()
     vmas = state["vmas"]
     if vmas is not None:
         vmas = [vmas[0], pack_numpy(vmas[1]), pack_python(vmas[2])]
@@ -78,7 +54,7 @@ def rng_restore(state: dict[str, Any]) -> None:
     if vmas is not None:
         vmas = [vmas[0], unpack_numpy(vmas[1]), unpack_python(vmas[2])]
     plain = {"numpy": unpack_numpy(state["numpy"]), "python": unpack_python(state["python"])}
-    _restore({**state, **plain, "vmas": vmas})
+    put_back({**state, **plain, "vmas": vmas})
 
 
 def _vmas_stream() -> list[Any] | None:
@@ -87,7 +63,8 @@ def _vmas_stream() -> list[Any] | None:
     return None if module is None else module.Environment.vmas_random_state
 
 
-def _global_state() -> dict[str, Any]:
+def global_streams() -> dict[str, Any]:
+    """Where every global random stream is, for :func:`put_back` in this process."""
     vmas = _vmas_stream()
     return {
         "torch": torch.get_rng_state(),
@@ -98,7 +75,8 @@ def _global_state() -> dict[str, Any]:
     }
 
 
-def _restore(state: dict[str, Any]) -> None:
+def put_back(state: dict[str, Any]) -> None:
+    """Let every global random stream go on from what :func:`global_streams` gave."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
