@@ -95,8 +95,9 @@ def learn(name: str, recurrent: bool, seed: int, continuous: bool = False) -> Ou
     options, run_options = OWN.get(name, ({}, {}))
     if issubclass(config, QConfig):
         options = {"lmbda": 0.8, **options}
-    if issubclass(config, SacConfig):
-        # A return of at most 1 is worth more than some nats.
+    if issubclass(config, SacConfig) and not (continuous and config().fixed_alpha):
+        # A return of at most 1 is worth more than some nats. Where the temperature stays, an exact continuous
+        # answer, whose density has an entropy without a lower end, would cost more than it brings.
         options = {"alpha_init": 0.02, **options}
     kind = "on-policy" if config.on_policy() else "off-policy"
     if kind == "off-policy" and not issubclass(config, QConfig):
