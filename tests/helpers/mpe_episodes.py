@@ -97,8 +97,8 @@ def compare(task, theirs, start):
             for group, seen in task.observe(state).items():
                 assert seen.dtype == dtype
                 expected = theirs.observation[group][t].to(dtype)
-                # mpe2 rounds what is observed to float32
-                torch.testing.assert_close(seen, expected, rtol=0.0, atol=tolerance + 1e-6)
+                # Velocities among them, which mpe2 rounds to float32.
+                torch.testing.assert_close(seen, expected, rtol=0.0, atol=10 * tolerance + 1e-6)
             if t < STEPS:
                 action = {group: values[t] for group, values in theirs.action.items()}
                 if task.continuous:
