@@ -51,7 +51,11 @@ class Opponents:
         known = {
             "entropy": -chance[:, H].mul(chance[:, H].log()).sum(-1).mean().item(),
             "bayes": -(posterior * now.exp()).sum(0).log().mean().item(),
-            "bayes, full": -(posterior * now.exp()).sum(0).log()[age.squeeze(-1) == H].mean().item(),
+            "bayes, full": -(posterior * now.exp())
+            .sum(0)
+            .log()[age.squeeze(-1) == H]
+            .mean()
+            .item(),
             "no history": -now.exp().mean(0).log().mean().item(),
             "knows": -now.gather(0, kind.unsqueeze(0)).mean().item(),
         }
