@@ -174,6 +174,9 @@ class Task(ABC, Generic[P, S]):
     slow_baselines: ClassVar[dict[str, int]] = {}
     """Classical policies that plan agent by agent, with the most episodes a table plays with each."""
 
+    uncompilable: str | None = None
+    """Why its steps cannot be part of a compiled graph, or None if they can."""
+
     def __init__(
         self, params: P, continuous: bool = True, device: torch.device | str = "cpu"
     ) -> None:

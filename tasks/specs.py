@@ -95,6 +95,52 @@ def random_available(mask: Tensor) -> Tensor:
     return torch.where(mask, score, -1.0).argmax(-1)
 
 
+class RandomActions:
+    """A policy of uniformly random actions for groups, drawn among the available ones where there is a mask.
+
+    In every direction in which a box has no bounds, actions are normal with standard deviation 1. It draws
+    from torch's global stream.
+
+    Args:
+        groups: what their agents do.
+        device: where their actions are wanted.
+    """
+
+    def __init__(self, groups: Mapping[str, GroupSpec], device: torch.device) -> None:
+        self.groups, self.device = groups, device
+        self.bounds = {
+            group: (
+                torch.tensor(spec.action.low, device=device),
+                torch.tensor(spec.action.high, device=device),
+            )
+            for group, spec in groups.items()
+            if isinstance(spec.action, Box)
+        }
+
+    def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write the actions of all groups."""
+        for group, spec in self.groups.items():
+            shape = (*tensordict.batch_size, spec.n_agents)
+            mask = tensordict.get((group, "action_mask"), None)
+            if mask is not None:
+                action = random_available(mask)
+            elif isinstance(spec.action, Discrete):
+                action = torch.randint(spec.action.n, shape, device=self.device)
+            else:
+                action = _random_in_box(*self.bounds[group], shape)
+            tensordict.set((group, "action"), action)
+        return tensordict
+
+
+def _random_in_box(low: Tensor, high: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Vectors ``[*shape, d]``."""
+    full = (*shape, len(low))
+    bounded = torch.isfinite(high - low)
+    width = torch.where(bounded, high - low, 0.0)
+    inside = torch.where(bounded, low, 0.0) + width * torch.rand(full, device=low.device)
+    return torch.where(bounded, inside, torch.randn(full, device=low.device))
+
+
 def _observation_spec(group: str, spec: GroupSpec, shape: tuple[int, ...]) -> Composite:
     entries: dict[str, Any] = {"observation": Unbounded((*shape, *spec.observation_shape))}
     if spec.masked:

@@ -23,7 +23,7 @@ from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.chunk import Act, Carry, Chunk, Layout
 from marl_td.collect.nested import Shapes, nest
 from marl_td.collect.rng import global_streams, put_back
-from marl_td.models.compiling import Compiled, compiled_or_none
+from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.base import Noise
 from marl_td.tasks.vector_env import Entries
@@ -74,9 +74,11 @@ class CompiledCollector:
         self.env = env
         self.policy = policy
         self.bookkeeping = Bookkeeping(env)
+        self.base = self.bookkeeping.env
+        if self.base.task.uncompilable:
+            raise NotCompilable(self.base.task.uncompilable)
         if isinstance(policy, torch.nn.Module):
             require_straight(policy)
-        self.base = self.bookkeeping.env
         self.n_steps = -(-frames_per_batch // self.base.n_envs)
         usual = 1 + (self.n_steps - 1) // self.base.task.usual_episode
         self.n_starts = n_starts or usual

@@ -37,6 +37,7 @@ from marl_td.evaluation.scores import MAX_COPIES, PolicyFunction, evaluate_episo
 from marl_td.evaluation.statistics import Interval, mean_interval
 from marl_td.models.compiling import NotCompilable
 from marl_td.tasks.base import Policy, Task
+from marl_td.tasks.specs import RandomActions
 from marl_td.tasks.vector_env import VectorEnv, batched_task
 
 
@@ -72,10 +73,11 @@ def random_player() -> Player:
 
 
 class Teams:
-    """The policy of a whole environment in which every group has its own player."""
+    """The policy of groups of ``task`` that have a player each."""
 
-    def __init__(self, env: EnvBase, teams: Mapping[str, Player]) -> None:
-        self.act = {g: player.policies.get(g, env.rand_action) for g, player in teams.items()}
+    def __init__(self, task: Task[Any, Any], teams: Mapping[str, Player]) -> None:
+        at_random = {g: RandomActions({g: task.groups[g]}, task.device) for g in teams}
+        self.act = {g: player.policies.get(g, at_random[g]) for g, player in teams.items()}
 
     def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write every group's entries; no policy reads what another has written."""
@@ -122,7 +124,8 @@ def _transforms(task: Task[Any, Any], group: str, player: Player) -> list[Transf
         found.append(InitTracker(init_key=known.init_key[0]))
     for path, (shape, value) in known.primers.items():
         if path[0] == group:
-            found.append(TensorDictPrimer({path: Unbounded(shape)}, default_value=value))
+            primer = {path: Unbounded(shape)}
+            found.append(TensorDictPrimer(primer, default_value=value, expand_specs=True))
     if group in known.last_actions:
         found.append(LastAction({group: known.last_actions[group]}))
     if group in known.ensembles:
@@ -172,7 +175,7 @@ def play(
             ``n_episodes`` is below 1.
     """
     env = teams_env(task, max(1, min(n_episodes, MAX_COPIES)), teams)
-    policy = Teams(env, teams)
+    policy = Teams(task, teams)
     return evaluate_episodes(env, policy, n_episodes, seed, deterministic=deterministic)
 
 

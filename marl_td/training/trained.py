@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +73,23 @@ def load_run(
 
 
 def build_run(settings: RunSettings, n_envs: int, device: str | None = None) -> TrainedRun:
-    """An untrained policy from settings, which are changed to the given ``n_envs`` and ``device``.
+    """An untrained policy from settings; the run's are the same but for the ``device``.
 
     Arguments and errors are those of :func:`load_run`.
     """
     require_simulator(settings.task)
     check_settings(settings)
-    config = settings.experiment_config
-    most = getattr(settings.task_config, "max_copies", None)
-    config.evaluation_episodes = n_envs if most is None else min(n_envs, most)
-    config.on_policy_n_envs_per_worker = config.off_policy_n_envs_per_worker = 1
+    config = copy(settings.experiment_config)
     if device is not None:
         config.sampling_device = config.train_device = config.buffer_device = device
+    settings = replace(settings, experiment_config=config)
+    most = getattr(settings.task_config, "max_copies", None)
+    small = replace(
+        config,
+        evaluation_episodes=n_envs if most is None else min(n_envs, most),
+        on_policy_n_envs_per_worker=1,
+        off_policy_n_envs_per_worker=1,
+    )
     with isolated_rng():
-        built = _PolicyOnly(**settings.arguments())
+        built = _PolicyOnly(**replace(settings, experiment_config=small).arguments())
     return TrainedRun(settings, built.policy, built.test_env)

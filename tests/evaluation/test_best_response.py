@@ -11,8 +11,9 @@ from torch import Tensor
 from torchrl.envs.utils import check_env_specs
 from toy_tasks import Hunt, HuntParams
 
-from marl_td.evaluation.best_response import AgainstFrozen, exploitability, respond
+from marl_td.evaluation.best_response import exploitability, respond
 from marl_td.evaluation.cross_play import random_player, rule_player, trained_player
+from marl_td.evaluation.frozen import against_frozen
 from marl_td.tasks.base import Discrete, GroupSpec, Step, Task, TaskParams
 from marl_td.training.compose import compose
 from marl_td.training.trained import load_run
@@ -112,7 +113,7 @@ def test_every_group_of_a_run_is_tried(tmp_path):
     found = list(exploitability(run, folder, max_n_frames=120, n_episodes=4, seed=3))
     assert [response.group for response in found] == ["adversary", "agent"]
     assert all((folder / name / "metrics.csv").is_file() for name in ("adversary", "agent"))
-    env = AgainstFrozen(
+    env = against_frozen(
         experiment.task.get_env_fun(2, False, 0, "cpu")().task,
         2,
         "agent",
@@ -132,17 +133,18 @@ def test_it_is_the_task_with_the_others_inside():
         available = tensordict["hunter", "action_mask"][..., 2]
         return tensordict.set(("hunter", "action"), torch.where(available, 2, 0))
 
-    env = AgainstFrozen(task, 5, "prey", {"hunter": rule_player("strike", strike, ["hunter"])})
+    env = against_frozen(task, 5, "prey", {"hunter": rule_player("strike", strike, ["hunter"])})
     check_env_specs(env, seed=0)
     assert list(env.group_map) == ["prey"] and env.action_keys == [("prey", "action")]
     td = env.rollout(10, break_when_any_done=False)
     assert td["next", "info", "damage"].max() > 0 and len(seen) >= 10
     assert td["next", "done"].any(1).all()
-    before = env.data.clone()
+    before = env.task.team_state(env.state).clone()
     env.reset(TensorDict({"_reset": torch.tensor([[True]] + [[False]] * 4)}, [5]))
-    assert torch.equal(env.data["state"][1:], before["state"][1:])
-    assert not torch.equal(env.data["state"][0], before["state"][0])
-    mirror = AgainstFrozen(task, 5, "hunter", {"prey": random_player()})
+    after = env.task.team_state(env.state)
+    assert torch.equal(after[1:], before[1:])
+    assert not torch.equal(after[0], before[0])
+    mirror = against_frozen(task, 5, "hunter", {"prey": random_player()})
     action = mirror.rand_action(mirror.reset())
     assert action["hunter", "action_mask"].gather(-1, action["hunter", "action"][..., None]).all()
 
@@ -150,11 +152,11 @@ def test_it_is_the_task_with_the_others_inside():
 def test_what_cannot_be_answered_is_refused(tmp_path):
     task = Pennies(TaskParams(max_steps=1), continuous=False)
     with pytest.raises(ValueError, match=r"no group 'x'; it has \['even', 'odd'\]"):
-        AgainstFrozen(task, 2, "x", {})
+        against_frozen(task, 2, "x", {})
     with pytest.raises(ValueError, match="every group needs a player"):
-        AgainstFrozen(task, 2, "even", {})
+        against_frozen(task, 2, "even", {})
     with pytest.raises(RuntimeError, match="no state yet"):
-        env = AgainstFrozen(task, 2, "even", {"odd": random_player()})
+        env = against_frozen(task, 2, "even", {"odd": random_player()})
         env.step(env.rand_action())
     settings = compose(list(SETTINGS))
     teams = dict.fromkeys(task.groups, random_player())

@@ -133,7 +133,7 @@ def test_a_player_acts_for_its_own_group_only():
     task = make_task("simple_tag", continuous=False, **TAG)
     left, right = (rule_player(name, always(a), GROUPS) for name, a in (("left", 1), ("right", 2)))
     env = teams_env(task, 2, {"adversary": left, "agent": right})
-    policy = Teams(env, {"agent": right, "adversary": left})
+    policy = Teams(task, {"agent": right, "adversary": left})
     given = env.reset()
     before = given.clone()
     acted = policy(given)

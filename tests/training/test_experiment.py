@@ -12,6 +12,7 @@ from short_runs import short_experiment
 from marl_td.training.experiment import Experiment
 from marl_td.training.metrics import read_metrics
 from marl_td.training.policy_files import read_weights
+from marl_td.training.settings import RunSettings
 from marl_td.training.trained import load_run
 
 
@@ -74,6 +75,8 @@ def test_the_policy_comes_back_from_its_folder(finished):
     run = load_run(str(finished.folder_name), n_envs=3)
     assert torch.equal(torch.get_rng_state(), state)
     assert run.env.batch_size == (3,)
+    # Whoever trains on with its settings, or exports them, has those of the run.
+    assert run.settings == RunSettings.load(finished.folder_name / "config.yaml")
     for (name, ours), (other, theirs) in zip(
         run.policy.named_parameters(), finished.policy.named_parameters(), strict=True
     ):
