@@ -1,11 +1,13 @@
-"""ROMA in unchanged BenchMARL: what is replayed, how agents act when evaluated, and that they learn."""
+"""ROMA in unchanged BenchMARL: what is replayed, how agents act when evaluated.
+
+That they learn, and remember, is tested with all algorithms in `test_memory.py`.
+"""
 
 import pytest
 import torch
-from benchmarl_runs import IGNORED, STATEFUL
+from benchmarl_runs import IGNORED
 from discrete_teams import teams_task
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from toy_games import RECALL_RUN, recall_task
 
 from marl_td.algorithms.roma import RomaConfig
 
@@ -47,16 +49,3 @@ def test_role_networks_are_shared_as_the_agents_networks_are(small_experiment, s
             shapes = {n: p.shape[0] for n, p in module.named_parameters() if "distribution" in n}
             assert set(shapes.values()) == {1 if share else n_agents}
     experiment.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_recurrent_agents_with_roles_learn_to_recall(small_experiment, seed):
-    """Reward 1 with memory, 0.5 without."""
-    experiment = small_experiment(
-        RomaConfig(lmbda=0.8), recall_task(), model=STATEFUL, seed=seed, **RECALL_RUN
-    )
-    experiment.run()
-    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
-        rollout = experiment.test_env.rollout(4, experiment.policy)
-    assert rollout["next", "agents", "reward"].sum(1).mean() > 0.9
