@@ -5,8 +5,8 @@ Everybody else is frozen; the learner has the algorithm, networks and settings o
     python benchmarks/best_response.py runs/pong --frames 2000000
     python benchmarks/best_response.py runs/pong --rule striker --groups left   # exploits a rule
 
-prints a line per group and writes `results/NAME.csv` and `.md`. Responses are runs themselves, in `--out`.
-A learned response need not be the best one: figures are lower bounds.
+prints a line per group and writes `results/NAME.csv` and `.md`, in which rows of other runs and seeds stay.
+Responses are runs themselves, in `--out`. A learned one need not be the best: figures are lower bounds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import markdown, write_csv
+from common import RESULTS, markdown, read_rows, write_csv
+from registry_runs import key
 
 from marl_td.evaluation.best_response import Response, respond
 from marl_td.evaluation.cross_play import Player, rule_player, trained_player
@@ -37,6 +38,18 @@ def frozen_player(run: TrainedRun, rule: str | None) -> Player:
     if rule not in rules:
         raise ValueError(f"no rule '{rule}'; the task has {', '.join(rules)}.")
     return rule_player(rule, rules[rule], run.env.group_map)
+
+
+CELL = ("frozen", "learner", "seed")
+"""What makes two rows the same."""
+
+
+def write(name: str, new: dict[str, Any]) -> None:
+    """Put a row into the tables, in the place of an older one of the same cell."""
+    rows = {key(old, CELL): old for old in read_rows(RESULTS / f"{name}.csv")}
+    rows[key(new, CELL)] = new
+    path = write_csv(name, rows.values())
+    path.with_suffix(".md").write_text(markdown(list(rows.values())) + "\n")
 
 
 def row(name: str, found: Response, frames: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -78,7 +91,6 @@ def main() -> None:
     config = run.settings.experiment_config
     config = replace(config, max_n_frames=args.frames or config.max_n_frames)
     settings = replace(run.settings, experiment_config=config, seed=args.seed)
-    rows = []
     for group in args.groups or task.groups:
         found = respond(
             task,
@@ -90,10 +102,9 @@ def main() -> None:
             seed=args.seed,
             deterministic=args.mode,
         )
-        rows.append(row(name, found, config.max_n_frames, args))
-        print(rows[-1], flush=True)
-        path = write_csv(args.name, rows)
-        path.with_suffix(".md").write_text(markdown(rows) + "\n")
+        new = row(name, found, config.max_n_frames, args)
+        print(new, flush=True)
+        write(args.name, new)
 
 
 if __name__ == "__main__":
