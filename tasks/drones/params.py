@@ -84,7 +84,8 @@ class DronesParams(FailureParams):
         least = {"n_agents": 1, "n_targets": int(needs_targets), "n_seen": 1, "pool": 1, "crowd": 1}
         for name, low in least.items():
             value = getattr(self, name)
-            require(value >= low, f"{name} must be at least {low}; got {value}.")
+            where = f" in mode '{self.mode}'" if name == "n_targets" else ""
+            require(value >= low, f"{name} must be at least {low}{where}; got {value}.")
         require(
             self.n_cells >= BLOCKS and self.n_cells % BLOCKS == 0,
             f"n_cells must be a multiple of {BLOCKS}; got {self.n_cells}.",

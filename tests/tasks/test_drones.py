@@ -299,7 +299,7 @@ def test_a_series_and_a_picture():
     [
         ({"mode": "x"}, "mode must be one of monitoring, observation, coverage, patrol; got 'x'"),
         ({"n_agents": 0}, "n_agents must be at least 1; got 0"),
-        ({"mode": "patrol"}, "n_targets must be at least 1; got 0"),
+        ({"mode": "patrol"}, "n_targets must be at least 1 in mode 'patrol'; got 0"),
         ({"n_cells": 25}, "n_cells must be a multiple of 10; got 25"),
         ({"side": 0.0}, "side must be above 0; got 0"),
         ({"comm_radius": 200.0}, r"comm_radius must be in \(0, side\]; got 200"),
