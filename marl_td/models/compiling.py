@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from marl_td.models.random_order import allow_ordered_draws
+
 MODES = ("auto", "on", "off")
 OLDEST_TORCH = (2, 13)
 """Loops in graphs and gradients taken inside them: earlier versions have not all that is needed."""
@@ -32,8 +34,7 @@ FROM_CPP: dict[str, Any] = {
     "cpp_wrapper_build_separate": True,
 }
 # On the CPU Inductor draws a whole vector of 16 numbers for each innermost row, even if that has two: torch's
-# own functions are several times faster there, and give uncompiled code's numbers. Torch 2.13 cannot compile
-# a loop that calls them more than once in a round (two groups): then Inductor's are taken.
+# own functions are several times faster there, and give uncompiled code's numbers.
 TORCHS_RANDOM: dict[str, Any] = {"fallback_random": True}
 
 
@@ -127,6 +128,7 @@ class Compiled(Generic[T]):
         """Compile and call; operations that cannot be called from C++ are called from Python."""
         from torch._dynamo.exc import TorchDynamoException  # slow to import
 
+        allow_ordered_draws()
         ways = _ways(args) if self.backend == "inductor" else [NO_GUARDS]
         before = [tensor.detach().clone() for tensor in self.changed()]
         for options in ways:

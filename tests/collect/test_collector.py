@@ -341,7 +341,7 @@ def normal_policy(env):
 
 @pytest.mark.slow
 def test_the_inductor_graph_samples_what_uncompiled_code_samples():
-    """With one random call per step; Inductor draws several (and discrete actions) in its own way."""
+    """Continuous actions of one group; `test_draws.py` has several draws in a step."""
 
     def batch(backend):
         torch.manual_seed(0)
