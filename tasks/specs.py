@@ -67,7 +67,7 @@ def action_spec(action: Box | Discrete, shape: tuple[int, ...]) -> Any:
     if isinstance(action, Discrete):
         return Categorical(action.n, shape=shape, dtype=torch.long)
     full = (*shape, len(action.low))
-    if not all(math.isfinite(bound) for bound in action.low + action.high):
+    if not _is_finite(action):
         return Unbounded(full)
     low, high = torch.tensor(action.low), torch.tensor(action.high)
     return Bounded(low=low.expand(full), high=high.expand(full), shape=full)
@@ -98,8 +98,8 @@ def random_available(mask: Tensor) -> Tensor:
 class RandomActions:
     """A policy of uniformly random actions for groups, drawn among the available ones where there is a mask.
 
-    In every direction in which a box has no bounds, actions are normal with standard deviation 1. It draws
-    from torch's global stream.
+    Of a box without finite bounds, actions are normal with standard deviation 1. It draws from torch's global
+    stream.
 
     Args:
         groups: what their agents do.
@@ -114,7 +114,7 @@ class RandomActions:
                 torch.tensor(spec.action.high, device=device),
             )
             for group, spec in groups.items()
-            if isinstance(spec.action, Box)
+            if isinstance(spec.action, Box) and _is_finite(spec.action)
         }
 
     def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -126,19 +126,19 @@ class RandomActions:
                 action = random_available(mask)
             elif isinstance(spec.action, Discrete):
                 action = torch.randint(spec.action.n, shape, device=self.device)
+            elif group in self.bounds:
+                low, high = self.bounds[group]
+                drawn = torch.rand((*shape, len(low)), device=self.device)
+                action = low + (high - low) * drawn
             else:
-                action = _random_in_box(*self.bounds[group], shape)
+                action = torch.randn((*shape, len(spec.action.low)), device=self.device)
             tensordict.set((group, "action"), action)
         return tensordict
 
 
-def _random_in_box(low: Tensor, high: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Vectors ``[*shape, d]``."""
-    full = (*shape, len(low))
-    bounded = torch.isfinite(high - low)
-    width = torch.where(bounded, high - low, 0.0)
-    inside = torch.where(bounded, low, 0.0) + width * torch.rand(full, device=low.device)
-    return torch.where(bounded, inside, torch.randn(full, device=low.device))
+def _is_finite(box: Box) -> bool:
+    """Whether all bounds are numbers."""
+    return all(math.isfinite(bound) for bound in box.low + box.high)
 
 
 def _observation_spec(group: str, spec: GroupSpec, shape: tuple[int, ...]) -> Composite:
