@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torchrl.envs import EnvBase
+from torchrl.envs import Compose, EnvBase, TransformedEnv
 
 from marl_td.benchmarl_tasks import FunctionTask
 from marl_td.evaluation.cross_play import Player, Teams, teams_env, trained_player
@@ -115,7 +115,12 @@ def respond(
         )
     experiment = train_response(task, group, teams, settings, folder, deterministic=deterministic)
     n_envs = min(n_episodes, MAX_COPIES)
-    env = against_frozen(task, n_envs, group, teams, seed, deterministic)
+
+    def make_env() -> TransformedEnv:
+        env = against_frozen(task, n_envs, group, teams, seed, deterministic)
+        return TransformedEnv(env, Compose())
+
+    env = experiment.algorithm.process_env_fun(make_env)()  # with what the learner remembers
     limit = task.params.max_steps
     learned = evaluate_episodes(env, experiment.policy, n_episodes, seed, max_steps=limit)
     whole = teams_env(task, n_envs, teams)

@@ -93,10 +93,11 @@ def test_the_response_to_a_biased_coin_is_found(tmp_path, share, group, value):
 
 
 def test_every_group_of_a_run_is_tried(tmp_path):
-    """Also with hidden states: they are kept for the frozen group, and the learner starts its own."""
+    """With hidden states and last actions too: the frozen group keeps them, the learner has its own."""
     experiment = short_experiment(
         tmp_path / "run",
         "algorithm=marl_td/qmix",
+        "algorithm.last_action=true",
         "task=marl_td/simple_tag",
         "task.max_steps=6",
         "experiment.prefer_continuous_actions=false",
