@@ -100,7 +100,7 @@ class FrozenTask(WrappedTask):
     def step(self, state: Any, action: Groups, noise: Noise) -> Step[Any]:
         entries = self._entries(state)
         n_envs = len(state[0])
-        with set_exploration_type(self.mode):
+        with torch.no_grad(), set_exploration_type(self.mode):
             written = entries_of(self.teams(nest(entries, self.shapes, (n_envs,), self.device)))
         joint = {name: written[name, "action"] for name in self.teams.act} | action
         step = self.task.step(self.inner(state), joint, noise)

@@ -134,6 +134,7 @@ def test_a_network_that_cannot_be_compiled_is_named():
     )
     module.register_module("network", network)
     env = against_frozen(hunt(), N_ENVS, "prey", {"hunter": Player("odd", {"hunter": module})})
+    assert not env.rollout(3)["next", "state"].requires_grad
     assert env.rollout(3)["next", "prey", "reward"].isfinite().all()
     with pytest.raises(NotCompilable, match=r"the frozen network network \(MultiAgentMLP\) swaps"):
         CompiledCollector(env, env.rand_action, frames_per_batch=10)
