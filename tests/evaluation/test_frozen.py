@@ -90,6 +90,13 @@ def test_it_goes_as_the_whole_task_goes(safety):
     assert "hunter" not in found.keys() and HIDDEN not in found.keys(True)
 
 
+def test_no_gradient_goes_through_frozen_players():
+    task = hunt()
+    teams = {"prey": player(make_policy(), "prey", task)}
+    seen = against_frozen(task, N_ENVS, "hunter", teams, deterministic=True).rollout(3)
+    assert not seen["next", "state"].requires_grad
+
+
 @pytest.mark.parametrize("frozen", ["remembers", "at random"])
 @pytest.mark.parametrize("draws", [False, True])
 def test_its_rollout_is_one_graph_and_equals_uncompiled_steps(frozen, draws):
@@ -134,7 +141,6 @@ def test_a_network_that_cannot_be_compiled_is_named():
     )
     module.register_module("network", network)
     env = against_frozen(hunt(), N_ENVS, "prey", {"hunter": Player("odd", {"hunter": module})})
-    assert not env.rollout(3)["next", "state"].requires_grad
     assert env.rollout(3)["next", "prey", "reward"].isfinite().all()
     with pytest.raises(NotCompilable, match=r"the frozen network network \(MultiAgentMLP\) swaps"):
         CompiledCollector(env, env.rand_action, frames_per_batch=10)
