@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, markdown, read_rows, write_csv
-from registry_runs import key
+from common import put
 
 from marl_td.evaluation.best_response import Response, respond
 from marl_td.evaluation.cross_play import Player, rule_player, trained_player
@@ -42,14 +41,6 @@ def frozen_player(run: TrainedRun, rule: str | None) -> Player:
 
 CELL = ("frozen", "learner", "seed")
 """What makes two rows the same."""
-
-
-def write(name: str, new: dict[str, Any]) -> None:
-    """Put a row into the tables, in the place of an older one of the same cell."""
-    rows = {key(old, CELL): old for old in read_rows(RESULTS / f"{name}.csv")}
-    rows[key(new, CELL)] = new
-    path = write_csv(name, rows.values())
-    path.with_suffix(".md").write_text(markdown(list(rows.values())) + "\n")
 
 
 def row(name: str, found: Response, frames: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +95,7 @@ def main() -> None:
         )
         new = row(name, found, config.max_n_frames, args)
         print(new, flush=True)
-        write(args.name, new)
+        put(args.name, new, CELL)
 
 
 if __name__ == "__main__":

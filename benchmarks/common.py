@@ -142,6 +142,21 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
+def key(row: dict[str, Any], columns: Iterable[str]) -> tuple[str, ...]:
+    """What makes two rows the same cell."""
+    return tuple(str(row[name]) for name in columns)
+
+
+def put(name: str, new: dict[str, Any], columns: Iterable[str]) -> list[dict[str, Any]]:
+    """Write a row into `<name>.csv` and `.md`, in the place of an older one of the same cell; all rows."""
+    columns = list(columns)
+    rows = {key(old, columns): old for old in read_rows(RESULTS / f"{name}.csv")}
+    rows[key(new, columns)] = new
+    path = write_csv(name, rows.values())
+    path.with_suffix(".md").write_text(markdown(list(rows.values())) + "\n")
+    return list(rows.values())
+
+
 def append(path: Path, row: dict[str, Any]) -> None:
     """Write one more row, after the header in a new file."""
     path.parent.mkdir(exist_ok=True)

@@ -13,7 +13,6 @@ in which the rows of algorithms that are not run again stay.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 import warnings
 from copy import deepcopy
@@ -22,7 +21,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
-from common import RESULTS, episode_returns, markdown, mlp, settings, train, write_csv
+from common import episode_returns, markdown, mlp, put, settings, train
 
 from marl_td.algorithms.q_family import QConfig
 from marl_td.algorithms.sac_family import SacConfig
@@ -135,19 +134,6 @@ def line(name: str, continuous: bool, seeds: list[int]) -> dict[str, Any]:
     return row | {"without memory": f"{CEILING:.4f}", "optimum": 1}
 
 
-def write(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Put a row into the tables, in the place of an older one of its algorithm; all rows."""
-    path = RESULTS / "recall_table.csv"
-    rows = {}
-    if path.exists():
-        with path.open(newline="") as file:
-            rows = {old["algorithm"]: old for old in csv.DictReader(file)}
-    rows[row["algorithm"]] = row
-    write_csv("recall_table", rows.values())
-    (RESULTS / "recall_table.md").write_text(markdown(list(rows.values())) + "\n")
-    return list(rows.values())
-
-
 def main() -> None:
     """Algorithm by algorithm."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -160,7 +146,7 @@ def main() -> None:
     for name in args.algorithms:
         for continuous in (False, True):
             if not continuous or algorithm_config(name).supports_continuous_actions():
-                rows = write(line(name, continuous, args.seeds))
+                rows = put("recall_table", line(name, continuous, args.seeds), ["algorithm"])
     print(markdown(rows))
 
 

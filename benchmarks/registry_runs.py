@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from common import key
 from tqdm import tqdm
 
 from marl_td.registry import ALGORITHMS, algorithm_config
@@ -54,11 +55,6 @@ def train_into(folder: Path, overrides: Iterable[str]) -> float:
     seconds = time.perf_counter() - start
     part.rename(folder)
     return seconds
-
-
-def key(row: dict[str, Any], columns: Iterable[str]) -> tuple[str, ...]:
-    """What makes two rows the same cell."""
-    return tuple(str(row[name]) for name in columns)
 
 
 def missing(

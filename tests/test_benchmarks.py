@@ -163,13 +163,12 @@ def test_a_run_is_summed_up_by_its_second_half_and_its_first_window_at_the_goal(
 
 
 def test_rows_of_algorithms_that_run_again_replace_the_old_ones(script, tmp_path, monkeypatch):
-    common, table = script("common"), script("recall_table")
-    for module in (common, table):
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    common = script("common")
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
     for name, score in (("a", "1"), ("b", "2"), ("a", "3")):
-        rows = table.write({"algorithm": name, "score": score})
+        rows = common.put("table", {"algorithm": name, "score": score}, ["algorithm"])
     assert rows == [{"algorithm": "a", "score": "3"}, {"algorithm": "b", "score": "2"}]
-    assert (tmp_path / "recall_table.md").read_text() == f"{common.markdown(rows)}\n"
+    assert (tmp_path / "table.md").read_text() == f"{common.markdown(rows)}\n"
 
 
 def test_what_grows_has_some_numbers_per_agent(script):
