@@ -119,9 +119,10 @@ class Banking(Task[BankingParams, BankingState]):
         self.n_classes = len(params.shares)
         self.n_actions = (N_CHANNELS + 1) ** self.n_classes
         digits = torch.cartesian_prod(*[torch.arange(N_CHANNELS + 1)] * self.n_classes)
-        self.choices = digits.view(self.n_actions, self.n_classes).to(self.device)
+        choices = digits.view(self.n_actions, self.n_classes)
+        self.choices = choices.to(self.device)
         """``[n_actions, n_classes]``: the choice per class that each action stands for."""
-        self.action_names = sensing.action_names(self.choices)
+        self.action_names = sensing.action_names(choices)
         n_ids = params.n_agents * params.router_id
         self.identity = torch.eye(params.n_agents, n_ids, device=self.device)
         self.memory = 1.0 - math.exp(-params.step_time / params.risk_memory)

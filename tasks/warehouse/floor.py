@@ -53,7 +53,7 @@ class Floor:
         self.wall = board.wall.clone()
         """Cells that cannot be entered, ``[board.n_cells]``."""
         self.wall[board.inside] = ~free
-        self.cells = board.inside[free]
+        self.cells = board.inside[torch.as_tensor(layout.free.ravel().nonzero()[0], device=device)]
         """The free cells, ``[n_free]``."""
         self.n_picks, self.n_drops = len(layout.picks), len(layout.drops)
         self.goals = board.inside[
