@@ -65,7 +65,8 @@ class AgentTurns(nn.Module):
         """A new batch: a new order, nobody has had a turn."""
         self.n_done.zero_()
         if not self.fixed_order:
-            self.order.copy_(self.order_of(int(self.n_batches)))
+            seed = self.n_batches.new_tensor(self.seed)
+            self.order.copy_(agent_order(seed, self.n_batches, self.n_agents))
         self.n_batches.add_(1)
 
     def order_of(self, n_batches: int) -> Tensor:

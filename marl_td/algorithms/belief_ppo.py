@@ -190,13 +190,14 @@ class BeliefPpo(PpoFamily):
     def build_loss(self, group: str, policy_for_loss: Any, **options: Any) -> BeliefPPOLoss:
         """MAPPO's losses and the belief's."""
         critic = self.state_value(group)
-        widths = torch.tensor(self.widths(), device=self.device)
+        widths = torch.tensor(self.widths())
+        available = torch.arange(int(widths.max())) < widths.unsqueeze(-1)
         loss = BeliefPPOLoss(
             policy_for_loss,
             critic,
             self.encoder(group),
             self.decoder(group),
-            available=torch.arange(int(widths.max()), device=self.device) < widths.unsqueeze(-1),
+            available=available.to(self.device),
             beta=self.config.belief_beta,
             value_norm=self._value_norm(group, critic),
             critic_states=state_keys(critic),

@@ -10,6 +10,7 @@ from task_variants import ALL
 from tensordict import TensorDict
 from toy_tasks import Hunt, HuntParams
 
+from marl_td.tasks import make_task
 from marl_td.tasks.base import Box
 from marl_td.tasks.shield import shielded
 from marl_td.tasks.vector_env import observed, outcome
@@ -88,3 +89,16 @@ def test_a_constant_elsewhere_and_a_question_on_the_host_are_noticed(kind, messa
     start = there(task.draw_reset(N_ENVS, torch.Generator()))
     with strict(), pytest.raises(RuntimeError, match=message):
         task.observe(task.reset(N_ENVS, start))
+
+
+def test_a_shield_stays_on_the_task_s_device():
+    joint = {"scope": "joint", "weights": {"agents": [1.0, 0.0]}, "limit": 1.5}
+    own = {"scope": "own", "weights": {"agents": [1.0, 1.0]}, "limit": 0.6}
+    safety = {"linear": [joint, own], "penalty": 1.0}
+    task, start, noise = elsewhere(make_task("retail", safety=safety))
+    with strict():
+        state = task.reset(N_ENVS, start)
+        step = task.step(state, some_actions(task.groups), noise)
+        found = observed(task, step.state, step.info)
+    assert {value.device for value in found.values()} == {OTHER}
+    assert any(name.startswith("shield") for name in task.info_keys)
