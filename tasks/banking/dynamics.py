@@ -163,10 +163,12 @@ def draw(p: BankingParams, n_envs: int, generator: torch.Generator) -> Noise:
             "kind": tensor().uniform_(generator=generator),
             "amount": tensor(*each).normal_(generator=generator),
         }
+    service = tensor(N_CHANNELS, most_completions(p)).uniform_(generator=generator)
     noise = {
         "arrival": tensor(*each).uniform_(generator=generator),
         "amount": tensor(*each).normal_(generator=generator),
-        "service": tensor(N_CHANNELS, most_completions(p)).exponential_(generator=generator),
+        # Standard exponential; `exponential_` takes the logarithms one by one on the CPU.
+        "service": -(1.0 - service).log(),
     }
     if p.burst:
         noise["switch"] = tensor().uniform_(generator=generator)

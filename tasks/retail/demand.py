@@ -62,11 +62,16 @@ def draw_uniforms(params: RetailParams, n_envs: int, generator: torch.Generator)
     """
     shape = (n_envs, params.n_agents)
     if params.correlation == 0:
-        return torch.rand(shape, generator=generator, device=generator.device)
+        return envs_last(torch.rand(shape, generator=generator, device=generator.device))
     own = torch.randn(shape, generator=generator, device=generator.device)
     common = torch.randn((n_envs, 1), generator=generator, device=generator.device)
     rho = params.correlation
-    return torch.special.ndtr(math.sqrt(rho) * common + math.sqrt(1 - rho) * own)
+    return envs_last(torch.special.ndtr(math.sqrt(rho) * common + math.sqrt(1 - rho) * own))
+
+
+def envs_last(values: Tensor) -> Tensor:
+    """``values`` ``[n_envs, n_agents]`` with environments side by side in memory: a step is fast so."""
+    return values.T.contiguous().T
 
 
 def demand_of(uniform: Tensor, cdf: Tensor) -> Tensor:

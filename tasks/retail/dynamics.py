@@ -9,6 +9,9 @@ from torch import Tensor
 
 from marl_td.tasks.retail.params import RetailParams
 
+FEW = 16
+"""Up to so many sites, sums side by side are cheaper than running totals."""
+
 
 class RetailState(NamedTuple):
     """State at the start of a period, before the delivery; amounts in whole units, float32.
@@ -135,13 +138,29 @@ def split(wanted: Tensor, moved: Tensor, rounding: Tensor) -> Tensor:
 
     Systematic rounding: running totals of the exact shares, shifted by one uniform number, are rounded
     down. A site gets its exact share rounded up or down, and exactly its share on average over
-    ``rounding``. The arithmetic is in integers, so it is the same on every device.
+    ``rounding``. The arithmetic is in whole numbers, exact in float64 up to products of 2^52, so it is the
+    same on every device.
     """
-    total = wanted.sum(-1, keepdim=True).long().clamp_min(1)
-    shift = (rounding.unsqueeze(-1) * total).long()
-    running = wanted.long().cumsum(-1) * moved.unsqueeze(-1).long()
-    edges = (running + shift.minimum(total - 1)) // total
-    return edges.diff(dim=-1, prepend=torch.zeros_like(edges[..., :1])).to(wanted.dtype)
+    total = wanted.sum(-1, keepdim=True).double().clamp_min(1)
+    shift = (rounding.unsqueeze(-1) * total).floor().minimum(total - 1)
+    upto = _running_total(wanted).double()
+    moved = moved.unsqueeze(-1).double()
+    edge = ((upto * moved + shift) / total).floor()
+    before = (((upto - wanted) * moved + shift) / total).floor()
+    return (edge - before).to(wanted.dtype)
+
+
+def _running_total(values: Tensor) -> Tensor:
+    """``values.cumsum(-1)``; of a few values each total is a sum of its own.
+
+    The CPU's compiler has no scans: a ``cumsum`` would split the step into several loops.
+    """
+    n = values.shape[-1]
+    if n > FEW:
+        return values.cumsum(-1)
+    index = torch.arange(n, device=values.device)
+    included = index.unsqueeze(-1) <= index
+    return torch.where(included, values.unsqueeze(-1), 0.0).sum(-2)
 
 
 def site_costs(params: RetailParams, flow: Flow) -> dict[str, Tensor]:
