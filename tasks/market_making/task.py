@@ -201,7 +201,7 @@ class MarketMaking(Task[MarketMakingParams, MarketState]):
         depth, units = actions.quotes(self, state, action[GROUP])
         known = torch.cat([state.ahead, noise["price"].unsqueeze(-1)], -1)
         orders = flow.count(self._cdf, noise["orders"], known)  # [n_envs, 2]
-        reach = -torch.log1p(-noise["reach"]) / p.decay
+        reach = -(1.0 - noise["reach"]).log() / p.decay  # in vectors, as `log1p` is not
         number = torch.arange(p.max_orders, device=self.device)
         reach = torch.where(number < orders.unsqueeze(-1), reach, -math.inf)
         sides = (depth.transpose(1, 2), units.transpose(1, 2).contiguous())
