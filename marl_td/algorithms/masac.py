@@ -31,14 +31,24 @@ class Masac(SacFamily):
     def action_value(self, group: str) -> Any:
         """Critic of the joint action, or one with a value for each own action given the others'."""
         continuous = self.is_continuous(group)
+        options: dict[str, Any] = {
+            "scope": self.scope,
+            "with_observations": self.config.state_and_observations,
+        }
+        if self.config.team_value:
+            if not continuous:
+                raise ValueError(
+                    f"team_value needs continuous actions; those of '{group}' are discrete, where "
+                    "critics value each agent's own actions."
+                )
+            return critics.team_action_value(self, group, **options)
         return critics.action_value(
             self,
             group,
-            scope=self.scope,
             share_params=self.config.share_param_critic,
-            with_observations=self.config.state_and_observations,
             reads_actions=continuous or self.reads_actions(group),
             n_values=None if continuous else policies.n_actions(self, group),
+            **options,
         )
 
     def loss_options(self, group: str) -> dict[str, Any]:
@@ -63,6 +73,8 @@ class MasacConfig(SacConfig):
     """Where the task has a global state: critics see it and all observations, instead of the state alone."""
     share_param_critic: bool = False
     """One critic per agent, or one for all agents of a group that is told the agent's index."""
+    team_value: bool = False
+    """One critic with one value for a whole group that shares its reward; needs actor_gradient=all."""
     actor_gradient: str = "current"
     """Others' actions in the actor loss: current, all (current; all critics teach all), own (replay)."""
     entropy_bonus: str = "own"
@@ -76,3 +88,8 @@ class MasacConfig(SacConfig):
         check_choice("critic_scope", self.critic_scope, critics.SCOPES)
         check_choice("actor_gradient", self.actor_gradient, ACTOR_GRADIENTS)
         check_choice("entropy_bonus", self.entropy_bonus, ENTROPY_BONUSES)
+        if self.team_value and (self.actor_gradient != "all" or self.critic_scope == "agent"):
+            raise ValueError(
+                "team_value needs actor_gradient=all and critic_scope=environment or group: one value for "
+                f"all agents teaches all of them; got {self.actor_gradient} and {self.critic_scope}."
+            )

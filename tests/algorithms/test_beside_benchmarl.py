@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from benchmarl.algorithms import MasacConfig as TheirMasacConfig
 from benchmarl.algorithms import QmixConfig as TheirQmixConfig
@@ -13,6 +14,7 @@ from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
 
 N_UPDATES = 12
+N_AGENTS = 4
 SETTINGS = {"lr": 3e-3, "adam_eps": 1e-4, "gamma": 0.9, "polyak_tau": 0.1, "clip_grad_val": 0.5}
 OURS_TO_THEIRS = {
     "network.": "local_value_network_params.",
@@ -83,27 +85,24 @@ def as_theirs(name, parameter):
     if name == "temperature.log_alpha":
         return "log_alpha", parameter.squeeze(0), None
     layer, kind = name.split(".")[-2:]
-    if (layer, kind) == (
-        "0",
-        "weight",
-    ):  # ours: all observations, all actions; theirs: agent by agent
-        n_agents, d_action = len(parameter), 2
-        d_joint = parameter.shape[-1] - n_agents * d_action
-        parts = parameter.split([d_joint, n_agents * d_action], -1)
-        rows = [part.unflatten(-1, (n_agents, -1)) for part in parts]
+    if (layer, kind) == ("0", "weight"):
+        # Ours: all observations, all actions; theirs: agent by agent.
+        parts = parameter.split([parameter.shape[-1] - 2 * N_AGENTS, 2 * N_AGENTS], -1)
+        rows = [part.unflatten(-1, (N_AGENTS, -1)) for part in parts]
         parameter = torch.cat(rows, -1).flatten(-2)
     critic = int(name.split(".")[1])
     return f"qvalue_network_params.module.0.mlp.params.{layer}.{kind}", parameter, critic
 
 
-def test_masac_whose_critics_teach_all_actors_is_benchmarls_masac(tmp_path, monkeypatch):
+@pytest.mark.parametrize("shared", [False, True], ids=["critic each", "one value"])
+def test_masac_whose_critics_teach_all_actors_is_benchmarls_masac(shared, tmp_path, monkeypatch):
     task = VmasTask.BALANCE.get_from_yaml()  # bounds of -1 and 1: theirs are not scaled
     runs = []
     for name, config in (
-        ("ours", MasacConfig(actor_gradient="all", alpha_init=0.5)),
+        ("ours", MasacConfig(actor_gradient="all", team_value=shared, alpha_init=0.5)),
         (
             "theirs",
-            replace(TheirMasacConfig.get_from_yaml(), share_param_critic=False, alpha_init=0.5),
+            replace(TheirMasacConfig.get_from_yaml(), share_param_critic=shared, alpha_init=0.5),
         ),
     ):
         (tmp_path / name).mkdir()
@@ -124,7 +123,7 @@ def test_masac_whose_critics_teach_all_actors_is_benchmarls_masac(tmp_path, monk
             other.copy_(value)
         theirs.target_qvalue_network_params.data.update_(theirs.qvalue_network_params.data)
     # The same noise in both, whoever draws first.
-    noise = torch.randn(64, 4, 2)
+    noise = torch.randn(64, N_AGENTS, 2)
     monkeypatch.setattr(torch, "randn_like", lambda x, **_: noise[: len(x)])
     monkeypatch.setattr(
         "torch.distributions.normal._standard_normal", lambda shape, **_: noise[: shape[0]]

@@ -31,6 +31,7 @@ pytestmark = IGNORED
         (MasacConfig(critic_scope="agent", value_norm="running"), hunt, True),
         (MasacConfig(coupled_discrete_values=True), hunt, True),
         (MasacConfig(use_tanh_normal=False), simple_tag, True),
+        (MasacConfig(team_value=True, actor_gradient="all"), simple_tag, True),
         (HasacConfig(fixed_alpha=False), simple_tag, True),
         (HasacConfig(fixed_alpha=False, fixed_order=True, state_and_observations=True), hunt, True),
         (
@@ -50,6 +51,7 @@ pytestmark = IGNORED
         "masac, independent critics of normalised values",
         "masac, coupled values",
         "masac, plain normal",
+        "masac, a value per team",
         "hasac, two teams",
         "hasac, mixed actions, masks, deaths, state",
         "hasac, discrete teams",
@@ -279,6 +281,7 @@ def test_target_entropies_are_per_agent(options, target, small_experiment):
         (IsacConfig, {"max_alpha": 0.5}, "max_alpha must be at least 1; got 0.5"),
         (IsacConfig, {"n_steps": 0}, "n_steps must be at least 1; got 0"),
         (IsacConfig, {"value_norm": "popart"}, "value_norm must be one of none, running; got"),
+        (MasacConfig, {"team_value": True}, "team_value needs actor_gradient=all and critic_scope"),
         (HasacConfig, {"team_reward": "max"}, "team_reward must be one of mean, sum; got 'max'"),
         (HasacConfig, {"mask_dead_values": True}, "mask_dead_values has no meaning here"),
     ],
@@ -299,3 +302,9 @@ def test_defaults_are_benchmarls_where_it_has_them():
         assert not config.on_policy()
         assert config.supports_continuous_actions() and config.supports_discrete_actions()
     assert not IsacConfig.has_centralized_critic() and MasacConfig.has_centralized_critic()
+
+
+def test_one_value_for_a_team_needs_continuous_actions(small_experiment):
+    config = MasacConfig(team_value=True, actor_gradient="all")
+    with pytest.raises(ValueError, match="needs continuous actions; those of 'red' are discrete"):
+        small_experiment(config, teams_task(max_steps=4))
