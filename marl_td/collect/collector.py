@@ -110,11 +110,11 @@ class CompiledCollector:
     def rollout(self) -> TensorDictBase:
         """The next batch ``[n_envs, T]``."""
         before = self._start() if self._carry is None else self._carry
-        streams, own = global_streams(), self.base.rng.get_state()
+        streams = (global_streams(), self.base.rng.get_state()) if self._may_start_again else None
         carry, columns = self._steps(before)
-        while self._needs_more_starts(columns["next", "done"]):
-            put_back(streams)
-            self.base.rng.set_state(own)
+        while streams and self._needs_more_starts(columns["next", "done"]):
+            put_back(streams[0])
+            self.base.rng.set_state(streams[1])
             carry, columns = self._steps(before)
         self._carry = carry
         self.base.state, self.base.step_count = carry.state, carry.step_count
@@ -207,14 +207,17 @@ class CompiledCollector:
         with set_exploration_type(self.exploration):
             return chunk(carry, *self._noise(), self._clock)
 
+    @property
+    def _may_start_again(self) -> bool:
+        """Whether a batch may turn out to hold too few start states."""
+        return not self.keeps_n_starts and self.n_starts < self.n_steps
+
     def _needs_more_starts(self, done: Tensor) -> bool:
         """Whether an environment had to begin twice from the same start; if so, there are more from now on.
 
         Args:
             done: of all steps, ``[T, n_envs, 1]`` bool.
         """
-        if self.keeps_n_starts or self.n_starts >= self.n_steps:
-            return False
         most = int(done.sum(0).max())
         if most <= self.n_starts:
             return False
