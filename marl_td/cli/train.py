@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marl_td.cli.output import add_progress_option, count, note
+from marl_td.training.files import remove
+from marl_td.training.lock import FolderLock
 
 if TYPE_CHECKING:
     from marl_td.training.experiment import Experiment
@@ -79,8 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = compose(arguments.overrides)
     settings.experiment_config.save_folder = str(arguments.out)
-    _clear(arguments.out, arguments.overwrite)
-    experiment = Experiment(**settings.arguments())
+    with _replacing(arguments.out, arguments.overwrite):
+        experiment = Experiment(**settings.arguments())
     experiment.show_progress = arguments.progress
     experiment.run()
     return finish(arguments, experiment)
@@ -119,14 +123,25 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _clear(folder: Path, overwrite: bool) -> None:
-    """Remove the files of an earlier run, and no others."""
-    for name in RUN_FILES if overwrite else ():
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+@contextmanager
+def _replacing(folder: Path, overwrite: bool) -> Iterator[None]:
+    """Remove the files of an earlier run, and no others; they are back if the new run cannot be set up."""
+    found = [folder / name for name in RUN_FILES if overwrite and (folder / name).exists()]
+    if not found:
+        yield
+        return
+    FolderLock(folder).check()
+    aside = Path(tempfile.mkdtemp(prefix=".replaced-", dir=folder))
+    for path in found:
+        path.rename(aside / path.name)
+    try:
+        yield
+    except BaseException:
+        for path in found:
+            (aside / path.name).rename(path)
+        raise
+    finally:
+        remove(aside)
 
 
 def _report(arguments: argparse.Namespace, settings: RunSettings) -> None:

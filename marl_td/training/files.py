@@ -51,7 +51,12 @@ def flush_folder(folder: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove temporary files and folders that a killed run left in ``folder``."""
     for leftover in folder.glob(f"{TEMPORARY}*"):
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        remove(leftover)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there; of a link only the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from marl_td.models.compiling import is_worthwhile
 from marl_td.training.buffer_place import buffer_device
 from marl_td.training.check import check_experiment
 from marl_td.training.checkpoints import Checkpoints
-from marl_td.training.files import sweep
+from marl_td.training.files import remove, sweep
 from marl_td.training.lock import FolderLock
 from marl_td.training.periodic_evaluation import compiled_episodes
 from marl_td.training.run_logger import RunLogger
@@ -48,13 +49,13 @@ class RunSetup(BenchmarlExperiment):
         self._set_action_type()
         self._setup_name()
         self._setup_task()
-        self._open_folder()
-        self._place_buffers()
-        self._setup_algorithm()
-        self._setup_collector()
-        self.compiled_episodes = compiled_episodes(self, ROLLOUT_STEPS_TO_PAY)
-        self._setup_logger()
-        self._on_setup()
+        with self._own_folder():
+            self._place_buffers()
+            self._setup_algorithm()
+            self._setup_collector()
+            self.compiled_episodes = compiled_episodes(self, ROLLOUT_STEPS_TO_PAY)
+            self._setup_logger()
+            self._on_setup()
 
     @property
     def compile_mode(self) -> str:
@@ -85,6 +86,21 @@ class RunSetup(BenchmarlExperiment):
             config.keep_checkpoints_num,
             getattr(config, "keep_best_checkpoints", 0),
         )
+
+    @contextmanager
+    def _own_folder(self) -> Iterator[None]:
+        """Open the run folder; if the set-up fails, leave nothing in it that was not there."""
+        folder = self.folder_name
+        before = set(folder.iterdir()) if folder.is_dir() else None
+        self._open_folder()
+        try:
+            yield
+        except BaseException:
+            for path in set(folder.iterdir()) - (before or set()):
+                remove(path)
+            if before is None:
+                folder.rmdir()
+            raise
 
     def _open_folder(self) -> None:
         """Make the run folder and write its settings; nothing of an earlier run is overwritten."""

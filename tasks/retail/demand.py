@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from marl_td.tasks.retail.dynamics import envs_last
 from marl_td.tasks.retail.params import RetailParams, site_rates
 
 
@@ -67,11 +68,6 @@ def draw_uniforms(params: RetailParams, n_envs: int, generator: torch.Generator)
     common = torch.randn((n_envs, 1), generator=generator, device=generator.device)
     rho = params.correlation
     return envs_last(torch.special.ndtr(math.sqrt(rho) * common + math.sqrt(1 - rho) * own))
-
-
-def envs_last(values: Tensor) -> Tensor:
-    """``values`` ``[n_envs, n_agents]`` with environments side by side in memory: a step is fast so."""
-    return values.T.contiguous().T
 
 
 def demand_of(uniform: Tensor, cdf: Tensor) -> Tensor:

@@ -62,18 +62,13 @@ from torch import Tensor
 
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Optimum, Policy, Step, Task
 from marl_td.tasks.failures import alive_agents, dead_count
-from marl_td.tasks.retail.demand import (
-    demand_of,
-    demand_pmf,
-    draw_uniforms,
-    envs_last,
-    level_scale,
-)
+from marl_td.tasks.retail.demand import demand_of, demand_pmf, draw_uniforms, level_scale
 from marl_td.tasks.retail.dynamics import (
     Decision,
     Flow,
     RetailState,
     advance,
+    envs_last,
     site_costs,
     start_amounts,
 )
@@ -153,10 +148,9 @@ class Retail(Task[RetailParams, RetailState]):
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
         """Uniform numbers: ``stock`` and ``fail`` [n_envs, n_agents], ``phase`` [n_envs], and ``heard``."""
         device, shape = generator.device, (n_envs, self.n_agents)
-        noise = {
-            "stock": envs_last(torch.rand(shape, generator=generator, device=device)),
-            "phase": torch.rand(n_envs, generator=generator, device=device),
-        }
+        stock = torch.rand(shape, generator=generator, device=device)
+        phase = torch.rand(n_envs, generator=generator, device=device)
+        noise = {"stock": envs_last(stock), "phase": phase}
         if self.n_dead > 0:
             noise["fail"] = envs_last(torch.rand(shape, generator=generator, device=device))
         return noise | self._draw_messages(n_envs, generator)

@@ -1,6 +1,7 @@
-"""Limits in which our algorithm is BenchMARL's own, update for update."""
+"""Limits in which our algorithm is BenchMARL's own, number for number."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from benchmarl_runs import small_run
 from marl_td.algorithms.masac import MasacConfig
 from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
+from marl_td.collect.rng import global_streams, put_back
 
 N_UPDATES = 12
-N_AGENTS = 4
+N_AGENTS, N_BATCHES = 4, 3
 SETTINGS = {"lr": 3e-3, "adam_eps": 1e-4, "gamma": 0.9, "polyak_tau": 0.1, "clip_grad_val": 0.5}
 OURS_TO_THEIRS = {
     "network.": "local_value_network_params.",
@@ -94,20 +96,20 @@ def as_theirs(name, parameter):
     return f"qvalue_network_params.module.0.mlp.params.{layer}.{kind}", parameter, critic
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["critic each", "one value"])
-def test_masac_whose_critics_teach_all_actors_is_benchmarls_masac(shared, tmp_path, monkeypatch):
+def masac_runs(folder, shared):
+    """Ours and theirs with the same weights, and pairs of parameters (name, ours, theirs) to compare."""
     task = VmasTask.BALANCE.get_from_yaml()  # bounds of -1 and 1: theirs are not scaled
+    theirs = TheirMasacConfig.get_from_yaml()
+    configs = {
+        "ours": MasacConfig(actor_gradient="all", team_value=shared, alpha_init=0.5),
+        "theirs": replace(theirs, share_param_critic=shared, alpha_init=0.5),
+    }
     runs = []
-    for name, config in (
-        ("ours", MasacConfig(actor_gradient="all", team_value=shared, alpha_init=0.5)),
-        (
-            "theirs",
-            replace(TheirMasacConfig.get_from_yaml(), share_param_critic=shared, alpha_init=0.5),
-        ),
-    ):
-        (tmp_path / name).mkdir()
-        options = {**SETTINGS, "prefer_continuous_actions": True}
-        runs.append(small_run(tmp_path / name, config, task, **options))
+    for name, config in configs.items():
+        (folder / name).mkdir()
+        options = {"prefer_continuous_actions": True, "off_policy_memory_size": 2000}
+        sizes = {"off_policy_collected_frames_per_batch": 240, "max_n_iters": N_BATCHES}
+        runs.append(small_run(folder / name, config, task, **SETTINGS, **options, **sizes))
     ours, theirs = (run.losses["agents"] for run in runs)
     assert theirs.target_entropy == ours.temperature.target_entropy == -2.0
     mine = {k: p for k, p in ours.named_parameters() if p.requires_grad}
@@ -122,24 +124,57 @@ def test_masac_whose_critics_teach_all_actors_is_benchmarls_masac(shared, tmp_pa
         for _, value, other in pairs():
             other.copy_(value)
         theirs.target_qvalue_network_params.data.update_(theirs.qvalue_network_params.data)
-    # The same noise in both, whoever draws first.
-    noise = torch.randn(64, N_AGENTS, 2)
-    monkeypatch.setattr(torch, "randn_like", lambda x, **_: noise[: len(x)])
-    monkeypatch.setattr(
+    return runs, pairs
+
+
+def with_same_numbers(calls):
+    """What each of the ``calls`` returns, begun with the same state of every random stream."""
+    streams = global_streams()
+    out = []
+    for call in calls:
+        put_back(streams)
+        out.append(call())
+    return out
+
+
+def draw_alike(patch, noise):
+    """Both losses draw their actions from ``noise``, whoever draws first."""
+    patch.setattr(torch, "randn_like", lambda x, **_: noise[: len(x)])
+    patch.setattr(
         "torch.distributions.normal._standard_normal", lambda shape, **_: noise[: shape[0]]
     )
-    batch = next(iter(runs[1].collector))
-    data = [run.algorithm.process_batch("agents", batch.clone()).reshape(-1) for run in runs]
-    start = {name: parameter.detach().clone() for name, parameter in mine.items()}
-    for _ in range(N_UPDATES):
-        rows = torch.randint(len(data[0]), (12,))
-        found, expected = ours(data[0][rows]), theirs(data[1][rows])
-        for key, other in (("actor", "actor"), ("value", "qvalue"), ("alpha", "alpha")):
-            torch.testing.assert_close(
-                found[f"loss_{key}"].mean(), expected[f"loss_{other}"], rtol=1e-4, atol=1e-5
-            )
-        for run, losses in zip(runs, (found, expected), strict=True):
-            step(run, losses)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["critic each", "one value"])
+def test_masac_whose_critics_teach_all_actors_is_benchmarls_masac(shared, tmp_path, monkeypatch):
+    """The whole training: what is collected, drawn from replay, and learned."""
+    runs, pairs = masac_runs(tmp_path, shared)
+    start = {name: value.detach().clone() for name, value, _ in pairs()}
+    buffers = [run.replay_buffers["agents"] for run in runs]
+    collectors = [iter(run.collector) for run in runs]
+    n_ends = 0
+    for _ in range(N_BATCHES):
+        batches = with_same_numbers([partial(next, it) for it in collectors])
+        n_ends += int(batches[0]["next", "done"].sum())
+        torch.testing.assert_close(
+            *(batch["agents", "action"] for batch in batches), rtol=1e-3, atol=1e-3
+        )
+        for run, buffer, batch in zip(runs, buffers, batches, strict=True):
+            buffer.extend(run.algorithm.process_batch("agents", batch).reshape(-1))
+        for _ in range(N_UPDATES):
+            rows = with_same_numbers([buffer.sample for buffer in buffers])
+            with monkeypatch.context() as patch:
+                draw_alike(patch, torch.randn(64, N_AGENTS, 2))
+                found, expected = (
+                    run.losses["agents"](row) for run, row in zip(runs, rows, strict=True)
+                )
+            for key, other in (("actor", "actor"), ("value", "qvalue"), ("alpha", "alpha")):
+                torch.testing.assert_close(
+                    found[f"loss_{key}"].mean(), expected[f"loss_{other}"], rtol=1e-3, atol=1e-4
+                )
+            for run, losses in zip(runs, (found, expected), strict=True):
+                step(run, losses)
+    assert n_ends > 0
     for name, value, other in pairs():
-        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5)
-        assert not torch.equal(mine[name], start[name])
+        torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-4)
+        assert not torch.equal(value, start[name])

@@ -115,6 +115,29 @@ def test_bad_settings_do_not_cost_the_old_run(run, capsys):
     assert (run / "policy" / "weights.safetensors").exists()
 
 
+UNFIT = ["algorithm=marl_td/masac", "algorithm.team_value=true", "algorithm.actor_gradient=all"]
+"""What is found out when the networks are built: these actions are discrete."""
+
+
+def test_a_run_that_cannot_be_set_up_does_not_cost_the_old_one(run, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    arguments = ["train", "--out", str(run), "--overwrite", "--no-progress"]
+    assert main([*arguments, *UNFIT, *SHORT[1:]]) == 2
+    assert "team_value needs continuous actions" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert not list(run.glob(".*"))
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_run_that_cannot_be_set_up_leaves_nothing(exists, tmp_path, capsys):
+    folder = tmp_path / "run"
+    if exists:
+        folder.mkdir()
+    assert main(["train", "--out", str(folder), "--no-progress", *UNFIT, *SHORT[1:]]) == 2
+    capsys.readouterr()
+    assert list(tmp_path.rglob("*")) == ([folder] if exists else [])
+
+
 def test_a_task_without_renderer_has_no_video(run, tmp_path, capsys):
     assert main(["evaluate", str(run), "--episodes", "2", "--video", str(tmp_path / "a.mp4")]) == 2
     assert "this task has no renderer" in capsys.readouterr().err
