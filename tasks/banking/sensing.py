@@ -46,11 +46,13 @@ def team_state(p: BankingParams, t: Tables, state: BankingState) -> Tensor:
     return torch.cat(parts, -1)
 
 
-def available(p: BankingParams, t: Tables, state: BankingState, choices: Tensor) -> Tensor:
-    """Available actions, ``[n_envs, n_agents, n_actions]``; ``choices`` ``[n_actions, n_classes]``."""
+def available(p: BankingParams, t: Tables, state: BankingState) -> Tensor:
+    """Available actions, ``[n_envs, n_agents, n_actions]``, in the order of ``Banking.choices``."""
     waiting = (state.buffer > 0) & state.alive.unsqueeze(-1)  # [n_envs, n_agents, n_classes]
     open_ = (state.queue < t.capacity)[:, None, None, :]
     keep = ~(waiting & open_.any(-1)) | p.hold
     allowed = torch.cat([waiting.unsqueeze(-1) & open_, keep.unsqueeze(-1)], -1)
-    classes = torch.arange(choices.shape[-1], device=choices.device).expand_as(choices)
-    return allowed[:, :, classes, choices].all(-1)
+    first, *others = allowed.unbind(2)  # of each class, [n_envs, n_agents, n_channels + 1]
+    for other in others:  # an action is a choice of every class; the last class changes fastest
+        first = (first.unsqueeze(-1) & other.unsqueeze(-2)).flatten(-2)
+    return first

@@ -254,7 +254,7 @@ class Banking(Task[BankingParams, BankingState]):
         return sensing.team_state(self.params, self.tables, state)
 
     def action_mask(self, state: BankingState) -> Groups:
-        return {GROUP: sensing.available(self.params, self.tables, state, self.choices)}
+        return {GROUP: sensing.available(self.params, self.tables, state)}
 
     def alive(self, state: BankingState) -> Groups:
         return {GROUP: state.alive} if self.n_dead > 0 else {}
