@@ -52,7 +52,7 @@ def available(p: BankingParams, t: Tables, state: BankingState) -> Tensor:
     open_ = (state.queue < t.capacity)[:, None, None, :]
     keep = ~(waiting & open_.any(-1)) | p.hold
     allowed = torch.cat([waiting.unsqueeze(-1) & open_, keep.unsqueeze(-1)], -1)
-    first, *others = allowed.unbind(2)  # of each class, [n_envs, n_agents, n_channels + 1]
+    joint, *others = allowed.unbind(2)  # of each class, [n_envs, n_agents, n_channels + 1]
     for other in others:  # an action is a choice of every class; the last class changes fastest
-        first = (first.unsqueeze(-1) & other.unsqueeze(-2)).flatten(-2)
-    return first
+        joint = (joint.unsqueeze(-1) & other.unsqueeze(-2)).flatten(-2)
+    return joint
