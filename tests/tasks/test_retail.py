@@ -8,7 +8,7 @@ from torchrl.envs.utils import check_env_specs
 
 from marl_td.tasks import VectorEnv, make_env, make_task
 from marl_td.tasks.retail.demand import poisson_pmf
-from marl_td.tasks.retail.dynamics import match
+from marl_td.tasks.retail.dynamics import match, split
 from marl_td.tasks.retail.optimum import market
 from marl_td.tasks.retail.policies import StockPolicy
 from marl_td.tasks.retail.search import (
@@ -495,3 +495,15 @@ def test_picture_and_series():
 def test_a_bad_setting_is_named(params, message):
     with pytest.raises(ValueError, match=message):
         make_task("retail", **params)
+
+
+def test_sites_that_want_nothing_change_no_share():
+    """Also where they are so many that totals are added up another way."""
+    generator = torch.Generator().manual_seed(0)
+    wanted = torch.randint(0, 40, (200, 5), generator=generator).float()
+    moved = (wanted.sum(-1) * torch.rand(200, generator=generator)).floor()
+    rounding = torch.rand(200, generator=generator)
+    few = split(wanted, moved, rounding)
+    many = split(torch.cat([wanted, torch.zeros(200, 20)], -1), moved, rounding)
+    assert torch.equal(few, many[:, :5]) and not many[:, 5:].any()
+    assert torch.equal(few.sum(-1), moved) and (few <= wanted).all()
