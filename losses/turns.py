@@ -64,16 +64,14 @@ class AgentTurns(nn.Module):
     def begin(self) -> None:
         """A new batch: a new order, nobody has had a turn."""
         self.n_done.zero_()
-        if not self.fixed_order:
-            seed = self.n_batches.new_tensor(self.seed)
-            self.order.copy_(agent_order(seed, self.n_batches, self.n_agents))
+        self.order.copy_(self.order_of(self.n_batches))
         self.n_batches.add_(1)
 
-    def order_of(self, n_batches: int) -> Tensor:
-        """The order of the batch with this number (from 0), int64 ``[n_agents]``."""
+    def order_of(self, n_batches: Tensor) -> Tensor:
+        """The order of the batch with this number (int64, from 0), ``[n_agents]`` on its device."""
         if self.fixed_order:
-            return torch.arange(self.n_agents)
-        return agent_order(torch.tensor(self.seed), torch.tensor(n_batches), self.n_agents)
+            return torch.arange(self.n_agents, device=n_batches.device)
+        return agent_order(n_batches.new_tensor(self.seed), n_batches, self.n_agents)
 
     def next(self) -> Turn:
         """Whose turn the next update is; counted while training."""

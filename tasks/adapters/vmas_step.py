@@ -23,6 +23,7 @@ from marl_td.tasks.adapters.tracing import (
     reached_inputs,
     trace,
 )
+from marl_td.tasks.layout import envs_last
 
 ASSUMED = {
     "collides": True,  # it skips pairs that are apart in all copies; their forces are zero anyway
@@ -211,11 +212,6 @@ class StepGraph:
                     raise Untraceable(
                         f"its graph differs from the scenario by {worst:.2g} in step {number}"
                     )
-
-
-def envs_last(value: Tensor) -> Tensor:
-    """``value`` ``[n_envs, ...]`` with the copies next to each other in memory, for vector instructions."""
-    return value.movedim(0, -1).contiguous().movedim(-1, 0)
 
 
 def _batched(simulation: Simulation, larger: Simulation) -> list[Path]:

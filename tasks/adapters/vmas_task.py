@@ -10,8 +10,9 @@ from torch import Tensor
 from torchrl.data import Bounded
 
 from marl_td.tasks.adapters.random_stream import RandomStream
-from marl_td.tasks.adapters.vmas_step import Shown, Simulation, StepGraph, envs_last
+from marl_td.tasks.adapters.vmas_step import Shown, Simulation, StepGraph
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Step, Task, TaskParams
+from marl_td.tasks.layout import envs_last
 
 NO_LIMIT = 2**62
 USUAL_STEPS = 16

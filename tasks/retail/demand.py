@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from marl_td.tasks.retail.dynamics import envs_last
+from marl_td.tasks.layout import envs_last
 from marl_td.tasks.retail.params import RetailParams, site_rates
 
 

@@ -173,11 +173,6 @@ def site_costs(params: RetailParams, flow: Flow) -> dict[str, Tensor]:
     }
 
 
-def envs_last(values: Tensor) -> Tensor:
-    """``values`` ``[n_envs, n_agents]`` with environments side by side in memory: a step is fast so."""
-    return values.T.contiguous().T
-
-
 def start_amounts(params: RetailParams, rates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Least and largest stock at the start, and the units in every pipeline slot, in units like ``rates``.
 

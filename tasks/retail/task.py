@@ -62,13 +62,13 @@ from torch import Tensor
 
 from marl_td.tasks.base import Box, Discrete, Groups, GroupSpec, Noise, Optimum, Policy, Step, Task
 from marl_td.tasks.failures import alive_agents, dead_count
+from marl_td.tasks.layout import envs_last
 from marl_td.tasks.retail.demand import demand_of, demand_pmf, draw_uniforms, level_scale
 from marl_td.tasks.retail.dynamics import (
     Decision,
     Flow,
     RetailState,
     advance,
-    envs_last,
     site_costs,
     start_amounts,
 )

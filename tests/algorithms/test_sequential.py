@@ -152,7 +152,7 @@ def test_a_reloaded_run_goes_on_with_the_orders(name, small_experiment):
     assert int(theirs.n_batches) == 3
     assert theirs.order.tolist() == turns.order.tolist()
     reloaded.run()
-    assert theirs.order.tolist() == turns.order_of(3).tolist()
+    assert theirs.order.tolist() == turns.order_of(torch.tensor(3)).tolist()
 
 
 # ---------------------------------------------------------------- settings

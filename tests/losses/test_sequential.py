@@ -102,9 +102,9 @@ def test_each_agent_comes_after_those_before_it(n_agents, n_updates):
 
 def test_orders_are_random_seeded_and_all_as_frequent():
     turns, same, other = (AgentTurns(3, 3, seed=seed) for seed in (0, 0, 1))
-    orders = [tuple(turns.order_of(k).tolist()) for k in range(3000)]
-    assert orders == [tuple(same.order_of(k).tolist()) for k in range(3000)]
-    assert orders != [tuple(other.order_of(k).tolist()) for k in range(3000)]
+    orders = [tuple(turns.order_of(torch.tensor(k)).tolist()) for k in range(3000)]
+    assert orders == [tuple(same.order_of(torch.tensor(k)).tolist()) for k in range(3000)]
+    assert orders != [tuple(other.order_of(torch.tensor(k)).tolist()) for k in range(3000)]
     counts = Counter(orders)
     assert len(counts) == 6
     assert all(abs(count - 500) < 4 * (3000 * 5 / 36) ** 0.5 for count in counts.values())

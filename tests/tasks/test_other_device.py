@@ -12,7 +12,7 @@ from toy_tasks import Hunt, HuntParams
 
 from marl_td.tasks import make_task
 from marl_td.tasks.base import Box
-from marl_td.tasks.shield import shielded
+from marl_td.tasks.shield import ShieldedTask, shielded
 from marl_td.tasks.vector_env import observed, outcome
 
 each_variant = pytest.mark.parametrize("variant", ALL, ids=str)
@@ -25,9 +25,8 @@ def elsewhere(task):
     """The same task on the other device, and all random numbers of a start and a step."""
     rng = torch.Generator().manual_seed(0)
     noise = there((task.draw_reset(N_ENVS, rng), task.draw_step(N_ENVS, rng)))
-    while hasattr(task, "task"):
-        task = task.task
-    moved = type(task)(task.params, continuous=task.continuous, device=OTHER)
+    inner = task.task if isinstance(task, ShieldedTask) else task
+    moved = type(inner)(inner.params, continuous=inner.continuous, device=OTHER)
     return shielded(moved), *noise
 
 
