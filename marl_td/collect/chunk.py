@@ -37,24 +37,53 @@ class Fresh(NamedTuple):
     entries: Entries
 
 
-class Layout:
-    """The order of a tensor's dimensions in memory.
+class Rows(NamedTuple):
+    """What a chunk keeps of its steps, ``[T, n_envs, ...]``; those that are true or false as bytes."""
 
-    A loop in a graph carries contiguous tensors; tasks keep their state in the order in which they are fast.
+    numbers: Entries
+    truths: Entries
+
+    def entries(self) -> Entries:
+        """All of it in the types of the environment; nothing is copied."""
+        return {
+            **self.numbers,
+            **{key: value.view(torch.bool) for key, value in self.truths.items()},
+        }
+
+
+def packed(value: Tensor) -> Tensor:
+    """``value``, as bytes if it is bool.
+
+    The compiler takes bools in and out of memory one by one, which takes as long as the rest of a small
+    task's step; bytes, by way of float, it takes as vectors.
+    """
+    return value.float().to(torch.uint8) if value.dtype == torch.bool else value
+
+
+def unpacked(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """The ``value`` of this type that was :func:`packed`."""
+    return value.float() > 0 if dtype == torch.bool else value
+
+
+class Layout:
+    """How a tensor lies in memory while a graph's loop carries it.
+
+    The loop carries contiguous tensors; tasks keep their state in the order in which they are fast.
     """
 
     def __init__(self, like: Tensor) -> None:
+        self.dtype = like.dtype
         strides = like.stride()
         self.order = sorted(range(like.ndim), key=lambda dim: -strides[dim])
         self.inverse = [self.order.index(dim) for dim in range(like.ndim)]
 
     def store(self, value: Tensor) -> Tensor:
         """A contiguous copy of ``value`` with its dimensions in this order."""
-        return value.permute(self.order).clone(memory_format=torch.contiguous_format)
+        return packed(value).permute(self.order).clone(memory_format=torch.contiguous_format)
 
     def restore(self, stored: Tensor) -> Tensor:
-        """A view of ``stored`` with its dimensions in the usual order."""
-        return stored.permute(self.inverse)
+        """``stored`` with its dimensions in the usual order."""
+        return unpacked(stored.permute(self.inverse), self.dtype)
 
 
 class Starts:
@@ -76,7 +105,7 @@ class Starts:
         self.n_envs = n_envs
         self.n_starts = len(leaves[0]) // n_envs
         parts: dict[torch.dtype, list[Tensor]] = {}
-        for leaf in leaves:
+        for leaf in map(packed, leaves):
             parts.setdefault(leaf.dtype, []).append(leaf.reshape(len(leaf), leaf[0].numel()))
         self.wide = {
             dtype: sum(part.shape[1] for part in found) > WIDE for dtype, found in parts.items()
@@ -101,7 +130,8 @@ class Starts:
         place = torch.where(done, turn * self.n_envs + seats, 0)
         begin = dict.fromkeys(self.matrices, 0)
         leaves = []
-        for dtype, shape in self.kinds:
+        for kind, shape in self.kinds:
+            dtype = torch.uint8 if kind == torch.bool else kind
             end = begin[dtype] + shape.numel()
             part = slice(begin[dtype], end)
             if self.wide[dtype]:
@@ -109,7 +139,7 @@ class Starts:
             else:
                 rows = self.matrices[dtype][part]
                 value = (rows[:, place] if self.n_starts > 1 else rows).T
-            leaves.append(value.reshape(self.n_envs, *shape))
+            leaves.append(unpacked(value.reshape(self.n_envs, *shape), kind))
             begin[dtype] = end
         return tree_unflatten(leaves, self.structure)
 
@@ -118,13 +148,13 @@ class Starts:
         return torch.where(done, torch.where(turn + 1 < self.n_starts, turn + 1, 0), turn)
 
 
-def _loop(body: Callable[..., Any], carry: Any, inputs: Any) -> tuple[Any, Entries]:
+def _loop(body: Callable[..., Any], carry: Any, inputs: Any) -> tuple[Any, Any]:
     """``torch.scan`` without the compiler."""
-    rows: list[Entries] = []
+    rows = []
     for t in range(len(tree_leaves(inputs)[0])):
         carry, row = body(carry, tree_map(lambda value, t=t: value[t], inputs))
         rows.append(row)
-    return carry, {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    return carry, tree_map(lambda *values: torch.stack(values), *rows)
 
 
 class Chunk:
@@ -151,7 +181,7 @@ class Chunk:
 
     def __call__(
         self, carry: Carry, step_noise: Noise, reset_noise: Noise, clock: Tensor
-    ) -> tuple[Carry, Entries]:
+    ) -> tuple[Carry, Rows]:
         """The carry after ``T`` steps, and every entry of every step, ``[T, n_envs, ...]``.
 
         Compiled, the steps are a loop in the graph: the compiler sees one of them whatever ``T``.
@@ -176,19 +206,21 @@ class Chunk:
             pairs = zip(layouts, stored, strict=True)
             return tree_unflatten([layout.restore(leaf) for layout, leaf in pairs], structure)
 
-        def body(before: list[Tensor], drawn: Any) -> tuple[list[Tensor], Entries]:
+        def body(before: list[Tensor], drawn: Any) -> tuple[list[Tensor], tuple[Entries, Entries]]:
             step_noise, _ = drawn
             now, turn = restored(before)
             after, row = self.step(now, step_noise, lambda done: starts.pick(turn, done))
             turn = starts.after(turn, row["next", "done"].squeeze(-1))
-            return stored(tree_leaves((after, turn))), {
-                key: value.clone(memory_format=torch.contiguous_format)
-                for key, value in row.items()
-            }
+            numbers: Entries = {}
+            truths: Entries = {}
+            for key, value in row.items():
+                kept = truths if value.dtype == torch.bool else numbers
+                kept[key] = packed(value).clone(memory_format=torch.contiguous_format)
+            return stored(tree_leaves((after, turn))), (numbers, truths)
 
         loop = scan if torch.compiler.is_compiling() else _loop
         final, rows = loop(body, stored(leaves), (step_noise, clock))
-        return restored(final)[0], rows
+        return restored(final)[0], Rows(*rows)
 
     def step(
         self, carry: Carry, step_noise: Noise, begun: Callable[[Tensor], Fresh]

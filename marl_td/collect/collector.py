@@ -20,7 +20,7 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.collect.bookkeeping import Bookkeeping
-from marl_td.collect.chunk import Act, Carry, Chunk, Layout
+from marl_td.collect.chunk import Act, Carry, Chunk, Layout, Rows
 from marl_td.collect.nested import Shapes, nest
 from marl_td.collect.rng import global_streams, put_back
 from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
@@ -89,7 +89,7 @@ class CompiledCollector:
         self.init_random_frames = init_random_frames
         self.backend = backend
         self.what = what
-        self._compiled: Compiled[tuple[Carry, Entries]] | None = None
+        self._compiled: Compiled[tuple[Carry, Rows]] | None = None
         self._compiled_before = 0.0
         self._frames = 0
         self._iter = -1
@@ -205,7 +205,8 @@ class CompiledCollector:
         """The carry after a batch, and its rows ``[T, n_envs, ...]``."""
         chunk = self._chunk(at_random=self._frames < self.init_random_frames)
         with set_exploration_type(self.exploration):
-            return chunk(carry, *self._noise(), self._clock)
+            carry, rows = chunk(carry, *self._noise(), self._clock)
+        return carry, rows.entries()
 
     @property
     def _may_start_again(self) -> bool:
@@ -231,7 +232,7 @@ class CompiledCollector:
             self._compiled = None
             self.n_starts = n_starts
 
-    def _chunk(self, at_random: bool) -> Callable[..., tuple[Carry, Entries]]:
+    def _chunk(self, at_random: bool) -> Callable[..., tuple[Carry, Rows]]:
         """The compiled steps of the policy; the few random ones at the start are not worth a graph."""
         if at_random:
             return Chunk(self.bookkeeping, self.base.rand_action, self.n_starts)

@@ -225,16 +225,22 @@ def serve_slot(p: BankingParams, t: Tables, routed: Routed, phase: Tensor, noise
     rate = t.rate.unsqueeze(-1) * left.minimum(t.servers.unsqueeze(-1))
     time = torch.where(left > 0, gap / rate.clamp(min=1e-9), 2.0 * p.dt).cumsum(-1)
     done = time < p.dt
-    queue = routed.queue - done.sum(-1)
+    completed = done.float().sum(-1)  # sums of booleans are made of 64-bit integers, slowly
     saved = torch.where(done, p.dt - time, 0.0).sum((1, 2))
-    arrived = (noise["arrival"].unsqueeze(-1) >= t.arrival_cdf[phase].unsqueeze(1)).sum(-1).float()
+    cdf = t.arrival_cdf[phase] if p.burst else t.arrival_cdf  # [n_envs or 1, n_classes, n]
+    arrived = (noise["arrival"].unsqueeze(-1) >= cdf.unsqueeze(1)).float().sum(-1)
     waiting = p.dt * routed.buffer.sum((1, 2)) + 0.5 * p.dt * arrived.sum((1, 2))
     latency = p.dt * routed.queue.sum(-1) - saved + waiting
     if p.burst:
         switch = noise["switch"] < 1.0 - math.exp(-p.dt / p.burst_time)
         phase = torch.where(switch, 1 - phase, phase)
     return Served(
-        queue, done.sum((1, 2)).float(), arrived, _amount(p, arrived, noise), latency, phase
+        routed.queue - completed,
+        completed.sum(-1),
+        arrived,
+        _amount(p, arrived, noise),
+        latency,
+        phase,
     )
 
 

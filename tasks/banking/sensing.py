@@ -48,11 +48,14 @@ def team_state(p: BankingParams, t: Tables, state: BankingState) -> Tensor:
 
 def available(p: BankingParams, t: Tables, state: BankingState) -> Tensor:
     """Available actions, ``[n_envs, n_agents, n_actions]``, in the order of ``Banking.choices``."""
-    waiting = (state.buffer > 0) & state.alive.unsqueeze(-1)  # [n_envs, n_agents, n_classes]
-    open_ = (state.queue < t.capacity)[:, None, None, :]
-    keep = ~(waiting & open_.any(-1)) | p.hold
-    allowed = torch.cat([waiting.unsqueeze(-1) & open_, keep.unsqueeze(-1)], -1)
+    # Zeros and ones: compiled, short rows of bools would be computed one by one.
+    waiting = (state.buffer > 0).float()
+    if dead_count(p.dead_agents, p.n_agents) > 0:
+        waiting = waiting * state.alive.float().unsqueeze(-1)
+    open_ = (state.queue < t.capacity).float()[:, None, None, :]
+    keep = (1.0 - waiting * open_.amax(-1)).clamp(min=float(p.hold))
+    allowed = torch.cat([waiting.unsqueeze(-1) * open_, keep.unsqueeze(-1)], -1)
     joint, *others = allowed.unbind(2)  # of each class, [n_envs, n_agents, n_channels + 1]
     for other in others:  # an action is a choice of every class; the last class changes fastest
-        joint = (joint.unsqueeze(-1) & other.unsqueeze(-2)).flatten(-2)
-    return joint
+        joint = (joint.unsqueeze(-1) * other.unsqueeze(-2)).flatten(-2)
+    return joint > 0

@@ -181,8 +181,9 @@ class Banking(Task[BankingParams, BankingState]):
 
     def step(self, state: BankingState, action: Groups, noise: Noise) -> Step[BankingState]:
         p, t = self.params, self.tables
-        choice = self.choices[action[GROUP]]
-        choice = torch.where(state.alive.unsqueeze(-1), choice, INTERNAL)
+        choice = self._choices_of(action[GROUP])
+        if self.n_dead > 0:
+            choice = torch.where(state.alive.unsqueeze(-1), choice, INTERNAL)
         if not p.hold:  # a policy that ignores the mask cannot hold either: channel 0 instead
             open_ = (state.queue < t.capacity).any(-1)[:, None, None]
             choice = torch.where((choice == HOLD) & open_ & (state.buffer > 0), INTERNAL, choice)
@@ -202,6 +203,10 @@ class Banking(Task[BankingParams, BankingState]):
             torch.zeros_like(state.phase, dtype=torch.bool),
             info,
         )
+
+    def _choices_of(self, action: Tensor) -> Tensor:
+        """The choice of every class, ``[n_envs, n_agents, n_classes]``."""
+        return self.choices[action] if self.n_classes > 1 else action.unsqueeze(-1)
 
     def _next_state(
         self, state: BankingState, routed: dynamics.Routed, served: dynamics.Served

@@ -26,7 +26,7 @@ from torchrl.modules import IndependentNormal
 from toy_tasks import Hunt, HuntParams
 
 from marl_td.collect.bookkeeping import Bookkeeping
-from marl_td.collect.chunk import Chunk, Layout
+from marl_td.collect.chunk import Chunk, Layout, Rows, packed
 from marl_td.collect.collector import CompiledCollector, make_collector
 from marl_td.models.compiling import Compiled, CompileWarning, NotCompilable, is_worthwhile
 from marl_td.models.heads import FiniteMaskedCategorical
@@ -270,6 +270,19 @@ def test_a_layout_restores_what_it_stores():
     assert stored.is_contiguous()
     assert torch.equal(Layout(x).restore(stored), x)
     assert Layout(x).restore(stored).stride() == x.stride()
+    late = x > 0
+    assert Layout(late).store(late).dtype == torch.uint8
+    assert torch.equal(Layout(late).restore(Layout(late).store(late)), late)
+
+
+def test_rows_give_bools_back_without_a_copy_and_leave_bytes_alone():
+    image, done = torch.tensor([0, 7, 255], dtype=torch.uint8), torch.tensor([True, False, True])
+    rows = Rows({("image",): image}, {("done",): packed(done)})
+    entries = rows.entries()
+    assert entries["image",] is image
+    assert entries["done",].dtype == torch.bool
+    assert entries["done",].tolist() == [True, False, True]
+    assert entries["done",].data_ptr() == rows.truths["done",].data_ptr()
 
 
 @pytest.mark.parametrize(
@@ -293,7 +306,7 @@ def test_the_loop_keeps_a_tasks_own_memory_layout(name):
     for one, two in zip(tree_leaves(found), tree_leaves(expected), strict=True):
         torch.testing.assert_close(one, two)
     assert [x.stride() for x in tree_leaves(found[0])] == [x.stride() for x in tree_leaves(carry)]
-    assert found[1]["next", "done"].any()
+    assert found[1].entries()["next", "done"].any()
 
 
 @pytest.mark.slow
