@@ -30,6 +30,7 @@ from marl_td import register
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.collector import CompiledCollector
 from marl_td.models.gru import StatefulGruConfig
+from marl_td.training.memory import keep_freed_memory
 from marl_td.training.update import compiled_update
 
 COLLECT = [
@@ -45,12 +46,14 @@ COLLECT = [
     ("vmas/navigation", "mappo", 600),
 ]
 UPDATE = [
-    # algorithm, model, rows of a minibatch
-    ("mappo", "mlp", 1200),
-    ("mappo", "mlp", 128),
-    ("maddpg", "mlp", 128),
-    ("qmix", "mlp", 128),
-    ("mappo", "gru", 400),  # forty sequences of ten steps
+    # algorithm, model, rows of a minibatch, steps collected per environment
+    ("mappo", "mlp", 1200, 100),
+    ("mappo", "mlp", 128, 100),
+    ("maddpg", "mlp", 128, 100),
+    ("qmix", "mlp", 128, 100),
+    ("mappo", "gru", 400, 100),  # forty sequences of ten steps
+    ("maddpg", "gru", 320, 10),  # thirty-two
+    ("qmix", "gru", 960, 100),  # the same, each after twenty to find the hidden state
 ]
 
 
@@ -67,6 +70,8 @@ def experiment(
         algorithm = replace(algorithm, hypernet_layers=1)  # BenchMARL's mixer
     if name == "marl_td/mappo":
         algorithm = replace(algorithm, chunk_length=10)  # of recurrent networks
+    if name == "marl_td/qmix" and isinstance(model, StatefulGruConfig):
+        algorithm = replace(algorithm, sequence="window", window_length=10, burn_in=20)
     with tempfile.TemporaryDirectory() as folder:
         config.save_folder = folder
         family, _, scenario = task.partition("/")
@@ -153,9 +158,9 @@ def filled(run: Experiment) -> Experiment:
 
 def update(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row per algorithm and model."""
-    for algorithm, model_name, n_rows in UPDATE:
+    for algorithm, model_name, n_rows, n_steps in UPDATE:
         size = "minibatch_size" if algorithm == "mappo" else "train_batch_size"
-        options = {"collected_frames_per_batch": 2400, size: n_rows}
+        options = {"collected_frames_per_batch": 24 * n_steps, size: n_rows}
         cells = 256 if n_rows > 1000 else 64
         own = mlp(cells, cells) if model_name == "mlp" else StatefulGruConfig()
         runs = {}
@@ -187,6 +192,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="of environments, networks and replay")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as in training, for both
     register()
     rows = []
     stem = f"hot_paths_{args.what}" + ("" if args.device == "cpu" else f"_{args.device}")

@@ -23,6 +23,7 @@ from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.history import History
 from marl_td.training.learning import RunLearning
 from marl_td.training.lock import FolderLock
+from marl_td.training.memory import keep_freed_memory
 from marl_td.training.periodic_evaluation import evaluate, metrics
 from marl_td.training.policy_files import policy_signature, save_policy
 from marl_td.training.progress import Progress
@@ -66,6 +67,7 @@ class Experiment(RunLearning):
             ValueError: if another process trains in the folder.
             RunStopped: if the disk is full.
         """
+        keep_freed_memory()
         if self.resumable.rng is None:
             seed_everything(self.seed)
         self.resumable.start()

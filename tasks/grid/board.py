@@ -70,20 +70,46 @@ class Board:
         grid = whole.unflatten(-1, (rows, self.width))
         return grid[..., self.margin : self.margin + columns].flatten(-2)
 
-    def holders(self, cell: Tensor) -> Tensor:
-        """Who stands where: ``[n_envs, n_cells]``, the index of the thing, n where there is none."""
-        n_envs, n = cell.shape
-        held = torch.full((n_envs, self.n_cells), n, device=cell.device)
-        held.scatter_(1, cell, torch.arange(n, device=cell.device).expand(n_envs, -1))
-        held[:, self.nowhere] = n
-        return held
+    def blank(self, like: Tensor) -> Tensor:
+        """An integer per cell and environment, ``[n_envs, n_cells]``, that has no value yet.
+
+        Whoever asks for a few cells writes those first: to fill the board takes longer than a step.
+        """
+        return torch.empty((like.shape[0], self.n_cells), dtype=torch.long, device=like.device)
+
+    def holders(self, cell: Tensor, at: Tensor) -> Tensor:
+        """Who stands ``at`` cells ``[n_envs, *shape]``: the index of the thing, n where there is none."""
+        n = cell.shape[1]
+        place = at.flatten(1)
+        number = torch.arange(n, device=cell.device).expand_as(cell)
+        held = self.blank(cell)
+        held.scatter_(1, place, n).scatter_(1, cell, number)
+        return torch.where(at == self.nowhere, n, look(held, at))
 
     def taken(self, cell: Tensor) -> Tensor:
-        """Whether a cell holds one of the things, ``[n_envs, n_cells]`` bool."""
-        taken = torch.zeros((cell.shape[0], self.n_cells), dtype=torch.bool, device=cell.device)
-        taken.scatter_(1, cell, True)
-        taken[:, self.nowhere] = False
+        """Whether a cell holds one of the things, ``[n_envs, n_cells]`` int8, 1 or 0."""
+        taken = torch.zeros((cell.shape[0], self.n_cells), dtype=torch.int8, device=cell.device)
+        taken.scatter_(1, cell, 1)
+        taken[:, self.nowhere] = 0
         return taken
+
+    def view(self, table: Tensor, cell: Tensor, row: Tensor | None = None) -> Tensor:
+        """Entries of ``table`` around cells ``[n_envs, n]``: ``[n_envs, n, side, side]``.
+
+        The same as ``table[row, cell + window]``, and read faster, as pieces of rows.
+
+        Args:
+            table: ``[n_rows, n_cells]``.
+            cell: in the middle of the views.
+            row: of the table, ``[n_envs]``; by environment if None.
+        """
+        side = 2 * self.margin + 1
+        if row is None:
+            row = torch.arange(len(cell), device=cell.device)
+        corner = row.unsqueeze(-1) * self.n_cells + cell - self.margin * (self.width + 1)
+        flat = table.reshape(-1)
+        n_corners = flat.numel() - (side - 1) * (self.width + 1)
+        return flat.as_strided((n_corners, side, side), (1, self.width, 1))[corner]
 
 
 def look(table: Tensor, cell: Tensor) -> Tensor:

@@ -19,9 +19,7 @@ def turns(draw: Tensor) -> Tensor:
     return (draw * 2**24).long() * n + torch.arange(n, device=draw.device)
 
 
-def move_in_turn(
-    board: Board, cell: Tensor, target: Tensor, turn: Tensor, closed: Tensor
-) -> Tensor:
+def move_in_turn(board: Board, cell: Tensor, target: Tensor, turn: Tensor, open_: Tensor) -> Tensor:
     """Where things stand after each, one after the other, has entered its target if that was free.
 
     The outcome is that of the loop over the things in the order of ``turn``, without the loop. Everyone moves
@@ -34,25 +32,25 @@ def move_in_turn(
         cell: where they stand, ``[n_envs, n]``, all different except for ``nowhere``.
         target: the cells they want; their own to stay.
         turn: who goes first, different integers ``[n_envs, n]``.
-        closed: cells that nobody can enter, ``[n_envs, n_cells]`` bool.
+        open_: whether their targets can be entered, ``[n_envs, n]`` bool.
 
     Returns:
         The new cells, ``[n_envs, n]``.
     """
-    holder = look(board.holders(cell), target)
+    holder = board.holders(cell, target)
     # One more column: the holder of an empty cell, who left before everyone else.
     turn_of = torch.cat([turn, torch.full_like(turn[:, :1], -1)], 1)
-    wants = (target != cell) & ~look(closed, target) & (look(turn_of, holder) < turn)
+    wants = (target != cell) & open_ & (look(turn_of, holder) < turn)
     moves = wants & _is_first(board, target, wants, turn)
     return torch.where(_follow(moves, holder), target, cell)
 
 
 def move_together(
-    board: Board, cell: Tensor, target: Tensor, closed: Tensor, turn: Tensor | None = None
+    board: Board, cell: Tensor, target: Tensor, open_: Tensor, turn: Tensor | None = None
 ) -> Tensor:
     """Where things stand after all have moved in the same moment, as far as there was room.
 
-    A thing enters the cell it wants if (1) it is not closed, (2) its holder does not want the thing's own
+    A thing enters the cell it wants if (1) it is open, (2) its holder does not want the thing's own
     cell in exchange, (3) nobody with an earlier turn wants it, too, and (4) its holder leaves it. Rings of
     three and more turn. With turns by index it is the rule ``soft`` of pogema.
 
@@ -60,7 +58,7 @@ def move_together(
         board: the board.
         cell: where they stand, ``[n_envs, n]``, all different except for ``nowhere``.
         target: the cells they want; their own to stay.
-        closed: cells that nobody can enter, ``[n_envs, n_cells]`` bool.
+        open_: whether their targets can be entered, ``[n_envs, n]`` bool.
         turn: who gets a cell that several want, different integers ``[n_envs, n]``; by index if None.
 
     Returns:
@@ -68,8 +66,8 @@ def move_together(
     """
     if turn is None:
         turn = torch.arange(cell.shape[1], device=cell.device).expand_as(cell)
-    wants = (target != cell) & ~look(closed, target)
-    holder = look(board.holders(cell), target)
+    wants = (target != cell) & open_
+    holder = board.holders(cell, target)
     goes = torch.where(wants, target, cell)
     goes = torch.cat([goes, torch.full_like(goes[:, :1], -1)], 1)  # no holder goes nowhere
     wants = wants & (look(goes, holder) != cell)
@@ -81,8 +79,8 @@ def _is_first(board: Board, target: Tensor, wants: Tensor, turn: Tensor) -> Tens
     """Whose turn is first among those who want the same target, ``[n_envs, n]`` bool."""
     last = torch.iinfo(turn.dtype).max
     claim = torch.where(wants, turn, last)
-    first = torch.full((len(target), board.n_cells), last, device=target.device)
-    first.scatter_reduce_(1, target, claim, "amin")
+    first = board.blank(target)
+    first.scatter_(1, target, last).scatter_reduce_(1, target, claim, "amin")
     return look(first, target) == turn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from marl_td.tasks.grid.board import Board, look
+from marl_td.tasks.grid.board import Board
 
 N_PLANES = 4
 SHIFT = 3
@@ -26,7 +26,7 @@ def ways(around: Tensor, steps: Tensor) -> Tensor:
 def traffic(
     board: Board, cell: Tensor, way: Tensor, turn: Tensor, unheard: Tensor | None
 ) -> list[Tensor]:
-    """Views of the others, :data:`N_PLANES` planes ``[n_envs, n, view]`` int8.
+    """Views of the others, :data:`N_PLANES` planes ``[n_envs, n, side, side]``.
 
     The planes: 1 for robots with an earlier turn, which get a cell that both want; 1 for those with a later
     one; whether they have to go down (1) or up (-1); and right (1) or left (-1). Work and memory grow with
@@ -37,16 +37,16 @@ def traffic(
         cell: where the robots stand, ``[n_envs, n]``.
         way: where they have to go, ``[n_envs, n]``, see :func:`ways`.
         turn: different integers ``[n_envs, n]``, the lowest goes first; their size is below 2 ** 28.
-        unheard: cells of the views of which nothing is seen, bool ``[n_envs, n, view]``, or None.
+        unheard: cells of the views of which nothing is seen, bool ``[n_envs, n, side ** 2]``, or None.
     """
     nobody = torch.iinfo(torch.int32).max  # its way is WAYS - 1, which is none
     codes = torch.full((len(cell), board.n_cells), nobody, dtype=torch.int32, device=cell.device)
     codes.scatter_(1, cell, ((turn << SHIFT) + way).int())
-    seen = look(codes, cell.unsqueeze(-1) + board.window)
-    hidden = (board.window == 0) if unheard is None else (board.window == 0) | unheard
-    seen = torch.where(hidden, nobody, seen)
-    earlier = (seen >> SHIFT) < turn.unsqueeze(-1).int()  # which nobody's is not
-    later = (seen != nobody) & ~earlier
-    goes = (seen & (WAYS - 1)).to(torch.int8)
-    up, down, left, right = ((goes == way).to(torch.int8) for way in range(1, 5))
-    return [earlier.to(torch.int8), later.to(torch.int8), down - up, right - left]
+    seen = board.view(codes, cell)
+    if unheard is not None:
+        seen = torch.where(unheard.view_as(seen), nobody, seen)
+    own = turn.int()[..., None, None]
+    before, after = (seen >> SHIFT) < own, (seen >> SHIFT) > own  # its own number is neither
+    goes = torch.where(before | after, seen & (WAYS - 1), 0)
+    up, down, left, right = ((goes == way).float() for way in range(1, 5))
+    return [before.float(), (after & (seen != nobody)).float(), down - up, right - left]

@@ -32,8 +32,8 @@ class MapTables:
         self.wall[:, board.inside] = self._tensor(~maps.free)
         row, column = board.place(torch.arange(board.n_cells, device=device))
         near = (row >= -1) & (row <= rows) & (column >= -1) & (column <= columns)
-        self.shown = (self.wall & near).flatten()
-        """Cells that are seen as obstacles, like pogema's: beyond the edge of the board nothing is."""
+        self.shown = (self.wall & near).to(torch.int8)
+        """1 for cells that are seen as obstacles, like pogema's: beyond the edge of the board nothing is."""
         self.distance = self._tensor(maps.distance).flatten()
         self.longest = int(maps.distance[maps.distance < FAR].max())
         """Steps of the longest of all shortest ways."""
@@ -57,14 +57,8 @@ class MapTables:
 
     def blocked(self, maps: Tensor, cell: Tensor) -> Tensor:
         """Whether cells of the board ``[n_envs, *shape]`` cannot be entered."""
-        return self.wall.flatten()[self._on_map(maps, cell)]
-
-    def seen(self, maps: Tensor, cell: Tensor) -> Tensor:
-        """Whether cells of the board ``[n_envs, *shape]`` are shown as obstacles."""
-        return self.shown[self._on_map(maps, cell)]
-
-    def _on_map(self, maps: Tensor, cell: Tensor) -> Tensor:
-        return maps.reshape(-1, *[1] * (cell.ndim - 1)) * self.board.n_cells + cell
+        on_map = maps.reshape(-1, *[1] * (cell.ndim - 1)) * self.board.n_cells + cell
+        return self.wall.flatten()[on_map]
 
     def places(self, maps: Tensor, draw: Tensor, n_agents: int) -> tuple[Tensor, Tensor]:
         """Starts and goals ``[n_envs, n_agents]``: random pairs of cells that hang together.

@@ -164,7 +164,8 @@ class Mapf(Task[MapfParams, MapfState]):
         chosen = action[GROUP]
         here = state.cell != board.nowhere
         target = torch.where(here, state.cell + self.step_of[chosen], state.cell)
-        cell = move_together(board, state.cell, target, self.tables.wall[state.map])
+        open_ = ~self.tables.blocked(state.map, target)
+        cell = move_together(board, state.cell, target, open_)
         failed = (target != state.cell) & (cell == state.cell)
         was_on = here & self._stands(state.cell, state.goal)
         on = here & self._stands(cell, state.goal)
@@ -221,11 +222,13 @@ class Mapf(Task[MapfParams, MapfState]):
     def observe(self, state: MapfState) -> Groups:
         here = state.cell != self.board.nowhere
         dropout = self.params.message_dropout > 0.0
-        parts = view(self.tables, state, dropout)
+        numbers: list[Tensor] = []
+        planes = view(self.tables, state, dropout)
         if self.params.guide:
-            parts += guide(self.tables, state, dropout)
-        seen = [torch.where(here.unsqueeze(-1), part.float(), 0.0) for part in parts]
-        return {GROUP: torch.cat(seen, -1)}
+            others, numbers = guide(self.tables, state, dropout)
+            planes += others
+        seen = torch.cat([torch.stack(planes, 2).flatten(2), *numbers], -1)
+        return {GROUP: torch.where(here.unsqueeze(-1), seen, 0.0)}
 
     def distance(self, state: MapfState) -> Tensor:
         """Shortest ways to the goals, ``[n_envs, n_agents]``; 0 for those who have left."""

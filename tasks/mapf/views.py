@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from marl_td.tasks.grid import look
 from marl_td.tasks.grid.distance import FAR
 from marl_td.tasks.grid.traffic import traffic, ways
 from marl_td.tasks.mapf.tables import MapTables
@@ -38,23 +37,23 @@ class MapfState(NamedTuple):
 
 
 def view(tables: MapTables, state: MapfState, dropout: bool) -> list[Tensor]:
-    """Obstacles, agents and goal around every agent, each bool ``[n_envs, n_agents, view]``."""
+    """Obstacles, agents and goal around every agent, each ``[n_envs, n_agents, side, side]``."""
     board = tables.board
-    sight, index = board.margin, torch.arange(board.window.numel(), device=tables.device)
-    around = state.cell.unsqueeze(-1) + board.window
-    agents = look(board.taken(state.cell), around)
+    sight, agents = board.margin, board.view(board.taken(state.cell), state.cell).float()
     if dropout:
-        agents = agents & (~state.unheard | (board.window == 0))
+        heard = ~state.unheard | (board.window == 0)
+        agents = agents * heard.view_as(agents)
     places = zip(board.place(board.inside[state.goal]), board.place(state.cell), strict=True)
-    down, right = ((to - at).clamp(-sight, sight) + sight for to, at in places)
-    goal = (down * (2 * sight + 1) + right).unsqueeze(-1) == index
-    return [tables.seen(state.map, around), agents, goal]
+    near = torch.arange(-sight, sight + 1, dtype=torch.int32, device=tables.device)
+    down, right = ((to - at).clamp(-sight, sight).int()[..., None, None] for to, at in places)
+    goal = ((down == near.unsqueeze(-1)) & (right == near)).float()
+    return [board.view(tables.shown, state.cell, state.map).float(), agents, goal]
 
 
-def guide(tables: MapTables, state: MapfState, dropout: bool) -> list[Tensor]:
-    """Views of the others, which moves lead closer, how far the goal is and how long it has been.
+def guide(tables: MapTables, state: MapfState, dropout: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Views of the others; which moves lead closer, how far the goal is and how long it has been.
 
-    Each ``[n_envs, n_agents, width]``, ``4 * view + 6`` wide together.
+    The first ``[n_envs, n_agents, side, side]``, the second ``[n_envs, n_agents, width]``, 6 wide together.
     """
     around = tables.steps_around(state.map, state.goal, state.cell)
     steps = distance(tables, state)
@@ -64,7 +63,7 @@ def guide(tables: MapTables, state: MapfState, dropout: bool) -> list[Tensor]:
     closer = torch.where(around == FAR, 0, steps.unsqueeze(-1) - around)
     waited = (state.waited / PATIENCE).clamp(max=1.0)
     own = torch.stack([steps / sum(tables.board.shape), waited], -1)
-    return [*others, closer, own]
+    return others, [closer, own]
 
 
 def distance(tables: MapTables, state: MapfState) -> Tensor:

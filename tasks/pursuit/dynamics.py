@@ -41,8 +41,8 @@ def catch(board: Board, agent: Tensor, prey: Tensor, catching: Tensor, turn: Ten
     """
     n_prey = prey.shape[1]
     never = torch.iinfo(turn.dtype).max
-    beside_prey = look(board.holders(agent), board.around(prey))  # [n_envs, n_prey, 4] agents
-    beside_agent = look(board.holders(prey), board.around(agent))  # [n_envs, n_agents, 4] prey
+    beside_prey = board.holders(agent, board.around(prey))  # [n_envs, n_prey, 4] agents
+    beside_agent = board.holders(prey, board.around(agent))  # [n_envs, n_agents, 4] prey
     on_board = prey != board.nowhere
     ready = torch.where(catching, never, -1)  # the turn until which an agent can still catch
     captured = torch.zeros_like(on_board)
@@ -57,7 +57,7 @@ def catch(board: Board, agent: Tensor, prey: Tensor, catching: Tensor, turn: Ten
 
 
 def walk(
-    board: Board, prey: Tensor, closed: Tensor, turn: Tensor, way: Tensor, stays: Tensor
+    board: Board, agent: Tensor, prey: Tensor, turn: Tensor, way: Tensor, stays: Tensor
 ) -> Tensor:
     """Cells of the prey after each took a random step to a free cell beside it.
 
@@ -66,21 +66,21 @@ def walk(
 
     Args:
         board: the board.
+        agent: cells of the agents, ``[n_envs, n_agents]``.
         prey: cells of the prey, ``[n_envs, n_prey]``.
-        closed: walls and agents, ``[n_envs, n_cells]`` bool.
         turn: different integers, ``[n_envs, n_prey]``.
         way: uniform in [0, 1), which of the free cells, ``[n_envs, n_prey]``.
         stays: prey that do not move, ``[n_envs, n_prey]`` bool.
     """
-    closed = closed | board.taken(prey)
     beside = board.around(prey)
-    free = ~look(closed, beside)
+    crowd = torch.cat([agent, prey], 1)
+    free = ~board.wall[beside] & (board.holders(crowd, beside) == crowd.shape[1])
     number = free.sum(-1)
     choice = torch.minimum((way * number).long(), number - 1)  # -1 where no cell is free
     chosen = free & (free.long().cumsum(-1) - 1 == choice.unsqueeze(-1))
     target = torch.where(chosen, beside, 0).sum(-1)
     target = torch.where((number > 0) & ~stays, target, prey)
-    return move_in_turn(board, prey, target, turn, closed)
+    return move_in_turn(board, prey, target, turn, torch.ones_like(stays))
 
 
 def _widened(values: Tensor, last: int | bool) -> Tensor:

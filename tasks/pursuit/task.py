@@ -54,7 +54,7 @@ from marl_td.tasks.base import (
     TaskParams,
 )
 from marl_td.tasks.failures import alive_agents, dead_count
-from marl_td.tasks.grid import MOVE_NAMES, Board, look, move_in_turn, turns
+from marl_td.tasks.grid import MOVE_NAMES, Board, move_in_turn, turns
 from marl_td.tasks.pursuit import dynamics
 from marl_td.tasks.pursuit.dynamics import CATCHERS
 from marl_td.tasks.pursuit.params import PursuitParams
@@ -94,6 +94,8 @@ class Pursuit(Task[PursuitParams, PursuitState]):
     ) -> None:
         super().__init__(params, continuous, device)
         self.board = Board(params.grid_size, params.sight, self.device)
+        self.walls = self.board.wall.to(torch.int8).unsqueeze(0)
+        """1 for walls, as they are seen, ``[1, board.n_cells]``."""
         self.n_dead = dead_count(params.dead_agents, params.n_agents)
         still = torch.zeros(1, dtype=torch.long, device=self.device)
         self.step_of = torch.cat([still, self.board.directions, still])
@@ -159,16 +161,15 @@ class Pursuit(Task[PursuitParams, PursuitState]):
             GROUP
         ]  # of those who have left, too: nowhere there is nothing to enter or catch
         target = state.agent + self.step_of[chosen]
-        closed = board.wall | board.taken(prey)
-        agent = move_in_turn(board, state.agent, target, turns(noise["agent_turn"]), closed)
+        open_ = ~board.wall[target] & (board.holders(prey, target) == p.n_prey)
+        agent = move_in_turn(board, state.agent, target, turns(noise["agent_turn"]), open_)
 
         caught = dynamics.catch(board, agent, prey, chosen == CATCH, turn)
         agent = torch.where(caught.gone, board.nowhere, agent)
         prey = torch.where(caught.captured, board.nowhere, prey)
 
         stays = (prey == board.nowhere) | (noise["rest"] < p.prey_rest)
-        closed = board.wall | board.taken(agent)
-        prey = dynamics.walk(board, prey, closed, turn, noise["way"], stays)
+        prey = dynamics.walk(board, agent, prey, turn, noise["way"], stays)
 
         info = {
             "captures": caught.captured.sum(-1).float(),
@@ -183,15 +184,17 @@ class Pursuit(Task[PursuitParams, PursuitState]):
     # ---------------------------------------------------------------- sensing
     def observe(self, state: PursuitState) -> Groups:
         board = self.board
-        view = state.agent.unsqueeze(-1) + board.window
-        agents = look(board.taken(state.agent), view)
+        crowds = (state.agent, state.prey)
+        agents, prey = (board.view(board.taken(cell), state.agent).float() for cell in crowds)
         if self.params.message_dropout > 0.0:
-            agents = agents & (~state.unheard | (board.window == 0))
-        planes = [agents, look(board.taken(state.prey), view)]
+            heard = ~state.unheard | (board.window == 0)
+            agents = agents * heard.view_as(agents)
+        planes = [agents, prey]
         if self.params.see_walls:
-            planes.append(board.wall[view])
-        here = (state.agent != board.nowhere).unsqueeze(-1)
-        return {GROUP: torch.cat([(plane & here).float() for plane in planes], -1)}
+            same = torch.zeros_like(state.agent[:, 0])
+            planes.append(board.view(self.walls, state.agent, same).float())
+        here = state.agent != board.nowhere
+        return {GROUP: torch.stack(planes, 2).flatten(2) * here.unsqueeze(-1)}
 
     def team_state(self, state: PursuitState) -> Tensor:
         crowd = (state.agent, state.prey)
@@ -203,7 +206,8 @@ class Pursuit(Task[PursuitParams, PursuitState]):
         beside = board.around(state.agent)
         open_ = ~board.wall[beside]  # all walls around those who have left
         stay = torch.ones_like(open_[..., :1])
-        prey = look(board.taken(state.prey), beside).any(-1, keepdim=True)
+        held = board.holders(state.prey, beside) < self.params.n_prey
+        prey = held.any(-1, keepdim=True)
         return {GROUP: torch.cat([stay, open_, prey], -1)}
 
     def alive(self, state: PursuitState) -> Groups:

@@ -53,6 +53,8 @@ class Floor:
         self.wall = board.wall.clone()
         """Cells that cannot be entered, ``[board.n_cells]``."""
         self.wall[board.inside] = ~free
+        self.shown = self.wall.to(torch.int8).unsqueeze(0)
+        """The same as ones and zeros, ``[1, board.n_cells]``."""
         self.cells = board.inside[torch.as_tensor(layout.free.ravel().nonzero()[0], device=device)]
         """The free cells, ``[n_free]``."""
         self.n_picks, self.n_drops = len(layout.picks), len(layout.drops)
@@ -97,16 +99,14 @@ class Floor:
         unheard = state.unheard if dropout else None
         way = ways(around, steps)
         others = traffic(board, state.cell, way, self.turn(state), unheard)
-        walls = self.wall[state.cell.unsqueeze(-1) + board.window]
+        walls = board.view(self.shown, state.cell, torch.zeros_like(state.cell[:, 0])).float()
         closer = torch.where(around == FAR, 0, steps.unsqueeze(-1) - around)
         times = (state.waited / PATIENCE, state.stood / STANDING)
         waited, stood = (time.clamp(max=1.0) for time in times)
         own = torch.stack([steps / sum(board.shape), state.loaded.float(), waited, stood], -1)
-        planes = torch.cat([walls.to(torch.int8), *others], -1)  # copied faster as bytes
-        parts = [part.float() for part in (planes, closer, own)]
-        if dead:
-            parts = [torch.where(here.unsqueeze(-1), part, 0.0) for part in parts]
-        return torch.cat(parts, -1)
+        planes = torch.stack([walls, *others], 2).flatten(2)
+        seen = torch.cat([planes, closer, own], -1)
+        return torch.where(here.unsqueeze(-1), seen, 0.0) if dead else seen
 
     def crowds(self, state: WarehouseState) -> Tensor:
         """Robots, loaded ones, goals in each region, ``[n_envs, 3 * REGIONS ** 2]``; 1 if spread evenly."""

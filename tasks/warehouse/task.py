@@ -148,8 +148,7 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
         p, floor, board = self.params, self.floor, self.board
         here, goal = floor.here(state), floor.goal(state)
         target = torch.where(here, state.cell + self.step_of[action[GROUP]], state.cell)
-        closed = floor.wall.expand(len(here), -1)
-        cell = move_together(board, state.cell, target, closed, floor.turn(state))
+        cell = move_together(board, state.cell, target, ~floor.wall[target], floor.turn(state))
         failed = (target != state.cell) & (cell == state.cell)
 
         there = here & (cell == floor.goals[goal])

@@ -39,7 +39,8 @@ def test_moves_are_those_of_the_loop(size, share, seed):
     board = Board(size, sight=1)
     n = max(1, int(share * size * size))
     parts = crowd(board, 16, n, torch.Generator().manual_seed(seed))
-    found = move_in_turn(board, *parts)
+    cell, target, turn, closed = parts
+    found = move_in_turn(board, cell, target, turn, ~look(closed, target))
     for row, *given_ in zip(found.tolist(), *[part.tolist() for part in parts], strict=True):
         assert row == moved_one_by_one(*given_)
         assert len(set(row)) == n
@@ -49,8 +50,8 @@ def row_of_four(turn):
     """Four things in a row of a 5 x 5 board all want to the right; who moved."""
     board = Board(5, sight=1)
     cell = board.inside[:4].unsqueeze(0)
-    closed = board.wall.expand(1, -1)
-    new = move_in_turn(board, cell, cell + 1, torch.tensor([turn]), closed)
+    target = cell + 1
+    new = move_in_turn(board, cell, target, torch.tensor([turn]), ~board.wall[target])
     return (new != cell)[0].tolist()
 
 
@@ -63,14 +64,17 @@ def test_a_chain_follows_its_leader_as_far_as_the_turns_allow():
 def test_two_cannot_swap_and_the_first_of_two_gets_the_cell():
     board = Board(3, sight=1)
     cell = board.inside[[0, 1]].unsqueeze(0)
-    closed = board.wall.expand(1, -1)
     turn = torch.tensor([[0, 1]])
-    assert torch.equal(move_in_turn(board, cell, cell.flip(1), turn, closed), cell)
+    assert torch.equal(move_in_turn(board, cell, cell.flip(1), turn, ~board.wall[cell]), cell)
     cell = board.inside[[0, 2]].unsqueeze(0)
     target = board.inside[[1, 1]].unsqueeze(0)
-    assert move_in_turn(board, cell, target, turn, closed).tolist() == [[target[0, 0], cell[0, 1]]]
+    assert move_in_turn(board, cell, target, turn, ~board.wall[target]).tolist() == [
+        [target[0, 0], cell[0, 1]]
+    ]
     turn = torch.tensor([[1, 0]])
-    assert move_in_turn(board, cell, target, turn, closed).tolist() == [[cell[0, 0], target[0, 1]]]
+    assert move_in_turn(board, cell, target, turn, ~board.wall[target]).tolist() == [
+        [cell[0, 0], target[0, 1]]
+    ]
 
 
 def test_turns_are_different_even_for_equal_draws():
@@ -109,7 +113,8 @@ def test_moving_together_is_the_sequential_rule_and_nobody_collides(rows, column
     n = max(1, int(share * rows * columns))
     parts = crowd(board, 16, n, torch.Generator().manual_seed(seed))
     cell, target, turn, closed = parts
-    found = move_together(board, cell, target, closed, turn)
+    open_ = ~look(closed, target)
+    found = move_together(board, cell, target, open_, turn)
     for row, *given_ in zip(found.tolist(), *[part.tolist() for part in parts], strict=True):
         assert row == moved_together(*given_)
         assert len(set(row)) == n  # nobody overlaps, no two claims on one cell
@@ -118,36 +123,35 @@ def test_moving_together_is_the_sequential_rule_and_nobody_collides(rows, column
         assert not any((b, a) in moves for a, b in moves)  # no swap
     by_index = torch.arange(n).expand_as(cell)
     assert torch.equal(
-        move_together(board, cell, target, closed),
-        move_together(board, cell, target, closed, by_index),
+        move_together(board, cell, target, open_),
+        move_together(board, cell, target, open_, by_index),
     )
 
 
 def test_rings_turn_chains_follow_and_pairs_do_not_swap():
     board = Board(3, sight=1)
-    closed = board.wall.expand(1, -1)
     ring = board.inside[[0, 1, 4, 3]].unsqueeze(0)
     turned = ring.roll(-1, 1)
-    assert torch.equal(move_together(board, ring, turned, closed), turned)
+    assert torch.equal(move_together(board, ring, turned, ~board.wall[turned]), turned)
     row = board.inside[[0, 1]].unsqueeze(0)
-    assert torch.equal(move_together(board, row, row + 1, closed), row + 1)
-    assert torch.equal(move_together(board, row, row.flip(1), closed), row)
+    assert torch.equal(move_together(board, row, row + 1, ~board.wall[row + 1]), row + 1)
+    assert torch.equal(move_together(board, row, row.flip(1), ~board.wall[row]), row)
     row = board.inside[[1, 2]].unsqueeze(0)  # the first in the chain runs into the wall
-    assert torch.equal(move_together(board, row, row + 1, closed), row)
+    assert torch.equal(move_together(board, row, row + 1, ~board.wall[row + 1]), row)
     rivals = board.inside[[0, 2]].unsqueeze(0)
     middle = board.inside[[1, 1]].unsqueeze(0)
     for turn, winner in (([0, 1], 0), ([1, 0], 1)):
-        new = move_together(board, rivals, middle, closed, torch.tensor([turn]))
+        new = move_together(board, rivals, middle, ~board.wall[middle], torch.tensor([turn]))
         assert (new == middle)[0].tolist() == [winner == 0, winner == 1]
 
 
 def test_a_chain_of_a_thousand_is_followed_to_its_end():
     board = Board((1, 1001), sight=1)
     chain = board.inside[:1000].unsqueeze(0)
-    closed = board.wall.expand(1, -1).clone()
-    assert torch.equal(move_together(board, chain, chain + 1, closed), chain + 1)
-    closed[0, board.inside[1000]] = True
-    assert torch.equal(move_together(board, chain, chain + 1, closed), chain)
+    open_ = torch.ones_like(chain, dtype=torch.bool)
+    assert torch.equal(move_together(board, chain, chain + 1, open_), chain + 1)
+    open_[0, -1] = False
+    assert torch.equal(move_together(board, chain, chain + 1, open_), chain)
 
 
 @given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 1000))
@@ -193,7 +197,7 @@ def test_planned_steps_are_all_carried_out_and_the_first_gets_its_way(size, shar
     priority = torch.rand(cell.shape, generator=generator)
     action = pibt(cell, beside, cost, priority, FAR)
     target = beside.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    new = move_together(board, cell, target, board.wall.expand(8, -1))
+    new = move_together(board, cell, target, ~board.wall[target])
     assert torch.equal(new, target)
     first = priority.argmax(-1, keepdim=True)
     if (
@@ -227,7 +231,21 @@ def test_without_its_margin_a_table_has_the_cells_inside(size):
 def test_holders_and_taken_know_who_stands_where():
     board = Board(3, sight=1)
     cell = torch.tensor([[board.inside[4].item(), board.nowhere]])
-    held = board.holders(cell)
-    assert look(held, cell).tolist() == [[0, 2]]
-    assert (held < 2).sum() == 1 and torch.equal(board.taken(cell), held < 2)
-    assert look(held, board.around(cell)).eq(2).all()
+    assert board.holders(cell, cell).tolist() == [[0, 2]]
+    everywhere = torch.arange(board.n_cells).unsqueeze(0)
+    held = board.holders(cell, everywhere)
+    assert (held < 2).sum() == 1 and torch.equal(board.taken(cell), (held < 2).to(torch.int8))
+    assert board.holders(cell, board.around(cell)).eq(2).all()
+
+
+@pytest.mark.parametrize(("size", "sight"), [(1, 1), ((3, 5), 2)])
+def test_a_view_is_the_window_around_a_cell(size, sight):
+    board = Board(size, sight)
+    table = torch.arange(2 * board.n_cells).view(2, -1)
+    for cell in (board.inside.expand(2, -1), torch.full((2, 1), board.nowhere)):
+        wanted = table.gather(1, (cell.unsqueeze(-1) + board.window).flatten(1)).view(
+            *cell.shape, -1
+        )
+        assert torch.equal(board.view(table, cell).flatten(2), wanted)
+        same = torch.ones(2, dtype=torch.long)
+        assert torch.equal(board.view(table, cell, same)[0], board.view(table, cell)[1])
