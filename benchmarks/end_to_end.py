@@ -2,13 +2,15 @@
 
     python benchmarks/end_to_end.py ppo --jaxmarl PATH_OF_A_CHECKOUT
     python benchmarks/end_to_end.py maddpg
+    python benchmarks/end_to_end.py maddpg_shared
     python benchmarks/end_to_end.py qmix
     python benchmarks/end_to_end.py agilerl --goal -65 --frames 12000 --peer-frames 12000
 
 `ppo`: independent PPO with the settings of JaxMARL's `baselines/IPPO/ippo_ff_mpe.py` (16 environments x 128
 steps, 64-64 tanh, 4 epochs x 4 minibatches), which needs JaxMARL's Python (`stepping.py --install-peers`) and
-a checkout of its repository. `maddpg`, `qmix`, `mappo`: BenchMARL's own defaults. BenchMARL runs on VMAS's
-simple_spread and on our task. `agilerl`: MADDPG beside AgileRL's (`--install-peers` once before) with one
+a checkout of its repository. `maddpg_shared`, `qmix`, `mappo`: BenchMARL's own defaults; `maddpg`: with one
+critic per agent in both, and in ours the paper's actor loss. BenchMARL runs on VMAS's simple_spread and on
+our task. `agilerl`: MADDPG beside AgileRL's (`--install-peers` once before) with one
 environment and an update of 256 transitions after each step, 64-64, and ours with its own schedule; every
 1000 steps 100 episodes without exploration are played, whose time does not count.
 
@@ -34,7 +36,7 @@ from common import RESULTS, markdown, write_csv
 from peers import PEERS, install, peer_python
 
 HERE = Path(__file__).parent
-CASES = ("ppo", "maddpg", "qmix", "mappo", "agilerl")
+CASES = ("ppo", "maddpg", "maddpg_shared", "qmix", "mappo", "agilerl")
 WINDOW = 20
 
 

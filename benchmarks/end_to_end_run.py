@@ -72,6 +72,11 @@ OWN_SCHEDULE = {
 CASES: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": ("marl_td/mappo", "ippo"), "cells": (64, 64), "settings": JAXMARL},
     "maddpg": {"algorithm": ("marl_td/maddpg", "maddpg"), "cells": (256, 256), "settings": {}},
+    "maddpg_shared": {
+        "algorithm": ("marl_td/maddpg", "maddpg"),
+        "cells": (256, 256),
+        "settings": {},
+    },
     "qmix": {"algorithm": ("marl_td/qmix", "qmix"), "cells": (256, 256), "settings": {}},
     "agilerl": {"algorithm": ("marl_td/maddpg",), "cells": (64, 64), "settings": STEP_BY_STEP},
     "agilerl_own": {"algorithm": ("marl_td/maddpg",), "cells": (64, 64), "settings": OWN_SCHEDULE},
@@ -81,6 +86,7 @@ CASES: dict[str, dict[str, Any]] = {
 OURS = {
     "ppo": {"critic_scope": "agent", "critic_coef": 0.5, "lmbda": 0.95, "huber_delta": 0.0},
     "qmix": {"hypernet_layers": 1},
+    "maddpg_shared": {"share_param_critic": True, "actor_gradient": "all"},  # BenchMARL's algorithm
 }
 THEIRS = {
     "ppo": {"critic_coef": 0.5, "lmbda": 0.95, "entropy_coef": 0.01},

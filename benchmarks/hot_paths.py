@@ -1,10 +1,14 @@
 """Collecting and updating: our compiled paths beside TorchRL's collector and BenchMARL's optimiser loop.
 
     python benchmarks/hot_paths.py collect
+    python benchmarks/hot_paths.py tasks
+    python benchmarks/hot_paths.py scenarios
     python benchmarks/hot_paths.py update
 
 `collect`: milliseconds per step of all environments, policy included, on our tasks and on VMAS scenarios
-(in our adapter). Both collectors run the same environment and the same policy. `update`: milliseconds per
+(in our adapter). Both collectors run the same environment and the same policy. `tasks`: the same for every
+task with 100 environments. `scenarios`: the same for every VMAS scenario that BenchMARL knows, with 10
+environments, beside the peer on TorchRL's own environment of it. `update`: milliseconds per
 optimiser step; BenchMARL's own algorithm and ours, same task, networks, batch size and optimiser settings,
 and ours with BenchMARL's uncompiled loop. CPU time of one thread (`--device cuda`: by the clock, once the
 device is done); the peers take turns, and a ratio is the median over the turns. Writes
@@ -17,19 +21,23 @@ import argparse
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 from benchmarl.algorithms import algorithm_config_registry
+from benchmarl.environments import VmasTask
 from benchmarl.experiment import Experiment
 from common import RESULTS, everything_on, markdown, mlp, settings, write_csv
 
 from marl_td import register
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.collector import CompiledCollector
+from marl_td.models.compiling import CompileWarning, NotCompilable
 from marl_td.models.gru import StatefulGruConfig
+from marl_td.tasks.registry import TASKS
 from marl_td.training.memory import keep_freed_memory
 from marl_td.training.update import compiled_update
 
@@ -39,12 +47,15 @@ COLLECT = [
     ("simple_spread", "mappo", 100),
     ("retail", "maddpg", 16),
     ("retail", "maddpg", 100),
-    ("banking", "mappo", 128),
+    ("banking", "mappo", 16),
+    ("banking", "mappo", 100),
     ("vmas/simple_spread", "mappo", 10),
     ("vmas/navigation", "mappo", 10),
     ("vmas/balance", "mappo", 10),
     ("vmas/navigation", "mappo", 600),
 ]
+N_STEPS = 25
+"""Steps of a collected batch."""
 UPDATE = [
     # algorithm, model, rows of a minibatch, steps collected per environment
     ("mappo", "mlp", 1200, 100),
@@ -74,11 +85,25 @@ def experiment(
         algorithm = replace(algorithm, sequence="window", window_length=10, burn_in=20)
     with tempfile.TemporaryDirectory() as folder:
         config.save_folder = folder
-        family, _, scenario = task.partition("/")
-        task_config = getattr(MarlTdTask, family.upper()).get_from_yaml()
-        if scenario:
-            task_config.config["scenario"] = scenario
-        return Experiment(task_config, algorithm, model, 0, config)
+        return Experiment(task_config(task), algorithm, model, 0, config)
+
+
+def task_config(name: str) -> Any:
+    """A task of ours, or ``vmas/SCENARIO`` in our adapter, or ``benchmarl/SCENARIO`` in BenchMARL's.
+
+    The scenario's options are BenchMARL's in both.
+    """
+    family, _, scenario = name.partition("/")
+    if not scenario:
+        return MarlTdTask[family.upper()].get_from_yaml()
+    theirs = VmasTask[scenario.upper()].get_from_yaml()
+    if family == "benchmarl":
+        return theirs
+    found = MarlTdTask.VMAS.get_from_yaml()
+    options = dict(theirs.config)
+    max_steps = options.pop("max_steps")
+    found.config.update(scenario=scenario, max_steps=max_steps, options=options)
+    return found
 
 
 def clock(device: str) -> float:
@@ -121,30 +146,50 @@ def _median_ratio(theirs: list[float], ours: list[float]) -> float:
 
 def collect(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row per task and number of environments."""
-    for task, algorithm, n_envs in COLLECT:
-        n_steps = 25
-        run = experiment(
-            f"marl_td/{algorithm}",
-            task,
-            mlp(64, 64),
-            n_envs,
-            args.device,
-            collected_frames_per_batch=n_envs * n_steps,
-        )
-        start = time.perf_counter()
-        compiled = CompiledCollector(
-            run.env_func(),
-            run.policy,
-            frames_per_batch=n_envs * n_steps,
-        )
-        ours = iter(compiled)
-        next(ours)
-        seconds = time.perf_counter() - start
-        theirs = iter(run.collector)
-        peers = {"compiled": lambda it=ours: next(it), "TorchRL": lambda it=theirs: next(it)}
-        times = turns(peers, args)
-        case = {"task": task, "policy": algorithm, "envs": n_envs}
-        yield {**row(case, times, n_steps), "compile s": f"{seconds:.0f}"}
+    for case in COLLECT:
+        yield collected(*case, args)
+
+
+def tasks(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row per task of the registry."""
+    for name in TASKS:
+        yield collected(name, "mappo", 100, args)
+
+
+def scenarios(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row per scenario of VMAS."""
+    for scenario in VmasTask:
+        name = scenario.name.lower()
+        yield collected(f"vmas/{name}", "mappo", 10, args, peer=f"benchmarl/{name}")
+
+
+def collected(
+    task: str, algorithm: str, n_envs: int, args: argparse.Namespace, peer: str = ""
+) -> dict[str, Any]:
+    """Ours beside TorchRL's collector on the same environment, and beside that on the ``peer``'s."""
+
+    def ready(name: str) -> Experiment:
+        frames = {"collected_frames_per_batch": n_envs * N_STEPS}
+        return experiment(f"marl_td/{algorithm}", name, mlp(64, 64), n_envs, args.device, **frames)
+
+    run, start = ready(task), time.perf_counter()
+    iterators: dict[str, Iterator[Any]] = {}
+    try:
+        compiled = CompiledCollector(run.env_func(), run.policy, frames_per_batch=n_envs * N_STEPS)
+        iterators["ours"] = iter(compiled)
+        next(iterators["ours"])
+        seconds = f"{time.perf_counter() - start:.0f}"
+    except (NotCompilable, CompileWarning):  # a run would be collected by TorchRL, too
+        iterators.clear()
+        seconds = "not compiled"
+    iterators["TorchRL"] = iter(run.collector)
+    if peer:
+        iterators["TorchRL on VmasEnv"] = iter(ready(peer).collector)
+    if "ours" not in iterators:
+        iterators = {"ours": iterators.pop("TorchRL"), **iterators}
+    peers = {name: lambda it=it: next(it) for name, it in iterators.items()}
+    case = {"task": task, "policy": algorithm, "envs": n_envs}
+    return {**row(case, turns(peers, args), N_STEPS), "compile s": seconds}
 
 
 def filled(run: Experiment) -> Experiment:
@@ -186,7 +231,8 @@ def update(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Measure, print and save row by row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["collect", "update"])
+    makers = {"collect": collect, "tasks": tasks, "scenarios": scenarios, "update": update}
+    parser.add_argument("what", choices=makers)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="time of one turn")
     parser.add_argument("--device", default="cpu", help="of environments, networks and replay")
@@ -194,9 +240,10 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()  # as in training, for both
     register()
+    warnings.simplefilter("error", CompileWarning)
     rows = []
     stem = f"hot_paths_{args.what}" + ("" if args.device == "cpu" else f"_{args.device}")
-    for found in {"collect": collect, "update": update}[args.what](args):
+    for found in makers[args.what](args):
         print(found, flush=True)
         rows.append(found)
         path = write_csv(stem, rows)

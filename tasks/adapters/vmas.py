@@ -9,8 +9,9 @@ of training, and seeding one environment makes another repeat itself.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
-from inspect import unwrap
+from inspect import getmodule, getsource, unwrap
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def from_vmas(
 def _simulator(
     scenario: Any, n_envs: int, seed: int | None, settings: dict[str, Any]
 ) -> IsolatedEnvironment:
-    stream = RandomStream(seed, settings["device"])
+    stream = RandomStream(seed, settings["device"], draws_from_torch_alone(type(scenario)))
     with stream:
         return IsolatedEnvironment(stream, scenario, num_envs=n_envs, **settings)
 
@@ -95,6 +96,14 @@ def _scenario(name: str) -> Any:
             return import_extra(f"vmas.scenarios.{folder}{name}", extra="vmas").Scenario()
     known = [name for names in folders.values() for name in names]
     raise ValueError(f"unknown VMAS scenario '{name}'. {suggest(name, known)}")
+
+
+def draws_from_torch_alone(scenario: type) -> bool:
+    """Whether it is one of VMAS's own scenarios whose text does not name NumPy's or Python's generators."""
+    if not scenario.__module__.startswith("vmas.scenarios."):
+        return False
+    text = getsource(getmodule(scenario) or scenario)
+    return not re.search(r"(np|numpy)\.random|(import|from) random|numpy import", text)
 
 
 def _isolated(name: str) -> Callable[..., Any]:

@@ -10,10 +10,12 @@ from torchrl.envs.utils import check_env_specs
 
 pytest.importorskip("vmas", reason="needs the extra `vmas`")
 
+from vmas.scenarios.debug.het_mass import Scenario as HetMass
 from vmas.scenarios.mpe.simple_spread import Scenario as SimpleSpread
 from vmas.simulator.environment import Environment
 
 from marl_td.tasks.adapters import extras, from_vmas
+from marl_td.tasks.adapters.vmas import draws_from_torch_alone
 
 
 class EndsAt(SimpleSpread):
@@ -213,6 +215,11 @@ def test_they_are_put_back_after_an_error():
     with pytest.raises(AssertionError, match="out of its range"):
         env.step(td)
     assert global_streams() == before
+
+
+def test_scenarios_that_draw_from_numpy_or_may_do_so_are_known():
+    kinds = [SimpleSpread, HetMass, Noisy]  # the last one is not VMAS's
+    assert [draws_from_torch_alone(kind) for kind in kinds] == [True, False, False]
 
 
 def test_seeds():

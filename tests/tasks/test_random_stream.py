@@ -50,6 +50,23 @@ def test_each_generator_is_seeded(i):
     assert first == again != other
 
 
+def test_of_torch_alone_leaves_the_others_where_they_are():
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)  # noqa: NPY002
+    expected = draw()
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)  # noqa: NPY002
+    stream = RandomStream(5, only_torch=True)
+    with stream:
+        number = torch.rand(()).item()
+    place = stream.snapshot()
+    assert place["numpy"] is place["python"] is None
+    with stream:
+        following = torch.rand(()).item()
+    stream.restore(place)
+    with stream:
+        assert torch.rand(()).item() == following
+    assert draw() == expected and number != expected[0]
+
+
 def test_no_seed_draws_one():
     streams = [RandomStream(None) for _ in range(2)]
     numbers = []
