@@ -10,8 +10,9 @@
 task with 100 environments. `scenarios`: the same for every VMAS scenario that BenchMARL knows, with 10
 environments, beside the peer on TorchRL's own environment of it. `update`: milliseconds per
 optimiser step; BenchMARL's own algorithm and ours, same task, networks, batch size and optimiser settings,
-and ours with BenchMARL's uncompiled loop. CPU time of one thread (`--device cuda`: by the clock, once the
-device is done); the peers take turns, and a ratio is the median over the turns. Writes
+and ours with BenchMARL's uncompiled loop; "of product" is the rate of its arithmetic beside that of one
+product of the minibatch with a matrix of weights. CPU time of one thread (`--device cuda`: by the clock, once
+the device is done); the peers take turns, and a ratio is the median over the turns. Writes
 `results/hot_paths_<what>.csv` and `.md`.
 """
 
@@ -223,9 +224,21 @@ def update(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for run in runs.values():
             label = "uncompiled" if run is ours else "BenchMARL"
             peers[label] = lambda r=run: r._optimizer_loop("agents")
+        with torch.profiler.profile(with_flops=True) as profile:
+            ours._optimizer_loop("agents")
+        left = torch.randn(3 * n_rows, cells, device=args.device)
+        right = torch.randn(cells, cells, device=args.device)
+        peers["product"] = lambda a=left, b=right: a @ b
         times = turns(peers, args)
+        work = sum(event.flops for event in profile.key_averages())
+        product = 2 * left.numel() * cells
+        shares = [
+            (work / spent) / (product / alone)
+            for spent, alone in zip(times["compiled"], times.pop("product"), strict=True)
+        ]
         case = {"algorithm": algorithm, "model": f"{model_name} {cells}", "rows": n_rows}
-        yield {**row(case, times, 1), "compile s": f"{seconds:.0f}"}
+        shown = {"GFLOP": f"{work / 1e9:.3g}", "of product": f"{statistics.median(shares):.0%}"}
+        yield {**row(case, times, 1), **shown, "compile s": f"{seconds:.0f}"}
 
 
 def main() -> None:
