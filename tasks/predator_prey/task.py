@@ -148,7 +148,7 @@ class PredatorPrey(Task[PredatorPreyParams, PredatorPreyState]):
 
     def reset(self, n_envs: int, noise: Noise) -> PredatorPreyState:
         n = self.params.n_agents
-        cells = noise["place"].argsort(dim=1, stable=True)[:, : n + 1]
+        cells = noise["place"].topk(n + 1, largest=False).indices
         alive = alive_agents(noise["dies"], self.n_dead)
         heard = noise["heard"] >= self.params.message_dropout
         return PredatorPreyState(cells[:, :n].contiguous(), cells[:, n].contiguous(), alive, heard)

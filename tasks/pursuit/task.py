@@ -148,7 +148,7 @@ class Pursuit(Task[PursuitParams, PursuitState]):
 
     def reset(self, n_envs: int, noise: Noise) -> PursuitState:
         n, m = self.params.n_agents, self.params.n_prey
-        cells = self.board.inside[noise["place"].argsort(dim=1, stable=True)[:, : n + m]]
+        cells = self.board.inside[noise["place"].topk(n + m, largest=False).indices]
         agent, prey = cells[:, :n].contiguous(), cells[:, n:].contiguous()
         if self.n_dead > 0:
             agent = torch.where(alive_agents(noise["dead"], self.n_dead), agent, self.board.nowhere)

@@ -136,7 +136,7 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
 
     def reset(self, n_envs: int, noise: Noise) -> WarehouseState:
         n = self.params.n_agents
-        cell = self.floor.cells[noise["place"].argsort(dim=1, stable=True)[:, :n]]
+        cell = self.floor.cells[noise["place"].topk(n, largest=False).indices]
         if self.n_dead:
             cell = torch.where(alive_agents(noise["dead"], self.n_dead), cell, self.board.nowhere)
         pick, drop = self._orders(noise)
