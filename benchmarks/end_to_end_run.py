@@ -86,7 +86,7 @@ CASES: dict[str, dict[str, Any]] = {
 OURS = {
     "ppo": {"critic_scope": "agent", "critic_coef": 0.5, "lmbda": 0.95, "huber_delta": 0.0},
     "qmix": {"hypernet_layers": 1},
-    "maddpg_shared": {"share_param_critic": True, "actor_gradient": "all"},  # BenchMARL's algorithm
+    "maddpg_shared": {"team_value": True, "actor_gradient": "all"},  # BenchMARL's algorithm
 }
 THEIRS = {
     "ppo": {"critic_coef": 0.5, "lmbda": 0.95, "entropy_coef": 0.01},

@@ -257,6 +257,15 @@ def joint_action_size(algorithm: Any, group: str, scope: str) -> int:
     return sum(algorithm.n_agents(name) * policies.action_width(algorithm, name) for name in names)
 
 
+def check_team_value(team_value: bool, actor_gradient: str, scope: str) -> None:
+    """Raise ``ValueError`` if one value cannot teach all agents of a group with these settings."""
+    if team_value and (actor_gradient != "all" or scope == "agent"):
+        raise ValueError(
+            "team_value needs actor_gradient=all and critic_scope=environment or group: one value for "
+            f"all agents teaches all of them; got {actor_gradient} and {scope}."
+        )
+
+
 def team_action_value(
     algorithm: Any, group: str, *, scope: str = "environment", with_observations: bool = False
 ) -> TensorDictSequential:

@@ -88,6 +88,8 @@ class CentralCriticConfig(AgentValueConfig):
     """Whose observations and actions a critic sees: environment (all groups), group, or agent."""
     state_and_observations: bool = False
     """Where the task has a global state: critics see it and all observations, instead of the state alone."""
+    team_value: bool = False
+    """One critic with one value for a whole group that shares its reward; needs actor_gradient=all."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -95,6 +97,7 @@ class CentralCriticConfig(AgentValueConfig):
         check_choice("actor_gradient", self.actor_gradient, ACTOR_GRADIENTS)
         check_discrete_gradient(self.discrete_gradient, self.actor_gradient)
         check_choice("critic_scope", self.critic_scope, critics.SCOPES)
+        critics.check_team_value(self.team_value, self.actor_gradient, self.critic_scope)
 
     def loss_options(self) -> dict[str, Any]:
         """The fields that the loss takes, by its argument names."""
@@ -209,10 +212,8 @@ class CentralCritics(DdpgFamily):
 
     def action_value(self, group: str) -> Any:
         """Critic over the actions in scope, and the global state or the observations (or both)."""
-        return critics.action_value(
-            self,
-            group,
-            scope=self.scope,
-            share_params=self.config.share_param_critic,
-            with_observations=self.config.state_and_observations,
-        )
+        options = {"scope": self.scope, "with_observations": self.config.state_and_observations}
+        if self.config.team_value:
+            return critics.team_action_value(self, group, **options)
+        share = self.config.share_param_critic
+        return critics.action_value(self, group, share_params=share, **options)

@@ -88,8 +88,4 @@ class MasacConfig(SacConfig):
         check_choice("critic_scope", self.critic_scope, critics.SCOPES)
         check_choice("actor_gradient", self.actor_gradient, ACTOR_GRADIENTS)
         check_choice("entropy_bonus", self.entropy_bonus, ENTROPY_BONUSES)
-        if self.team_value and (self.actor_gradient != "all" or self.critic_scope == "agent"):
-            raise ValueError(
-                "team_value needs actor_gradient=all and critic_scope=environment or group: one value for "
-                f"all agents teaches all of them; got {self.actor_gradient} and {self.critic_scope}."
-            )
+        critics.check_team_value(self.team_value, self.actor_gradient, self.critic_scope)

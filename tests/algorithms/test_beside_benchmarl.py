@@ -5,11 +5,13 @@ from functools import partial
 
 import pytest
 import torch
+from benchmarl.algorithms import MaddpgConfig as TheirMaddpgConfig
 from benchmarl.algorithms import MasacConfig as TheirMasacConfig
 from benchmarl.algorithms import QmixConfig as TheirQmixConfig
 from benchmarl.environments import VmasTask
 from benchmarl_runs import small_run
 
+from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.masac import MasacConfig
 from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
@@ -92,8 +94,63 @@ def as_theirs(name, parameter):
         parts = parameter.split([parameter.shape[-1] - 2 * N_AGENTS, 2 * N_AGENTS], -1)
         rows = [part.unflatten(-1, (N_AGENTS, -1)) for part in parts]
         parameter = torch.cat(rows, -1).flatten(-2)
-    critic = int(name.split(".")[1])
+    critic = name.split(".")[1]
+    critic = int(critic) if critic.isdigit() else None
     return f"qvalue_network_params.module.0.mlp.params.{layer}.{kind}", parameter, critic
+
+
+def maddpg_runs(folder):
+    """Ours and theirs with the same weights, and pairs of parameters (ours, theirs) to compare."""
+    configs = {
+        "ours": MaddpgConfig(team_value=True, actor_gradient="all", regularisation_coef=0.0),
+        "theirs": TheirMaddpgConfig.get_from_yaml(),
+    }
+    runs = []
+    for name, config in configs.items():
+        (folder / name).mkdir()
+        options = {"prefer_continuous_actions": True, "off_policy_collected_frames_per_batch": 240}
+        task = VmasTask.BALANCE.get_from_yaml()
+        runs.append(small_run(folder / name, config, task, **SETTINGS, **options))
+    mine = dict(runs[0].losses["agents"].named_parameters())
+    his = dict(runs[1].losses["agents"].named_parameters())
+
+    def pairs():
+        for name, parameter in mine.items():
+            if name.startswith(("actor.", "critic.")):
+                key, value, _ = as_theirs(name, parameter)
+                yield value, his[key.replace("qvalue", "value")]
+
+    with torch.no_grad():
+        for value, other in pairs():
+            other.copy_(value)
+    return runs, pairs
+
+
+def targets_follow(ours, theirs):
+    """BenchMARL's MADDPG has no target actor: let no target network lag behind, in either."""
+    theirs.target_value_network_params.data.update_(theirs.value_network_params.data)
+    for network, target in ours.target_pairs():
+        target.load_state_dict(network.state_dict())
+
+
+def test_maddpg_with_one_value_is_benchmarls_maddpg(tmp_path):
+    runs, pairs = maddpg_runs(tmp_path)
+    ours, theirs = (run.losses["agents"] for run in runs)
+    batch = next(iter(runs[1].collector))
+    data = [run.algorithm.process_batch("agents", batch.clone()).reshape(-1) for run in runs]
+    start = [value.detach().clone() for value, _ in pairs()]
+    for _ in range(N_UPDATES):
+        rows = torch.randint(len(data[0]), (64,))
+        targets_follow(ours, theirs)
+        found, expected = ours(data[0][rows]), theirs(data[1][rows])
+        for key in ("loss_actor", "loss_value"):
+            one, two = (losses[key].mean() for losses in (found, expected))
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+        for run, losses in zip(runs, (found, expected), strict=True):
+            step(run, losses)
+    for before, (value, other) in zip(start, pairs(), strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(value, before)
 
 
 def masac_runs(folder, shared):

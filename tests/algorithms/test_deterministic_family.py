@@ -22,6 +22,10 @@ KINDS = {
     "iddpg": IddpgConfig,
     "matd3": Matd3Config,
     "facmac": FacmacConfig,
+    "one value": lambda **options: MaddpgConfig(team_value=True, actor_gradient="all", **options),
+    "matd3, one value": lambda **options: Matd3Config(
+        team_value=True, actor_gradient="all", **options
+    ),
     "expected": lambda **options: MaddpgConfig(discrete_gradient="expected", **options),
     "ensembles": lambda **options: MaddpgConfig(ensemble_size=2, **options),
     "inference": lambda **options: MaddpgConfig(infer_policies=True, **options),
@@ -208,6 +212,14 @@ def test_iddpgs_critics_see_their_own_agent_only(small_experiment):
         (lambda: FacmacConfig(critic_scope="agent"), "critic_scope must be one of environment"),
         (lambda: FacmacConfig(team_reward="max"), "team_reward must be one of mean, sum"),
         (lambda: FacmacConfig(hypernet_layers=3), r"hypernet_layers must be in \[1, 2\]; got 3"),
+        (
+            lambda: MaddpgConfig(team_value=True),
+            "team_value needs actor_gradient=all and critic_scope=environment or group.*; got own",
+        ),
+        (
+            lambda: Matd3Config(team_value=True, actor_gradient="all", critic_scope="agent"),
+            "team_value needs actor_gradient=all .* got all and agent",
+        ),
         (lambda: MaddpgConfig(ensemble_size=0), "ensemble_size must be at least 1; got 0"),
         (
             lambda: MaddpgConfig(ensemble_size=2, evaluation_sub_policy=2),
