@@ -44,7 +44,7 @@ def traffic(
     codes.scatter_(1, cell, ((turn << SHIFT) + way).int())
     seen = board.view(codes, cell)
     if unheard is not None:
-        seen = torch.where(unheard.view_as(seen), nobody, seen)
+        seen = torch.where(unheard.reshape(seen.shape), nobody, seen)
     own = turn.int()[..., None, None]
     before, after = (seen >> SHIFT) < own, (seen >> SHIFT) > own  # its own number is neither
     goes = torch.where(before | after, seen & (WAYS - 1), 0)

@@ -42,7 +42,7 @@ def view(tables: MapTables, state: MapfState, dropout: bool) -> list[Tensor]:
     sight, agents = board.margin, board.view(board.taken(state.cell), state.cell).float()
     if dropout:
         heard = ~state.unheard | (board.window == 0)
-        agents = agents * heard.view_as(agents)
+        agents = agents * heard.reshape(agents.shape)
     places = zip(board.place(board.inside[state.goal]), board.place(state.cell), strict=True)
     near = torch.arange(-sight, sight + 1, dtype=torch.int32, device=tables.device)
     down, right = ((to - at).clamp(-sight, sight).int()[..., None, None] for to, at in places)

@@ -188,7 +188,7 @@ class Pursuit(Task[PursuitParams, PursuitState]):
         agents, prey = (board.view(board.taken(cell), state.agent).float() for cell in crowds)
         if self.params.message_dropout > 0.0:
             heard = ~state.unheard | (board.window == 0)
-            agents = agents * heard.view_as(agents)
+            agents = agents * heard.reshape(agents.shape)
         planes = [agents, prey]
         if self.params.see_walls:
             same = torch.zeros_like(state.agent[:, 0])
