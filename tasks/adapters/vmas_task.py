@@ -98,7 +98,7 @@ class VmasTask(Task[TaskParams, Any]):
         actions = [by_seat[seat] for seat in range(len(by_seat))]
         values, shown = self._step(state[: len(self._fields)], actions)
         reward = {
-            group: torch.stack([shown.reward[seat].to(torch.float32) for seat in seats], 1)
+            group: torch.stack([shown.reward[seat].float().flatten() for seat in seats], 1)
             for group, seats in self._seats.items()
         }
         after = self._state(*values, **self._shown_fields(shown))

@@ -252,3 +252,13 @@ def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"package 'vmas'.*pip install 'marl-td\[vmas\]'"):
         extras.import_extra("vmas", extra="vmas")
+
+
+def test_rewards_of_a_column_are_rewards():
+    """The wheel's agents get a reward ``[n_envs, 1]``, others' ``[n_envs]``."""
+    task = from_vmas("wheel", n_envs=3).as_batched_task().task
+    generator = torch.Generator().manual_seed(0)
+    state = task.reset(3, task.draw_reset(3, generator))
+    action = {"agents": torch.zeros(3, 4, 2)}
+    step = task.step(state, action, task.draw_step(3, generator))
+    assert step.reward["agents"].shape == (3, 4)
