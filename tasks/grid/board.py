@@ -101,11 +101,11 @@ class Board:
         Args:
             table: ``[n_rows, n_cells]``.
             cell: in the middle of the views.
-            row: of the table, ``[n_envs]``; by environment if None.
+            row: of the table, ``[n_envs]``; None: the only one, or by environment.
         """
         side = 2 * self.margin + 1
         if row is None:
-            row = torch.arange(len(cell), device=cell.device)
+            row = torch.arange(len(table), device=cell.device)
         corner = row.unsqueeze(-1) * self.n_cells + cell - self.margin * (self.width + 1)
         flat = table.reshape(-1)
         n_corners = flat.numel() - (side - 1) * (self.width + 1)

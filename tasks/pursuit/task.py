@@ -191,8 +191,7 @@ class Pursuit(Task[PursuitParams, PursuitState]):
             agents = agents * heard.reshape(agents.shape)
         planes = [agents, prey]
         if self.params.see_walls:
-            same = torch.zeros_like(state.agent[:, 0])
-            planes.append(board.view(self.walls, state.agent, same).float())
+            planes.append(board.view(self.walls, state.agent).float())
         here = state.agent != board.nowhere
         return {GROUP: torch.stack(planes, 2).flatten(2) * here.unsqueeze(-1)}
 

@@ -99,7 +99,7 @@ class Floor:
         unheard = state.unheard if dropout else None
         way = ways(around, steps)
         others = traffic(board, state.cell, way, self.turn(state), unheard)
-        walls = board.view(self.shown, state.cell, torch.zeros_like(state.cell[:, 0])).float()
+        walls = board.view(self.shown, state.cell).float()
         closer = torch.where(around == FAR, 0, steps.unsqueeze(-1) - around)
         times = (state.waited / PATIENCE, state.stood / STANDING)
         waited, stood = (time.clamp(max=1.0) for time in times)

@@ -247,5 +247,6 @@ def test_a_view_is_the_window_around_a_cell(size, sight):
             *cell.shape, -1
         )
         assert torch.equal(board.view(table, cell).flatten(2), wanted)
+        assert torch.equal(board.view(table[:1], cell)[0], board.view(table, cell)[0])
         same = torch.ones(2, dtype=torch.long)
         assert torch.equal(board.view(table, cell, same)[0], board.view(table, cell)[1])
