@@ -105,7 +105,8 @@ def test_a_step_is_that_of_vmas(name, options):
             close = {"rtol": 1e-4, "atol": 1e-4}
             expected = torch.stack([seen[seat] for seat in seats], 1)
             torch.testing.assert_close(task.observe(state)[group], expected, **close)
-            expected = torch.stack([rewards[seat] for seat in seats], 1)
+            # wheel gives each agent's rewards as a column, the others as a vector
+            expected = torch.stack([rewards[seat].reshape(3) for seat in seats], 1)
             torch.testing.assert_close(step.reward[group], expected, **close)
             for info, values in task.agent_info(state).items():
                 expected = torch.stack([infos[seat][info].float() for seat in seats], 1)
