@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from marl_td.tasks.base import TaskParams, require
+from marl_td.tasks.order import ranks
 
 
 @dataclass
@@ -58,5 +59,4 @@ def alive_agents(draw: Tensor, n_dead: int) -> Tensor:
     Returns:
         bool ``[n_envs, n_agents]``.
     """
-    rank = draw.argsort(dim=-1, stable=True).argsort(dim=-1, stable=True)
-    return rank >= n_dead
+    return ranks(draw) >= n_dead

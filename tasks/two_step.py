@@ -24,7 +24,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from marl_td.tasks.base import (
     Discrete,
@@ -38,6 +37,7 @@ from marl_td.tasks.base import (
     require,
 )
 from marl_td.tasks.matrix_game import joint_index, payoff_tensor
+from marl_td.tasks.order import one_hot
 
 
 @dataclass
@@ -118,7 +118,7 @@ class TwoStep(Task[TwoStepParams, TwoStepState]):
 
     def team_state(self, state: TwoStepState) -> Tensor:
         """The one-hot state ``[n_envs, 3]``."""
-        return one_hot(state.where, 3).to(torch.float32)
+        return one_hot(state.where, 3)
 
     def optimum(self) -> Optimum:
         """The better table's largest payoff."""

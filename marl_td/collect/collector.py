@@ -245,7 +245,7 @@ class CompiledCollector:
         """Noise of a batch's steps ``[T, n_envs, ...]``, and of its resets ``[n_starts * n_envs, ...]``."""
         task, rng, shape = self.base.task, self.base.rng, (self.n_steps, self.base.n_envs)
         drawn = task.draw_step(math.prod(shape), rng)
-        step = {name: value.reshape(*shape, *value.shape[1:]) for name, value in drawn.items()}
+        step = {n: v.reshape(*shape, *v.shape[1:]).contiguous() for n, v in drawn.items()}
         return step, task.draw_reset(self.n_starts * self.base.n_envs, rng)
 
     def _as_batch(self, rows: Entries) -> TensorDict:

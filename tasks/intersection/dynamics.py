@@ -85,11 +85,13 @@ def pairs(paths: Paths, state: IntersectionState) -> Pairs:
     """Who is in whose way."""
     row, column = state.movement.unsqueeze(-1), state.movement.unsqueeze(-2)
     there = state.active.unsqueeze(-2)
-    past = state.s.unsqueeze(-2) >= paths.leave[column, row] + LENGTH
+    near_mine = (
+        state.s.unsqueeze(-2) < paths.leave[column, row] + LENGTH
+    )  # never without a conflict
     index = torch.arange(state.s.shape[1], device=state.s.device)
     near = state.s.unsqueeze(-2) - LENGTH < paths.shared[row, column]
     return Pairs(
-        conflict=paths.conflict[row, column] & there & ~past,
+        conflict=near_mine & there,
         ahead=near & there & (index < index.unsqueeze(-1)),
     )
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from marl_td.tasks.intersection.params import N_APPROACHES, N_MOVEMENTS, TURNS
+from marl_td.tasks.order import one_hot
 
 HALF, LANE = 7.0, 3.5
 LENGTH, WIDTH = 5.0, 2.0
@@ -40,6 +41,9 @@ class Paths(NamedTuple):
     """Last such position, ``[12, 12]``; -1e9 if there is none."""
     shared: Tensor
     """Up to where two movements of the same approach run together, ``[12, 12]``; -1e9 for others."""
+    looks: Tensor
+    """What the column's movement looks like to the row's: ones for its side (left, opposite, right; the own
+    has none) and its turn, ``[12, 12, 6]``."""
 
 
 def paths(approach: float, device: torch.device | str = "cpu") -> Paths:
@@ -79,7 +83,15 @@ def paths(approach: float, device: torch.device | str = "cpu") -> Paths:
         enter=enter.float().to(device),
         leave=leave.float().to(device),
         shared=shared.float().to(device),
+        looks=_looks(movement).to(device),
     )
+
+
+def _looks(movement: Tensor) -> Tensor:
+    approach, turn = movement // len(TURNS), movement % len(TURNS)
+    side = (approach - approach.unsqueeze(-1)) % N_APPROACHES  # 1 is the one to the left
+    turns = one_hot(turn, len(TURNS)).expand(N_MOVEMENTS, -1, -1)
+    return torch.cat([one_hot(side, N_APPROACHES)[..., 1:], turns], -1)
 
 
 def _inside(turn: str) -> float:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from marl_td.tasks.intersection.dynamics import (
     FAR,
     IntersectionState,
     pairs,
 )
-from marl_td.tasks.intersection.params import N_APPROACHES, N_MOVEMENTS, TURNS, IntersectionParams
+from marl_td.tasks.intersection.params import N_MOVEMENTS, TURNS, IntersectionParams
 from marl_td.tasks.intersection.paths import LENGTH, Paths
+from marl_td.tasks.order import argsort, one_hot
 
 D_OWN, D_OTHER = 5 + len(TURNS) + 3 + 1, 11
 D_VEHICLE = 8 + N_MOVEMENTS
@@ -34,7 +34,7 @@ def observe(params: IntersectionParams, paths: Paths, state: IntersectionState) 
     found = pairs(paths, state)
     heard = ~state.unheard if params.message_dropout > 0 else torch.ones_like(found.ahead)
     to_line = params.approach - state.s
-    turn = one_hot(state.movement % 3, len(TURNS)).float()
+    turn = one_hot(state.movement % 3, len(TURNS))
     held = (found.conflict & state.committed.unsqueeze(-2) & heard).any(-1)
     own = [
         torch.stack(
@@ -82,15 +82,13 @@ def _others(
     n_envs, n = to_line.shape
     k = min(params.n_seen, n)
     distance = torch.where(seen, to_line.unsqueeze(-2).expand(-1, n, -1), FAR)
-    who = distance.argsort(dim=-1, stable=True)[..., :k]
+    who = argsort(distance)[..., :k]
     flat = who.flatten(1)
 
     def of(values: Tensor) -> Tensor:
         return values.gather(1, flat).reshape(who.shape)
 
     there = seen.gather(-1, who)
-    approach = state.movement // 3
-    relative = (of(approach) - approach.unsqueeze(-1)) % N_APPROACHES  # 1 is the one to the left
     parts = torch.stack(
         [
             there.float(),
@@ -101,10 +99,9 @@ def _others(
         ],
         -1,
     )
-    sides = one_hot(relative, N_APPROACHES)[..., 1:].float()
-    ways = one_hot(of(state.movement % 3), len(TURNS)).float()
+    looks = paths.looks[state.movement.unsqueeze(-1), of(state.movement)]
     said = _said(params, of(state.request))
-    rows = torch.cat([parts, sides, ways, *said], -1) * there.unsqueeze(-1)
+    rows = torch.cat([parts, looks, *said], -1) * there.unsqueeze(-1)
     empty = rows.new_zeros((n_envs, n, params.n_seen - k, rows.shape[-1]))
     return torch.cat([rows, empty], 2).flatten(2)
 
@@ -122,7 +119,7 @@ def team_state(params: IntersectionParams, state: IntersectionState) -> Tensor:
         state.works.float(),
         (came & ~state.active & ~state.done).float(),
     ]
-    known = one_hot(state.movement, N_MOVEMENTS).float() * came.unsqueeze(-1)
+    known = one_hot(state.movement, N_MOVEMENTS) * came.unsqueeze(-1)
     said = _said(params, state.request)
     vehicles = torch.cat([torch.stack(numbers, -1), known, *said], -1)
     time = state.step.float() / params.max_steps

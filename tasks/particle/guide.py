@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
-from torch.nn.functional import one_hot
 
+from marl_td.tasks.order import one_hot
 from marl_td.tasks.particle.simple_speaker_listener import N_LANDMARKS
 from marl_td.tasks.particle.steering import arrive, push_to_action
 
@@ -27,7 +27,7 @@ class Guide:
     def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write both groups' actions for what they observe."""
         goal = tensordict.get(("speaker", "observation")).argmax(-1)
-        say = one_hot(goal, N_LANDMARKS).float() if self.continuous else goal
+        say = one_hot(goal, N_LANDMARKS) if self.continuous else goal
         tensordict.set(("speaker", "action"), say)
         return tensordict.set(("listener", "action"), self.follow(tensordict))
 
@@ -35,7 +35,7 @@ class Guide:
         """The listener's action."""
         seen = tensordict.get(("listener", "observation"))
         velocity, places, word = seen.split([2, 2 * N_LANDMARKS, N_LANDMARKS], -1)
-        told = one_hot(word.argmax(-1), N_LANDMARKS).to(seen.dtype)
+        told = one_hot(word.argmax(-1), N_LANDMARKS)
         silent = (word == 0.0).all(-1, keepdim=True) | self.deaf
         weight = torch.where(silent, 1.0 / N_LANDMARKS, told).unsqueeze(-1)
         way = (places.unflatten(-1, (N_LANDMARKS, 2)) * weight).sum(-2)

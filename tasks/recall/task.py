@@ -43,6 +43,7 @@ from marl_td.tasks.base import (
     TaskParams,
     require,
 )
+from marl_td.tasks.order import one_hot
 
 GROUP = "agents"
 
@@ -152,17 +153,15 @@ class Recall(Task[RecallParams, RecallState]):
 
     def observe(self, state: RecallState) -> Groups:
         shown = (state.step == 0).unsqueeze(-1).unsqueeze(-1)
-        cue = torch.where(shown, self._one_hot(state.cue), 0.0)
+        cue = torch.where(shown, one_hot(state.cue, self.params.n_cues), 0.0)
         asked = (state.step == state.answer_at).to(torch.float32)
         return {GROUP: torch.cat([cue, asked.reshape(-1, 1, 1).expand_as(cue[..., :1])], -1)}
 
     def team_state(self, state: RecallState) -> Tensor:
         left = (state.answer_at - state.step).unsqueeze(-1).clamp(min=0)
-        return torch.cat([self._one_hot(state.cue).flatten(1), left / self.params.longest_wait], -1)
-
-    def _one_hot(self, cue: Tensor) -> Tensor:
-        each = torch.arange(self.params.n_cues, device=cue.device)
-        return (cue.unsqueeze(-1) == each).to(torch.float32)
+        return torch.cat(
+            [one_hot(state.cue, self.params.n_cues).flatten(1), left / self.params.longest_wait], -1
+        )
 
     # ---------------------------------------------------------------- judging
     def memoryless_return(self) -> float:

@@ -7,10 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from marl_td.tasks.order import running_total
 from marl_td.tasks.retail.params import RetailParams
-
-FEW = 16
-"""Up to so many sites, sums side by side are cheaper than running totals."""
 
 
 class RetailState(NamedTuple):
@@ -143,24 +141,11 @@ def split(wanted: Tensor, moved: Tensor, rounding: Tensor) -> Tensor:
     """
     total = wanted.sum(-1, keepdim=True).double().clamp_min(1)
     shift = (rounding.unsqueeze(-1) * total).floor().minimum(total - 1)
-    upto = _running_total(wanted).double()
+    upto = running_total(wanted).double()
     moved = moved.unsqueeze(-1).double()
     edge = ((upto * moved + shift) / total).floor()
     before = (((upto - wanted) * moved + shift) / total).floor()
     return (edge - before).to(wanted.dtype)
-
-
-def _running_total(values: Tensor) -> Tensor:
-    """``values.cumsum(-1)``; of a few values each total is a sum of its own.
-
-    The CPU's compiler has no scans: a ``cumsum`` would split the step into several loops.
-    """
-    n = values.shape[-1]
-    if n > FEW:
-        return values.cumsum(-1)
-    index = torch.arange(n, device=values.device)
-    included = index.unsqueeze(-1) <= index
-    return torch.where(included, values.unsqueeze(-1), 0.0).sum(-2)
 
 
 def site_costs(params: RetailParams, flow: Flow) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from marl_td.tasks.base import Noise
+from marl_td.tasks.order import ranks, running_total
 from marl_td.tasks.traffic_junction.maps import build
 from marl_td.tasks.traffic_junction.params import TrafficJunctionParams
 
@@ -72,21 +73,16 @@ def arrive(
         occupied: whether a car stands on the entry, ``[n_envs, n_entries]`` bool.
         noise: the draws of the step.
     """
-    n_entries = t.n_entries
     comes = noise["arrive"] < params.p_arrive
     if params.safe_entry:
         comes = comes & ~occupied
-    entry = torch.arange(n_entries, device=comes.device)
-    order = torch.where(comes, entry, entry + n_entries).argsort(dim=-1, stable=True)
     choice = (noise["choice"] * t.n_choices).long().clamp(max=t.n_choices - 1)
-    route = (entry * t.n_choices + choice).gather(1, order)  # the k-th that comes takes route[k]
-    draw = torch.where(state.driving, 2.0, noise["agent"])
-    rank = draw.argsort(dim=-1, stable=True).argsort(
-        dim=-1, stable=True
-    )  # of an agent, free ones first
-    last = n_entries - 1
-    enters = ~state.driving & (rank <= last) & (rank < comes.sum(-1, keepdim=True))
-    chosen = route.gather(1, rank.clamp(max=last))
+    route = torch.arange(t.n_entries, device=comes.device) * t.n_choices + choice
+    rank = ranks(torch.where(state.driving, 2.0, noise["agent"]))  # free agents first
+    number = running_total(comes.long()) - 1  # of those who come, entry by entry
+    takes = (rank.unsqueeze(-1) == number.unsqueeze(-2)) & comes.unsqueeze(-2)
+    enters = ~state.driving & takes.any(-1)  # takes: [n_envs, n_agents, n_entries]
+    chosen = torch.where(takes, route.unsqueeze(-2), 0).sum(-1)
     return state._replace(
         route=torch.where(enters, chosen, state.route),
         place=torch.where(enters, 0, state.place),

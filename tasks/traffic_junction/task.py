@@ -45,7 +45,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from marl_td.tasks.base import (
     Discrete,
@@ -60,6 +59,7 @@ from marl_td.tasks.base import (
 )
 from marl_td.tasks.failures import alive_agents, dead_count
 from marl_td.tasks.grid import look
+from marl_td.tasks.order import one_hot
 from marl_td.tasks.traffic_junction.dynamics import Tables, arrive, tables
 from marl_td.tasks.traffic_junction.params import TrafficJunctionParams
 
@@ -211,10 +211,10 @@ class TrafficJunction(Task[TrafficJunctionParams, TrafficState]):
         cell, taken = self.cell(state), self.taken(state)
         view = look(taken, self.tables.window[cell]).float()
         if self.params.message_dropout > 0:
-            middle = one_hot(view.new_tensor(self.n_view // 2).long(), self.n_view).float()
-            view = torch.where(state.hidden, view * middle, view)
+            others = torch.arange(self.n_view, device=view.device) != self.n_view // 2
+            view = torch.where(state.hidden & others, 0.0, view)
         parts = [
-            one_hot(cell, self.n_cells + 1)[..., :-1].float(),
+            one_hot(cell, self.n_cells),
             *self._route(state),
             state.braked.unsqueeze(-1).float(),
             view,
@@ -224,7 +224,7 @@ class TrafficJunction(Task[TrafficJunctionParams, TrafficState]):
     def _route(self, state: TrafficState) -> list[Tensor]:
         """Entry and choice of every agent, one-hot."""
         entry, choice = state.route // self.n_choices, state.route % self.n_choices
-        return [one_hot(entry, self.n_entries).float(), one_hot(choice, self.n_choices).float()]
+        return [one_hot(entry, self.n_entries), one_hot(choice, self.n_choices)]
 
     def team_state(self, state: TrafficState) -> Tensor:
         scale = 1.0 / (self.tables.path.shape[1] - 1)

@@ -1,0 +1,50 @@
+"""Order and place of a few numbers as comparisons, which a compiled step does in the loops it has anyway.
+
+The library's sorts and running totals are calls of their own, which take longer than the rest of a small
+task's step, and its ``one_hot`` looks at all values first.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FEW = 64
+"""Numbers up to which each is compared with all others; beyond, the library is faster."""
+FEW_TO_ADD = 16
+"""The same for running totals, which the library makes in one go."""
+
+
+def one_hot(index: Tensor, n: int) -> Tensor:
+    """Rows of zeros with a one: ``[*B, n]`` float32 of ``[*B]`` indices; out of range all are zero."""
+    return (index.unsqueeze(-1) == torch.arange(n, device=index.device)).to(torch.float32)
+
+
+def ranks(value: Tensor) -> Tensor:
+    """How many are smaller than each, or as large and before it: ``[*B, n]`` int64 of ``[*B, n]``."""
+    n = value.shape[-1]
+    if n > FEW:
+        return value.argsort(dim=-1, stable=True).argsort(dim=-1, stable=True)
+    place = torch.arange(n, device=value.device)
+    own, other = value.unsqueeze(-1), value.unsqueeze(-2)
+    before = (other < own) | ((other == own) & (place < place.unsqueeze(-1)))
+    return before.float().sum(-1).long()
+
+
+def argsort(value: Tensor) -> Tensor:
+    """Indices from the smallest to the largest, of equal ones the first first: ``[*B, n]`` int64."""
+    n = value.shape[-1]
+    if n > FEW:
+        return value.argsort(dim=-1, stable=True)
+    place = torch.arange(n, device=value.device).expand(value.shape)
+    return torch.empty_like(place).scatter(-1, ranks(value), place)
+
+
+def running_total(value: Tensor) -> Tensor:
+    """``value.cumsum(-1)``, as sums of their own: ``[*B, n]`` of ``[*B, n]``."""
+    n = value.shape[-1]
+    if n > FEW_TO_ADD:
+        return value.cumsum(-1)
+    index = torch.arange(n, device=value.device)
+    included = index.unsqueeze(-1) <= index
+    return torch.where(included, value.unsqueeze(-1), 0).sum(-2, dtype=value.dtype)
