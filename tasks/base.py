@@ -174,6 +174,9 @@ class Task(ABC, Generic[P, S]):
     slow_baselines: ClassVar[dict[str, int]] = {}
     """Classical policies that plan agent by agent, with the most episodes a table plays with each."""
 
+    draws_starts_slowly: ClassVar[bool] = False
+    """Whether :meth:`draw_reset` takes long, and hardly longer for many environments than for one."""
+
     uncompilable: str | None = None
     """Why its steps cannot be part of a compiled graph, or None if they can."""
 

@@ -31,6 +31,7 @@ FACTS = (
     "info_keys",
     "levels",
     "slow_baselines",
+    "draws_starts_slowly",
 )
 """What a task's class says, taken over as it is."""
 

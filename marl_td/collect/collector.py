@@ -23,6 +23,7 @@ from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.chunk import Act, Carry, Chunk, Layout, Rows
 from marl_td.collect.nested import Shapes, nest
 from marl_td.collect.rng import global_streams, put_back
+from marl_td.collect.start_states import StartStates
 from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
 from marl_td.models.straight import require_straight
 from marl_td.tasks.base import Noise
@@ -80,9 +81,7 @@ class CompiledCollector:
         if isinstance(policy, torch.nn.Module):
             require_straight(policy)
         self.n_steps = -(-frames_per_batch // self.base.n_envs)
-        usual = 1 + (self.n_steps - 1) // self.base.task.usual_episode
-        self.n_starts = n_starts or usual
-        self.keeps_n_starts = n_starts is not None or not self.base.task.terminates
+        self.starts = StartStates(self.base.task, self.base.n_envs, self.n_steps, n_starts)
         self.requested_frames_per_batch = frames_per_batch
         self.frames_per_batch = self.n_steps * self.base.n_envs
         self.total_frames = float("inf") if total_frames < 0 else total_frames
@@ -110,12 +109,14 @@ class CompiledCollector:
     def rollout(self) -> TensorDictBase:
         """The next batch ``[n_envs, T]``."""
         before = self._start() if self._carry is None else self._carry
-        streams = (global_streams(), self.base.rng.get_state()) if self._may_start_again else None
+        streams = (global_streams(), self.base.rng.get_state()) if self.starts.may_run_out else None
         carry, columns = self._steps(before)
-        while streams and self._needs_more_starts(columns["next", "done"]):
+        while streams and self.starts.run_out(columns["next", "done"]):
+            self._forget_graph()  # another number of start states makes another
             put_back(streams[0])
             self.base.rng.set_state(streams[1])
             carry, columns = self._steps(before)
+        self.starts.use(columns["next", "done"], self.base.rng)
         self._carry = carry
         self.base.state, self.base.step_count = carry.state, carry.step_count
         return self._as_batch(columns)
@@ -136,6 +137,7 @@ class CompiledCollector:
     def set_seed(self, seed: int, static_seed: bool = False) -> int:
         """Seed the environment's random stream; the next batch starts fresh episodes."""
         self._carry = None
+        self.starts.forget()
         return int(self.base.set_seed(seed, static_seed=static_seed))
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
@@ -173,7 +175,8 @@ class CompiledCollector:
             "carry": held,
             "traj_ids": self._traj_ids,
             "n_trajs": int(self._n_trajs),
-            "n_starts": self.n_starts,
+            "n_starts": self.starts.number,
+            "starts": self.starts.snapshot(),
             "env": self.base.snapshot(),
         }
 
@@ -192,7 +195,10 @@ class CompiledCollector:
         self._frames, self._iter = state["frames"], state["iter"]
         self._traj_ids = state["traj_ids"].to(device)
         self._n_trajs = torch.tensor(state["n_trajs"], device=device)
-        self._set_n_starts(state["n_starts"])
+        n_starts = self.starts.number
+        self.starts.restore(state["n_starts"], state.get("starts", {}))  # older runs have none
+        if n_starts != self.starts.number:
+            self._forget_graph()
 
     # ------------------------------------------------------------------ parts
     def _start(self) -> Carry:
@@ -208,36 +214,17 @@ class CompiledCollector:
             carry, rows = chunk(carry, *self._noise(), self._clock)
         return carry, rows.entries()
 
-    @property
-    def _may_start_again(self) -> bool:
-        """Whether a batch may turn out to hold too few start states."""
-        return not self.keeps_n_starts and self.n_starts < self.n_steps
-
-    def _needs_more_starts(self, done: Tensor) -> bool:
-        """Whether an environment had to begin twice from the same start; if so, there are more from now on.
-
-        Args:
-            done: of all steps, ``[T, n_envs, 1]`` bool.
-        """
-        most = int(done.sum(0).max())
-        if most <= self.n_starts:
-            return False
-        self._set_n_starts(min(max(most, 2 * self.n_starts), self.n_steps))
-        return True
-
-    def _set_n_starts(self, n_starts: int) -> None:
-        """Hold so many start states; another number makes another graph."""
-        if n_starts != self.n_starts:
-            self._compiled_before = self.compile_seconds
-            self._compiled = None
-            self.n_starts = n_starts
+    def _forget_graph(self) -> None:
+        """Compile anew."""
+        self._compiled_before = self.compile_seconds
+        self._compiled = None
 
     def _chunk(self, at_random: bool) -> Callable[..., tuple[Carry, Rows]]:
         """The compiled steps of the policy; the few random ones at the start are not worth a graph."""
         if at_random:
-            return Chunk(self.bookkeeping, self.base.rand_action, self.n_starts)
+            return Chunk(self.bookkeeping, self.base.rand_action, self.starts.number)
         if self._compiled is None:
-            chunk = Chunk(self.bookkeeping, self.policy, self.n_starts)
+            chunk = Chunk(self.bookkeeping, self.policy, self.starts.number)
             self._compiled = Compiled(self.what, chunk, self.backend)
         return self._compiled
 
@@ -246,7 +233,7 @@ class CompiledCollector:
         task, rng, shape = self.base.task, self.base.rng, (self.n_steps, self.base.n_envs)
         drawn = task.draw_step(math.prod(shape), rng)
         step = {n: v.reshape(*shape, *v.shape[1:]).contiguous() for n, v in drawn.items()}
-        return step, task.draw_reset(self.n_starts * self.base.n_envs, rng)
+        return step, self.starts.noise(rng)
 
     def _as_batch(self, rows: Entries) -> TensorDict:
         columns = {key: value.transpose(0, 1) for key, value in rows.items()}

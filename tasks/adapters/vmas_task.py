@@ -38,6 +38,7 @@ class VmasTask(Task[TaskParams, Any]):
 
     name = "vmas"
     Params = TaskParams
+    draws_starts_slowly = True
 
     def __init__(self, env: Any) -> None:
         simulator = env._env
@@ -65,7 +66,7 @@ class VmasTask(Task[TaskParams, Any]):
 
     @property
     def usual_episode(self) -> int:
-        """VMAS does not say when its scenarios may end, and draws start states slowly."""
+        """VMAS does not say when its scenarios may end."""
         return min(USUAL_STEPS, self.params.max_steps)
 
     # --------------------------------------------------------------- dynamics

@@ -37,7 +37,7 @@ def traced_collector(experiment, n_starts: int | None = None) -> CompiledCollect
 def our_collector(experiment) -> CompiledCollector:
     """The same without tracing, which takes long; with a start state for each of the 12 steps."""
     collector = traced_collector(experiment, n_starts=12)
-    chunk = Chunk(collector.bookkeeping, experiment.policy, collector.n_starts)
+    chunk = Chunk(collector.bookkeeping, experiment.policy, collector.starts.number)
     collector._compiled = chunk  # type: ignore[assignment]
     return collector
 

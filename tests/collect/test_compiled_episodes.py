@@ -50,7 +50,7 @@ def test_sums_equal_those_of_single_steps(monkeypatch, longest, max_steps):
     monkeypatch.setattr(compiled_episodes, "LONGEST_CHUNK", longest)
     expected = run_episodes(teams_env(), policy(), max_steps)
     episodes = compiled(teams_env(), max_steps=max_steps)
-    assert episodes.collector.n_starts == 1  # the episodes after the first are not looked at
+    assert episodes.collector.starts.number == 1  # the episodes after the first are not looked at
     for _ in range(2):  # the second time from fresh episodes again
         found = episodes.run()
         for ours, theirs in zip(found, expected, strict=True):

@@ -18,8 +18,8 @@ def rollouts(policy, compiled):
     env = TransformedEnv(VectorEnv(Hunt(HuntParams()), N_ENVS), make_transforms())
     collector = CompiledCollector(env, policy, frames_per_batch=N_ENVS * N_STEPS)
     if not compiled:
-        collector.keeps_n_starts = True
-        collector._compiled = Chunk(collector.bookkeeping, policy, collector.n_starts)
+        collector.starts.fixed = True
+        collector._compiled = Chunk(collector.bookkeeping, policy, collector.starts.number)
     torch.manual_seed(5)
     return torch.cat([collector.rollout() for _ in range(2)], 1)
 

@@ -10,7 +10,10 @@ from toy_tasks import Hunt, HuntParams
 
 from marl_td.collect.chunk import WIDE, Starts
 from marl_td.collect.collector import CompiledCollector
+from marl_td.collect.start_states import DRAWN_AT_ONCE, StartStates
 from marl_td.tasks.vector_env import VectorEnv
+
+RNG = torch.Generator()
 
 
 def short_lived(**changes):
@@ -28,11 +31,11 @@ def short_lived(**changes):
 
 def test_a_batch_that_runs_out_of_start_states_is_collected_anew_with_more():
     grows = short_lived()
-    assert grows.n_starts == 3  # 10 steps, in which episodes usually last at least 4
+    assert grows.starts.number == 3  # 10 steps, in which episodes usually last at least 4
     first, second = batches(grows, 2)
-    ends = first["next", "done"].sum(1)
-    assert 3 < ends.max() <= grows.n_starts
-    enough = short_lived(n_starts=grows.n_starts)
+    n_ends = first["next", "done"].sum(1)
+    assert 3 < n_ends.max() <= grows.starts.number
+    enough = short_lived(n_starts=grows.starts.number)
     for one, two in zip((first, second), batches(enough, 2), strict=True):
         for key, value in two.items(True, True):
             assert torch.equal(one.get(key), value), key
@@ -44,7 +47,7 @@ def test_what_it_grew_to_is_saved():
     one, two = short_lived(), short_lived()
     batches(one, 1)
     two.restore(one.snapshot())
-    assert two.n_starts == one.n_starts > 3
+    assert two.starts.number == one.starts.number > 3
     ours, theirs = (batches(collector, 1)[0] for collector in (one, two))
     assert torch.equal(ours["hunter", "observation"], theirs["hunter", "observation"])
 
@@ -53,8 +56,80 @@ def test_a_given_number_of_start_states_is_kept():
     collector = short_lived(n_starts=1)
     batch = batches(collector, 1)[0]
     starts = batch["hunter", "observation"][batch["is_init"].squeeze(-1)]
-    assert collector.n_starts == 1
+    assert collector.starts.number == 1
     assert len(starts) > 2 * N_ENVS >= len(starts.unique(dim=0))
+
+
+class Slow:
+    """Draws start states 0, 1, 2, ... and says how many it has drawn."""
+
+    draws_starts_slowly, terminates, usual_episode, device = True, True, 4, "cpu"
+    drawn = 0
+
+    def draw_reset(self, n_envs, generator):
+        first, self.drawn = self.drawn, self.drawn + n_envs
+        return {"number": torch.arange(first, self.drawn)}
+
+
+def ends(*counts, n_steps=8):
+    """``done`` ``[T, n_envs, 1]`` of environments whose episodes end so many times."""
+    return (torch.arange(n_steps).unsqueeze(-1) < torch.tensor(counts)).unsqueeze(-1)
+
+
+def test_start_states_that_are_drawn_slowly_are_kept_until_they_are_used():
+    starts = StartStates(Slow(), n_envs=2, n_steps=8)
+    assert starts.noise(RNG)["number"].tolist() == [0, 1, 2, 3]  # two turns of both
+    starts.use(ends(0, 0), RNG)
+    assert starts.noise(RNG)["number"].tolist() == [0, 1, 2, 3]
+    starts.use(ends(1, 2), RNG)
+    assert starts.noise(RNG)["number"].tolist() == [4, 5, 2, 6]
+    starts.use(ends(5, 0), RNG)  # from the first again: all of them are used
+    assert starts.noise(RNG)["number"].tolist() == [7, 5, 8, 6]
+    assert starts.task.drawn == DRAWN_AT_ONCE
+
+
+def test_no_start_state_is_given_out_twice():
+    starts = StartStates(Slow(), n_envs=3, n_steps=8)
+    seen, generator = set(starts.noise(RNG)["number"].tolist()), torch.Generator().manual_seed(0)
+    for _ in range(200):
+        before = starts.noise(RNG)["number"]
+        done = ends(*torch.randint(3, (3,), generator=generator).tolist())
+        starts.use(done, RNG)
+        after = starts.noise(RNG)["number"]
+        used = before != after
+        assert used.reshape(2, 3).sum(0).tolist() == done.sum(0).flatten().tolist()
+        fresh = set(after[used].tolist())
+        assert len(fresh) == used.sum() and not fresh & seen
+        seen |= fresh
+    assert seen == set(range(len(seen)))
+
+
+def test_a_batch_that_is_collected_anew_begins_with_the_same_start_states():
+    starts = StartStates(Slow(), n_envs=2, n_steps=8)
+    few = starts.noise(RNG)["number"]
+    assert starts.run_out(ends(3, 0)) and starts.number == 4
+    assert starts.noise(RNG)["number"].tolist() == [*few.tolist(), 4, 5, 6, 7]
+
+
+def test_start_states_that_are_there_are_saved():
+    one, two = (StartStates(Slow(), n_envs=2, n_steps=8) for _ in range(2))
+    one.noise(RNG)
+    one.use(ends(1, 0), RNG)
+    two.restore(one.number, one.snapshot())
+    for starts in (one, two):
+        starts.use(ends(0, 1), RNG)
+    assert torch.equal(one.noise(RNG)["number"], two.noise(RNG)["number"])
+    assert two.task.drawn == 0
+    two.forget()
+    assert two.noise(RNG)["number"].tolist() == [0, 1, 2, 3]
+
+
+def test_start_states_that_are_drawn_fast_are_drawn_for_every_batch():
+    starts = StartStates(Slow(), n_envs=2, n_steps=8)
+    starts.task.draws_starts_slowly = False
+    for first in (0, 4):
+        assert starts.noise(RNG)["number"].tolist() == list(range(first, first + 4))
+        starts.use(ends(0, 0), RNG)
 
 
 @pytest.mark.parametrize("width", [3, WIDE], ids=["narrow", "wide"])

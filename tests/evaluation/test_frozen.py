@@ -114,7 +114,7 @@ def test_its_rollout_is_one_graph_and_equals_uncompiled_steps(frozen, draws):
         return made
 
     compiled, plain = collector(), collector()
-    plain._compiled = Chunk(plain.bookkeeping, learner, plain.n_starts)
+    plain._compiled = Chunk(plain.bookkeeping, learner, plain.starts.number)
     batches = []
     for made in (plain, compiled):
         torch.manual_seed(1)

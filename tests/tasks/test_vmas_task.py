@@ -230,6 +230,32 @@ def test_the_collector_yields_what_torchrl_s_yields():
     assert len(starts.unique(dim=0)) > 12  # fresh start states
 
 
+def test_no_episode_starts_as_another_did():
+    collector = CompiledCollector(make_env(), make_policy(), frames_per_batch=30, backend="eager")
+    starts = []
+    for _, batch in zip(range(8), collector, strict=False):
+        seen, done = batch["agents", "observation"][:, 1:], batch["next", "done"][:, :-1, 0]
+        starts.append(seen[done])
+    starts = torch.cat(starts)
+    assert len(starts.unique(dim=0)) == len(starts) > 40
+
+
+def test_a_collector_that_was_saved_goes_on():
+    """The start states that were drawn and not yet used are saved, too."""
+    policy = make_policy()
+    one, two = (
+        CompiledCollector(make_env(), policy, frames_per_batch=15, backend="eager")
+        for _ in range(2)
+    )
+    next(iter(one))
+    two.restore(one.snapshot())
+    for _ in range(2):
+        ours, theirs = next(iter(one)), next(iter(two))
+        assert ours["next", "done"].any()
+        for key, value in ours.items(True, True):
+            assert torch.equal(theirs[key], value), key
+
+
 def test_a_scenario_that_is_no_pure_function_is_collected_uncompiled():
     build = lambda: from_vmas(Counting(), n_envs=2, max_steps=4)  # noqa: E731
     with pytest.warns(CompileWarning, match="rollout is not compiled: a step changes 'steps'"):
