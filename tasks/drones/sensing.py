@@ -8,17 +8,7 @@ from torch.nn.functional import pad
 
 from marl_td.tasks.drones import space
 from marl_td.tasks.drones.params import BLOCKS, VIEW, DronesParams
-
-
-def view_offsets(params: DronesParams, device: torch.device) -> Tensor:
-    """Blocks of a view on the map of means of :func:`ages`, counted from the drone's own, ``[64]``."""
-    way = (torch.arange(VIEW, device=device) - VIEW // 2) * params.pool
-    return (way.unsqueeze(1) * _width(params) + way).flatten()
-
-
-def _width(params: DronesParams) -> int:
-    """Places along a side of the map of means."""
-    return params.n_cells + (VIEW - 1) * params.pool + 1
+from marl_td.tasks.layout import written
 
 
 def cell_number(params: DronesParams, place: Tensor) -> Tensor:
@@ -32,28 +22,33 @@ def in_sight(params: DronesParams, age: Tensor, target: Tensor) -> Tensor:
     return age.flatten(1).gather(1, cell_number(params, target)) == 0.0
 
 
-def ages(params: DronesParams, age: Tensor, position: Tensor, view: Tensor) -> Tensor:
+def ages(params: DronesParams, age: Tensor, position: Tensor) -> Tensor:
     """Mean age in s of the 8 x 8 blocks around each drone, ``[n_envs, n_agents, 64]``, rows from below.
 
-    The means over all squares of ``pool ** 2`` cells are computed once, and each drone reads 64 of them.
+    The means over all squares of ``pool ** 2`` cells are computed once, and each drone reads 64 of them by
+    rows; an index for each would take longer than all the means.
 
     Args:
         params: of the drones.
         age: ``[n_envs, n_cells, n_cells]``.
         position: ``[n_envs, n_agents, 2]``.
-        view: from :func:`view_offsets`.
     """
     margin = VIEW // 2 * params.pool
     padded = pad(age, (margin, margin, margin, margin))
-    means = _running_mean(_running_mean(padded, 1, params.pool), 2, params.pool).flatten(1)
-    own = (position / params.cell).long().clamp(0, params.n_cells - 1) + margin
-    block = (own[..., 1] * _width(params) + own[..., 0]).unsqueeze(-1) + view
-    return means.gather(1, block.flatten(1)).view(block.shape)
+    means = _running_mean(_running_mean(padded, 1, params.pool), 2, params.pool)
+    width, flat = means.shape[-1], means.reshape(-1)
+    own = (position / params.cell).long().clamp(0, params.n_cells - 1)  # the corner of its view
+    first = torch.arange(len(age), device=age.device).unsqueeze(-1) * width**2
+    corner = first + own[..., 1] * width + own[..., 0]
+    n_corners = flat.numel() - (VIEW - 1) * params.pool * (width + 1)
+    steps = (1, params.pool * width, params.pool)
+    return flat.as_strided((n_corners, VIEW, VIEW), steps)[corner].flatten(2)
 
 
 def _running_mean(values: Tensor, dim: int, width: int) -> Tensor:
     """Means of ``width`` values that follow each other along ``dim``."""
     n = values.shape[dim] - width + 1
+    values = written(values)
     total = values.narrow(dim, 0, n)
     for shift in range(1, width):
         total = total + values.narrow(dim, shift, n)

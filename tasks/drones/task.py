@@ -48,7 +48,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from marl_td.tasks.base import (
     Box,
@@ -65,6 +64,7 @@ from marl_td.tasks.base import (
 from marl_td.tasks.drones import motion, sensing, space
 from marl_td.tasks.drones.params import BLOCKS, MODES, VIEW, DronesParams
 from marl_td.tasks.failures import alive_agents, dead_count
+from marl_td.tasks.layout import written
 
 GROUP = "agents"
 N_DIRECTIONS = 8
@@ -116,7 +116,6 @@ class Drones(Task[DronesParams, DronesState]):
         still = torch.zeros((1, 2), device=self.device)
         self.thrust = torch.cat([still, torch.stack([angle.cos(), angle.sin()], -1)])
         """Acceleration of each discrete action over ``max_acceleration``, ``[9, 2]``."""
-        self.view = sensing.view_offsets(p, self.device)
         self.swept = 2.0 * p.sensing_radius * p.max_speed * p.step_time / p.cell**2 * p.sweep_time
         """Age cleared in a step by a drone that flies straight over cells of age ``sweep_time``."""
 
@@ -192,12 +191,17 @@ class Drones(Task[DronesParams, DronesState]):
         p, aim = self.params, self.aim
         push = action[GROUP].clamp(-1.0, 1.0) if self.continuous else self.thrust[action[GROUP]]
         position, velocity = motion.fly(p, state.position, state.velocity, push, state.alive)
-        number = space.seen_cells(
-            position, state.alive, self.window, p.sensing_radius, p.cell, p.n_cells
+        number = written(
+            space.seen_cells(
+                position, state.alive, self.window, p.sensing_radius, p.cell, p.n_cells
+            )
         )
-        aged = pad(state.age.flatten(1) + p.step_time, (0, 1))  # the last one stands for no cell
-        cleared = aged.gather(1, number.flatten(1)).view(number.shape).sum(-1)
-        flat = aged.scatter(1, number.flatten(1), 0.0)[:, :-1]
+        aged, n_cells = state.age.flatten(1) + p.step_time, p.n_cells**2
+        seen = torch.zeros((len(aged), n_cells + 1), dtype=torch.uint8, device=self.device)
+        seen = seen.scatter(1, number.flatten(1), 1)[:, :-1]  # the last one stands for no cell
+        found = aged.gather(1, number.clamp_max(n_cells - 1).flatten(1)).view(number.shape)
+        cleared = torch.where(number < n_cells, found, 0.0).sum(-1)
+        flat = written(torch.where(seen > 0, 0.0, aged))
         target, goal = motion.wander(p, state.target, state.goal, p.side * noise["goal"])
         age, heard = flat.view_as(state.age), self._heard(position.shape[0], noise)
         new = DronesState(position, velocity, age, target, goal, state.alive, heard)
@@ -224,7 +228,7 @@ class Drones(Task[DronesParams, DronesState]):
         parts = [
             state.velocity / p.max_speed,
             2.0 * state.position / p.side - 1.0,
-            sensing.ages(p, state.age, state.position, self.view) / p.sweep_time,
+            sensing.ages(p, state.age, state.position) / p.sweep_time,
             sensing.others(p, state.position, state.velocity, state.alive, state.heard),
         ]
         if p.n_targets > 0:
