@@ -7,8 +7,9 @@
 
 `collect`: milliseconds per step of all environments, policy included, on our tasks and on VMAS scenarios
 (in our adapter). Both collectors run the same environment and the same policy. `tasks`: the same for every
-task with 100 environments, and the time of the policy's matrix products alone. `scenarios`: the same for every VMAS scenario that BenchMARL knows, with 10
-environments, beside the peer on TorchRL's own environment of it. `update`: milliseconds per
+task with 100 environments, and the time of the policy's matrix products alone. `scenarios`: the same for
+every VMAS scenario that BenchMARL knows, with 10 environments, beside the peer on TorchRL's own environment
+of it. `update`: milliseconds per
 optimiser step; BenchMARL's own algorithm and ours, same task, networks, batch size and optimiser settings,
 and ours with BenchMARL's uncompiled loop; "of product" is the rate of its arithmetic beside that of one
 product of the minibatch with a matrix of weights. CPU time of one thread (`--device cuda`: by the clock, once
