@@ -154,7 +154,7 @@ def collect(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def tasks(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row per task of the registry."""
-    for name in TASKS:
+    for name in args.only or TASKS:
         found = collected(name, "mappo", 100, args)
         alone = turns({"products": policy_products(name, 100, args.device)}, args)["products"]
         least = statistics.median(alone)
@@ -181,8 +181,7 @@ def policy_products(name: str, n_envs: int, device: str) -> Callable[[], None]:
 
 def scenarios(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row per scenario of VMAS."""
-    for scenario in VmasTask:
-        name = scenario.name.lower()
+    for name in args.only or [scenario.name.lower() for scenario in VmasTask]:
         yield collected(f"vmas/{name}", "mappo", 10, args, peer=f"benchmarl/{name}")
 
 
@@ -270,6 +269,9 @@ def main() -> None:
     parser.add_argument("what", choices=makers)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="time of one turn")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="these tasks or scenarios; not saved"
+    )
     parser.add_argument("--device", default="cpu", help="of environments, networks and replay")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -281,9 +283,10 @@ def main() -> None:
     for found in makers[args.what](args):
         print(found, flush=True)
         rows.append(found)
-        path = write_csv(stem, rows)
-        path.with_suffix(".md").write_text(markdown(rows) + "\n")
-    print(f"written: {RESULTS / stem}.md")
+        if not args.only:
+            path = write_csv(stem, rows)
+            path.with_suffix(".md").write_text(markdown(rows) + "\n")
+    print(markdown(rows) if args.only else f"written: {RESULTS / stem}.md")
 
 
 if __name__ == "__main__":

@@ -81,10 +81,8 @@ class StartStates:
             self._held = {k: value.index_copy(0, used, fresh[k]) for k, value in self._held.items()}
 
     def snapshot(self) -> dict[str, Noise]:
-        """Those that are there."""
-        stock = {
-            key: value.clone() for key, value in self._stock.items()
-        }  # a part of what was drawn
+        """Those that are there; copies, where they are parts of something larger."""
+        stock = {key: value.clone() for key, value in self._stock.items()}
         return {"held": self._held, "stock": stock}
 
     def restore(self, number: int, state: dict[str, Noise]) -> None:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from marl_td.tasks.layout import written
+
 
 class Near(NamedTuple):
     """The nearest points, nearest first; where fewer are in reach, ``found`` is false."""
@@ -109,4 +111,4 @@ def seen_cells(
     near = x.unsqueeze(2) + y.unsqueeze(3) <= radius**2  # rows, columns
     column, row = place.unbind(2)
     number = row.unsqueeze(3) * n_cells + column.unsqueeze(2)
-    return torch.where(near, number, n_cells**2).flatten(2)
+    return written(torch.where(near, number, n_cells**2).flatten(2))

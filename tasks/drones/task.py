@@ -191,10 +191,8 @@ class Drones(Task[DronesParams, DronesState]):
         p, aim = self.params, self.aim
         push = action[GROUP].clamp(-1.0, 1.0) if self.continuous else self.thrust[action[GROUP]]
         position, velocity = motion.fly(p, state.position, state.velocity, push, state.alive)
-        number = written(
-            space.seen_cells(
-                position, state.alive, self.window, p.sensing_radius, p.cell, p.n_cells
-            )
+        number = space.seen_cells(
+            position, state.alive, self.window, p.sensing_radius, p.cell, p.n_cells
         )
         aged, n_cells = state.age.flatten(1) + p.step_time, p.n_cells**2
         seen = torch.zeros((len(aged), n_cells + 1), dtype=torch.uint8, device=self.device)

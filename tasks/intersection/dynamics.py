@@ -85,13 +85,12 @@ def pairs(paths: Paths, state: IntersectionState) -> Pairs:
     """Who is in whose way."""
     row, column = state.movement.unsqueeze(-1), state.movement.unsqueeze(-2)
     there = state.active.unsqueeze(-2)
-    near_mine = (
-        state.s.unsqueeze(-2) < paths.leave[column, row] + LENGTH
-    )  # never without a conflict
+    # Where there is no conflict, its end is at -1e9 m.
+    before = state.s.unsqueeze(-2) < paths.leave[column, row] + LENGTH
     index = torch.arange(state.s.shape[1], device=state.s.device)
     near = state.s.unsqueeze(-2) - LENGTH < paths.shared[row, column]
     return Pairs(
-        conflict=near_mine & there,
+        conflict=before & there,
         ahead=near & there & (index < index.unsqueeze(-1)),
     )
 
