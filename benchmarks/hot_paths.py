@@ -56,6 +56,7 @@ COLLECT = [
     ("vmas/balance", "mappo", 10),
     ("vmas/navigation", "mappo", 600),
 ]
+SCENARIOS = [scenario.name.lower() for scenario in VmasTask]
 N_STEPS = 25
 """Steps of a collected batch."""
 UPDATE = [
@@ -181,7 +182,7 @@ def policy_products(name: str, n_envs: int, device: str) -> Callable[[], None]:
 
 def scenarios(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row per scenario of VMAS."""
-    for name in args.only or [scenario.name.lower() for scenario in VmasTask]:
+    for name in args.only or SCENARIOS:
         yield collected(f"vmas/{name}", "mappo", 10, args, peer=f"benchmarl/{name}")
 
 
@@ -274,6 +275,12 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu", help="of environments, networks and replay")
     args = parser.parse_args()
+    known = {"tasks": list(TASKS), "scenarios": SCENARIOS}.get(args.what, [])
+    unknown = sorted(set(args.only or ()) - set(known))
+    if unknown:
+        parser.error(
+            f"{args.what} has no {', '.join(unknown)}; it has {', '.join(known) or 'no parts'}."
+        )
     torch.set_num_threads(1)
     keep_freed_memory()  # as in training, for both
     register()

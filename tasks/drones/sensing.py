@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 
 from marl_td.tasks.drones import space
 from marl_td.tasks.drones.params import BLOCKS, VIEW, DronesParams
-from marl_td.tasks.layout import written
+from marl_td.tasks.layout import squares, written
 
 
 def cell_number(params: DronesParams, place: Tensor) -> Tensor:
@@ -25,8 +25,7 @@ def in_sight(params: DronesParams, age: Tensor, target: Tensor) -> Tensor:
 def ages(params: DronesParams, age: Tensor, position: Tensor) -> Tensor:
     """Mean age in s of the 8 x 8 blocks around each drone, ``[n_envs, n_agents, 64]``, rows from below.
 
-    The means over all squares of ``pool ** 2`` cells are computed once, and each drone reads 64 of them by
-    rows; an index for each would take longer than all the means.
+    The means over all squares of ``pool ** 2`` cells are computed once, and each drone reads 64 of them.
 
     Args:
         params: of the drones.
@@ -36,13 +35,11 @@ def ages(params: DronesParams, age: Tensor, position: Tensor) -> Tensor:
     margin = VIEW // 2 * params.pool
     padded = pad(age, (margin, margin, margin, margin))
     means = _running_mean(_running_mean(padded, 1, params.pool), 2, params.pool)
-    width, flat = means.shape[-1], means.reshape(-1)
+    width = means.shape[-1]
     own = (position / params.cell).long().clamp(0, params.n_cells - 1)  # the corner of its view
     first = torch.arange(len(age), device=age.device).unsqueeze(-1) * width**2
     corner = first + own[..., 1] * width + own[..., 0]
-    n_corners = flat.numel() - (VIEW - 1) * params.pool * (width + 1)
-    steps = (1, params.pool * width, params.pool)
-    return flat.as_strided((n_corners, VIEW, VIEW), steps)[corner].flatten(2)
+    return squares(means, corner, VIEW, params.pool).flatten(2)
 
 
 def _running_mean(values: Tensor, dim: int, width: int) -> Tensor:

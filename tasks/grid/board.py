@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from marl_td.tasks.layout import squares
+
 MOVE_NAMES = ("stay", "up", "down", "left", "right")
 """Names of the five moves, in the order in which tasks number them."""
 
@@ -107,9 +109,7 @@ class Board:
         if row is None:
             row = torch.arange(len(table), device=cell.device)
         corner = row.unsqueeze(-1) * self.n_cells + cell - self.margin * (self.width + 1)
-        flat = table.reshape(-1)
-        n_corners = flat.numel() - (side - 1) * (self.width + 1)
-        return flat.as_strided((n_corners, side, side), (1, self.width, 1))[corner]
+        return squares(table.unflatten(1, (-1, self.width)), corner, side)
 
 
 def look(table: Tensor, cell: Tensor) -> Tensor:
