@@ -17,7 +17,8 @@ environment and an update of 256 transitions after each step, 64-64, and ours wi
 They take turns. Reported: seconds from the start of the process to the first trained iteration, environment
 steps per second in the second half (by the clock, and by the time of the process on its processor), and
 seconds to the return asked for with `--goal` (mean of 20 iterations, or in the case `agilerl` of one
-evaluation). Writes `results/end_to_end_<case>.csv` and `.md`.
+evaluation); on a GPU also the most memory and the share of the time in which a kernel ran, of the last turn.
+Writes `results/end_to_end_<case>.csv` and `.md`.
 """
 
 from __future__ import annotations
@@ -86,8 +87,10 @@ def commands(args: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
     return {name: run for name, run in found.items() if not args.only or name in args.only}
 
 
-def run(command: list[str], frames: int, seed: int, threads: int) -> list[Line]:
-    """Start a process and time its lines."""
+def run(
+    command: list[str], frames: int, seed: int, threads: int
+) -> tuple[list[Line], dict[str, str]]:
+    """Start a process and time its lines; and what the last one tells of a GPU."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [*command, "--frames", str(frames), "--seed", str(seed)],
@@ -97,14 +100,18 @@ def run(command: list[str], frames: int, seed: int, threads: int) -> list[Line]:
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )
     lines: list[Line] = []
+    watched: dict[str, str] = {}
     for line in process.stdout or ():
         if line.startswith("{"):
             found = json.loads(line)
+            if "steps" not in found:
+                watched = found
+                continue
             seconds = time.perf_counter() - start - found.get("paused", 0.0)
             lines.append(Line(seconds, found.get("cpu", 0.0), found["steps"], found["return"]))
     if process.wait() or len(lines) < 4:
         raise RuntimeError(f"this failed; run it by hand: {' '.join(command)}")
-    return lines
+    return lines, watched
 
 
 def summary(lines: list[Line], goal: float | None, window: int) -> dict[str, float | None]:
@@ -167,10 +174,11 @@ def main() -> None:
     window = 1 if args.case == "agilerl" else WINDOW
     found: dict[str, list[dict[str, float | None]]] = {}
     raw: list[dict[str, Any]] = []
+    gpu: dict[str, dict[str, str]] = {}
     path = RESULTS / f"end_to_end_{args.name or args.case}.md"
     for turn in range(args.turns):
         for name, (command, frames) in commands(args).items():
-            lines = run(command, frames, turn, args.threads)
+            lines, gpu[name] = run(command, frames, turn, args.threads)
             found.setdefault(name, []).append(summary(lines, args.goal, window))
             print(f"turn {turn + 1} of {args.turns}, {name}: {found[name][-1]}", flush=True)
             columns = ("seconds", "cpu", "steps", "return")
@@ -179,7 +187,8 @@ def main() -> None:
                 for line in lines
             ]
         write_csv(path.stem, raw)
-        path.write_text(markdown(table(found)) + "\n")
+        rows = [{**row, **gpu[row["library"]]} for row in table(found)]
+        path.write_text(markdown(rows) + "\n")
     print(path.read_text())
 
 

@@ -5,7 +5,8 @@
 A line is `{"steps": environment steps so far, "return": mean over the episodes that ended in the batch,
 "cpu": seconds on the processor}`; a return is summed over agents and steps, null if no episode ended. In the
 cases `agilerl` and `agilerl_own` there is a line after every 1000 steps or more, its return that of 100
-episodes without exploration, and `"paused"` says how many seconds such evaluations have taken.
+episodes without exploration, and `"paused"` says how many seconds such evaluations have taken. On a GPU the
+last three iterations are watched instead of timed: the last line tells the memory and the share of kernels.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarl.environments import VmasTask
 from benchmarl.experiment import Callback
 from benchmarl.experiment import Experiment as BenchmarlExperiment
 from common import episode_returns, everything_on, mlp, settings
+from on_gpu import Watch
 from tensordict import TensorDictBase
 
 from marl_td import register
@@ -99,14 +101,29 @@ THEIRS = {
 class Lines(Callback):
     """Prints the line of each iteration when its training is over."""
 
+    n_watched = 3
+
+    def on_setup(self) -> None:
+        """On a GPU: the watch, and when it begins."""
+        config = self.experiment.config
+        self.watch = Watch(config.train_device) if config.train_device != "cpu" else None
+        self.n_left = config.get_max_n_iters(self.experiment.on_policy)
+
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         """The mean return of the episodes that ended."""
+        if self.watch and self.n_left == self.n_watched:
+            self.watch.start()
         done = batch["next", "done"].squeeze(-1)
         total = batch["next", "agents", "episode_reward"].sum((-2, -1))
         self.found = total[done].mean().item() if bool(done.any()) else None
 
     def on_train_end(self, training_td: TensorDictBase, group: str) -> None:
-        """Print it."""
+        """Print it, or at the very end what was watched."""
+        self.n_left -= 1
+        if self.watch and self.n_left < self.n_watched:
+            if self.n_left == 0:
+                print(json.dumps(self.watch.stop()), flush=True)
+            return
         line = {"steps": self.experiment.total_frames, "return": self.found}
         print(json.dumps({**line, "cpu": time.process_time()}), flush=True)
 

@@ -26,6 +26,7 @@ from tensordict import TensorDictBase
 
 from marl_td.collect.collector import CompiledCollector
 from marl_td.models.compiling import CompileWarning
+from marl_td.models.cuda_graph import WARM_UPS
 from marl_td.tasks import make_env
 from marl_td.tasks.base import Box, Task
 from marl_td.tasks.specs import random_available
@@ -95,8 +96,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             torch.cuda.synchronize()
         return (clock() - start) / args.steps
 
-    batch()  # compiles
-    batch()
+    for _ in range(WARM_UPS + 1):  # compiles and records
+        batch()
     seconds, start = [], time.perf_counter()
     while len(seconds) < MIN_BATCHES or (
         time.perf_counter() - start < args.seconds and len(seconds) < MAX_BATCHES

@@ -13,31 +13,30 @@ of it. `update`: milliseconds per
 optimiser step; BenchMARL's own algorithm and ours, same task, networks, batch size and optimiser settings,
 and ours with BenchMARL's uncompiled loop; "of product" is the rate of its arithmetic beside that of one
 product of the minibatch with a matrix of weights. CPU time of one thread (`--device cuda`: by the clock, once
-the device is done); the peers take turns, and a ratio is the median over the turns. Writes
-`results/hot_paths_<what>.csv` and `.md`.
+the device is done, with the memory and the share of the time in kernels of one more call of ours); the peers
+take turns, and a ratio is the median over the turns. Writes `results/hot_paths_<what>.csv` and `.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
-from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.environments import VmasTask
 from benchmarl.experiment import Experiment
-from common import RESULTS, everything_on, markdown, mlp, settings, write_csv
+from common import RESULTS, markdown, mlp, write_csv
+from hot_paths_runs import experiment, filled
+from on_gpu import columns
 
 from marl_td import register
-from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.collect.collector import CompiledCollector
 from marl_td.models.compiling import CompileWarning, NotCompilable
+from marl_td.models.cuda_graph import WARM_UPS, CudaGraphWarning
 from marl_td.models.gru import StatefulGruConfig
 from marl_td.tasks.registry import TASKS, make_task
 from marl_td.training.memory import keep_freed_memory
@@ -71,44 +70,6 @@ UPDATE = [
 ]
 
 
-def experiment(
-    name: str, task: str, model: Any, n_envs: int, device: str, **options: Any
-) -> Experiment:
-    """A BenchMARL experiment that is ready to collect; ``options`` count for its kind of policy."""
-    kind = "on" if name.endswith("mappo") else "off"
-    sizes = {f"{kind}_policy_{key}": value for key, value in options.items()}
-    sizes[f"{kind}_policy_n_envs_per_worker"] = n_envs
-    config = settings(prefer_continuous_actions=True, **everything_on(device), **sizes)
-    algorithm = algorithm_config_registry[name].get_from_yaml()
-    if name == "marl_td/qmix":
-        algorithm = replace(algorithm, hypernet_layers=1)  # BenchMARL's mixer
-    if name == "marl_td/mappo":
-        algorithm = replace(algorithm, chunk_length=10)  # of recurrent networks
-    if name == "marl_td/qmix" and isinstance(model, StatefulGruConfig):
-        algorithm = replace(algorithm, sequence="window", window_length=10, burn_in=20)
-    with tempfile.TemporaryDirectory() as folder:
-        config.save_folder = folder
-        return Experiment(task_config(task), algorithm, model, 0, config)
-
-
-def task_config(name: str) -> Any:
-    """A task of ours, or ``vmas/SCENARIO`` in our adapter, or ``benchmarl/SCENARIO`` in BenchMARL's.
-
-    The scenario's options are BenchMARL's in both.
-    """
-    family, _, scenario = name.partition("/")
-    if not scenario:
-        return MarlTdTask[family.upper()].get_from_yaml()
-    theirs = VmasTask[scenario.upper()].get_from_yaml()
-    if family == "benchmarl":
-        return theirs
-    found = MarlTdTask.VMAS.get_from_yaml()
-    options = dict(theirs.config)
-    max_steps = options.pop("max_steps")
-    found.config.update(scenario=scenario, max_steps=max_steps, options=options)
-    return found
-
-
 def clock(device: str) -> float:
     """Seconds on the processor, or of the clock when a GPU has done what it was given."""
     if device == "cpu":
@@ -118,10 +79,10 @@ def clock(device: str) -> float:
 
 
 def turns(peers: dict[str, Callable[[], None]], args: argparse.Namespace) -> dict[str, list[float]]:
-    """Milliseconds per call of each peer, turn by turn; the first call is not counted."""
+    """Milliseconds per call of each peer, turn by turn; calls that compile and record are not counted."""
     for call in peers.values():
-        call()
-        call()
+        for _ in range(WARM_UPS + 1):
+            call()
     times: dict[str, list[float]] = {name: [] for name in peers}
     for _ in range(args.turns):
         for name, call in peers.items():
@@ -212,16 +173,8 @@ def collected(
         iterators = {"ours": iterators.pop("TorchRL"), **iterators}
     peers = {name: lambda it=it: next(it) for name, it in iterators.items()}
     case = {"task": task, "policy": algorithm, "envs": n_envs}
-    return {**row(case, turns(peers, args), N_STEPS), "compile s": seconds}
-
-
-def filled(run: Experiment) -> Experiment:
-    """The experiment with one collected batch in its buffer."""
-    batch = next(iter(run.collector))
-    run._on_batch_collected(batch)
-    data = run.algorithm.process_batch("agents", batch.exclude(*run._get_excluded_keys("agents")))
-    run.replay_buffers["agents"].extend(data if run.algorithm.has_rnn else data.reshape(-1))
-    return run
+    shown = {"compile s": seconds, **columns(peers["ours"], args.device)}
+    return {**row(case, turns(peers, args), N_STEPS), **shown}
 
 
 def update(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -260,7 +213,8 @@ def update(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         ]
         case = {"algorithm": algorithm, "model": f"{model_name} {cells}", "rows": n_rows}
         shown = {"GFLOP": f"{work / 1e9:.3g}", "of product": f"{statistics.median(shares):.0%}"}
-        yield {**row(case, times, 1), **shown, "compile s": f"{seconds:.0f}"}
+        shown |= {"compile s": f"{seconds:.0f}", **columns(peers["compiled"], args.device)}
+        yield {**row(case, times, 1), **shown}
 
 
 def main() -> None:
@@ -285,6 +239,7 @@ def main() -> None:
     keep_freed_memory()  # as in training, for both
     register()
     warnings.simplefilter("error", CompileWarning)
+    warnings.simplefilter("error", CudaGraphWarning)
     rows = []
     stem = f"hot_paths_{args.what}" + ("" if args.device == "cpu" else f"_{args.device}")
     for found in makers[args.what](args):

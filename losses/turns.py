@@ -73,6 +73,11 @@ class AgentTurns(nn.Module):
             return torch.arange(self.n_agents, device=n_batches.device)
         return agent_order(n_batches.new_tensor(self.seed), n_batches, self.n_agents)
 
+    def order_of_updates(self) -> Tensor:
+        """Whose turn each update on this batch is, int64 ``[n_updates]``."""
+        n_done = torch.arange(self.n_updates, device=self.order.device)
+        return self.order[turn_position(n_done, self.n_updates, self.n_agents)]
+
     def next(self) -> Turn:
         """Whose turn the next update is; counted while training."""
         position = turn_position(self.n_done, self.n_updates, self.n_agents)

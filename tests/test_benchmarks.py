@@ -152,6 +152,25 @@ def test_peak_bytes_counts_what_is_held_at_once(script):
     assert 4 * 2500 <= peak_bytes(run, "cpu") < 4 * 2500 + 512
 
 
+def test_the_watch_tells_the_share_of_the_time_in_kernels(script, monkeypatch):
+    import torch
+
+    on_gpu = script("on_gpu")
+    watch = on_gpu.Watch("cpu")
+    watch.start()
+    torch.ones(3)
+    watch.stop()
+    assert "aten::ones" in {event.key for event in watch.profile.key_averages()}
+    watch = on_gpu.Watch("cpu")
+    events = [SimpleNamespace(self_cpu_time_total=time) for time in (300_000.0, 200_000.0)]
+    clock = iter([3.0, 5.0])
+    monkeypatch.setattr(watch.profile, "key_averages", lambda: events)
+    monkeypatch.setattr(watch, "_now", lambda: next(clock))
+    watch.start()
+    assert watch.stop()["in kernels"] == "25%"
+    assert on_gpu.columns(lambda: None, "cpu") == {}
+
+
 def test_a_run_is_summed_up_by_its_second_half_and_its_first_window_at_the_goal(script):
     end_to_end = script("end_to_end")
     scores = [None, -90.0, -70.0, -60.0, -80.0]

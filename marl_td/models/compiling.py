@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from marl_td.models.cuda_graph import CudaGraph, can_be_recorded, tensors_of
 from marl_td.models.random_order import allow_ordered_draws
 
 MODES = ("auto", "on", "off")
@@ -84,7 +85,7 @@ class Compiled(Generic[T]):
     """A function that runs as one compiled graph, or as it is if the first call finds that it cannot.
 
     There is one graph for each combination of shapes, strides and types of the arguments (such as a last,
-    smaller minibatch).
+    smaller minibatch). On a GPU its kernels are launched together (:class:`CudaGraph`).
 
     Args:
         what: its name in the warning.
@@ -92,9 +93,11 @@ class Compiled(Generic[T]):
             (tensors may, in place).
         backend: of ``torch.compile``.
         changed: gives the tensors that the function changes in place.
+        lent: outputs may be overwritten by the next call.
 
     Warns:
         CompileWarning: with the reason, if it cannot be compiled.
+        CudaGraphWarning: with the reason, if its kernels are launched one by one on a GPU.
     """
 
     def __init__(
@@ -103,11 +106,13 @@ class Compiled(Generic[T]):
         function: Callable[..., T],
         backend: str = "inductor",
         changed: Callable[[], Iterable[Tensor]] = tuple,
+        lent: bool = False,
     ) -> None:
         self.what = what
         self.function = function
         self.backend = backend
         self.changed = changed
+        self.lent = lent
         self.seconds = 0.0  # what first calls took
         self.graphs: dict[Any, Callable[..., T]] = {}
 
@@ -133,7 +138,7 @@ class Compiled(Generic[T]):
         before = [tensor.detach().clone() for tensor in self.changed()]
         for options in ways:
             try:
-                return self._compile(kind, options)(*args)
+                return self._compile(kind, options, can_be_recorded(args))(*args)
             except RuntimeError as error:
                 # What fails while it runs may have changed something already.
                 self._put_back(before)
@@ -146,14 +151,16 @@ class Compiled(Generic[T]):
         self.graphs[kind] = self.function
         return self.function(*args)
 
-    def _compile(self, kind: Any, options: dict[str, Any]) -> Callable[..., T]:
-        compiled = torch.compile(
+    def _compile(self, kind: Any, options: dict[str, Any], records: bool) -> Callable[..., T]:
+        compiled: Callable[..., T] = torch.compile(
             _own_code(self.function),
             fullgraph=True,
             dynamic=False,
             backend=self.backend,
             options=options,
         )
+        if records:
+            compiled = CudaGraph(self.what, compiled, lent=self.lent)
 
         def first(*args: Any) -> T:
             with warnings.catch_warnings():  # torch 2.13 warns about parts of its own compiler
@@ -173,22 +180,13 @@ class Compiled(Generic[T]):
 
 def _ways(args: tuple[Any, ...]) -> list[dict[str, Any]]:
     """Options of Inductor, the fastest first."""
-    on_cpu = all(tensor.device.type == "cpu" for tensor in _tensors(args))
+    on_cpu = all(tensor.device.type == "cpu" for tensor in tensors_of(args))
     return [{**FROM_CPP, **TORCHS_RANDOM}] * on_cpu + [FROM_CPP, FROM_PYTHON]
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in dictionaries and tuples, in their order."""
-    if isinstance(value, Tensor):
-        yield value
-    else:
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(inner)
 
 
 def _kinds(value: Any) -> Iterator[Any]:
     """Shape, strides and type of every tensor in dictionaries and tuples, in their order."""
-    for tensor in _tensors(value):
+    for tensor in tensors_of(value):
         yield tensor.shape, tensor.stride(), tensor.dtype
 
 

@@ -103,7 +103,8 @@ class AdamStep:
 
     def end(self) -> None:
         """After some updates: write the number of steps back into the optimiser's state."""
-        torch._foreach_copy_(self.steps, [self.count] * len(self.steps))
+        count = self.count.to(self.steps[0].device)
+        torch._foreach_copy_(self.steps, [count] * len(self.steps))
 
 
 class AgentAdamStep(AdamStep):
@@ -140,8 +141,9 @@ class AgentAdamStep(AdamStep):
 
     @torch.no_grad()
     def __call__(self, gradients: list[Tensor], divisor: Tensor | None = None) -> None:
-        """Change the agent's parameters in place."""
-        agent = int(self.rows.turns.agent)
+        """Change the parameters of the agent whose turn it was in place."""
+        agent = self._order[min(self._n_done, len(self._order) - 1)]
+        self._n_done += 1
         self._move(
             [row.data for row in self.rows.rows[agent]],
             [gradient[agent] for gradient in gradients],
@@ -157,6 +159,10 @@ class AgentAdamStep(AdamStep):
         kept = self.optimiser.state[self.rows.rows[0][0]]["exp_avg"]
         if kept.data_ptr() != self.means[0].data_ptr():
             self.bind()
+        # Read once for all: asked at every update, the host would wait for it.
+        turns = self.rows.turns
+        self._order: list[int] = turns.order_of_updates().tolist()
+        self._n_done = int(turns.n_done)
 
     def end(self) -> None:
         """After some updates: write the numbers of steps back into the optimiser's state."""

@@ -152,7 +152,9 @@ class CompiledUpdate:
         """The graph of the gradients of the losses ``due``."""
         if due not in self._graphs:
             gradients = partial(self._gradients, due)
-            self._graphs[due] = Compiled("update", gradients, self.backend, self._changed)
+            self._graphs[due] = Compiled(
+                "update", gradients, self.backend, self._changed, lent=True
+            )
         return self._graphs[due]
 
     def _sample_and_step(self, entries: Entries) -> Tensor:
@@ -173,7 +175,7 @@ class CompiledUpdate:
             priority = [torch.nan_to_num(value, nan=0.0, posinf=0.0) for value in priority]
         if prioritised:
             sampler.update_priority(index, *priority)
-        return metrics
+        return metrics.clone()  # the next step may overwrite it
 
     def _gradients(
         self, due: tuple[str, ...], entries: Entries, index: Tensor, *weight: Tensor
