@@ -26,6 +26,7 @@ from peers import PEERS, install, peer_python
 from torch import Tensor
 from torch._higher_order_ops.scan import scan
 
+from marl_td.models.cuda_graph import WARM_UPS, CudaGraph
 from marl_td.tasks import make_task
 from marl_td.tasks.vector_env import where_state
 
@@ -99,6 +100,8 @@ class Ours:
                 "cpp_wrapper": self.device == "cpu" and n_envs <= 100,
             }
             compiled = torch.compile(self.chunk, fullgraph=True, dynamic=False, options=options)
+            if self.device != "cpu":
+                compiled = CudaGraph("steps", compiled, lent=True)
             state = self.task.reset(n_envs, self.draw(n_envs))
             self.running = {n_envs: [compiled, state, count]}
         compiled, state, count = self.running[n_envs]
@@ -110,7 +113,8 @@ class Ours:
             state, count, *_ = compiled(state, count, self.draw(n_envs), actions)
             return n_steps * n_envs
 
-        advance()  # compiles at the first call
+        for _ in range(WARM_UPS + 1):  # compiles, and records on a GPU
+            advance()
         result = timed(advance, self.device, seconds)
         self.running[n_envs] = [compiled, state, count]
         return result
