@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -32,14 +34,26 @@ def fast_tanh(x: Tensor) -> Tensor:
     """
     if not torch.compiler.is_compiling() or x.dtype != torch.float32:
         return torch.tanh(x)
-    x = x.clamp(-LIMIT, LIMIT)
-    y = _ratio(x.detach())
-    if not torch.is_grad_enabled():
+    return cast(Tensor, _FastTanh.apply(x)) if torch.is_grad_enabled() else _ratio(x)
+
+
+class _FastTanh(torch.autograd.Function):
+    """The gradient reads the value, which is in memory: made of polynomials it would be computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = _ratio(x)
+        ctx.save_for_backward(y)
         return y
-    return y + (x - x.detach()) * (1.0 - y * y)  # the value is y, the gradient the factor
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gradient * (1.0 - y * y)
 
 
 def _ratio(x: Tensor) -> Tensor:
+    x = x.clamp(-LIMIT, LIMIT)
     square = x * x
     return x * _polynomial(NUMERATOR, square) / _polynomial(DENOMINATOR, square)
 

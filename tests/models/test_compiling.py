@@ -88,3 +88,24 @@ def test_an_older_torch_is_named(monkeypatch):
     monkeypatch.setattr(compiling.torch, "__version__", "2.9.1+cpu")
     with pytest.warns(CompileWarning, match=r"the rollout is not compiled: it takes torch 2\.13"):
         assert compiled_or_none("rollout", lambda: 3) is None
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["torch as it is", "another torch"])
+def test_later_calls_do_not_ask_dynamo_and_see_what_changes_in_place(known, monkeypatch, total):
+    asked = []
+    stance = torch.compiler.set_stance
+    monkeypatch.setattr(
+        compiling.torch.compiler, "set_stance", lambda **s: [asked.append(s), stance(**s)][1]
+    )
+    if not known:
+        monkeypatch.setattr("torch._dynamo.eval_frame._debug_get_cache_entry_list", lambda code: [])
+    run = Compiled("sum", lambda nest: {"sum": nest["x"] + total}, backend="eager")
+    twin = Compiled("sum", lambda nest: {"sum": nest["x"] - total}, backend="eager")
+    for k in range(4):
+        total.fill_(float(k))
+        assert run({"x": torch.ones(2)})["sum"].tolist() == [1.0 + k] * 2
+        assert twin({"x": torch.ones(2)})["sum"].tolist() == [1.0 - k] * 2
+    assert len(asked) == (0 if known else 6)
+    if known:  # and not what others do to Dynamo's memory
+        torch._dynamo.reset()
+        assert run({"x": torch.ones(2)})["sum"].tolist() == [4.0] * 2
