@@ -34,8 +34,11 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
     """Every tensor in dictionaries and tuples, in their order."""
     if isinstance(value, Tensor):
         yield value
-    else:
-        for inner in value.values() if isinstance(value, dict) else value:
+        return
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, Tensor):  # called before every update: a generator each takes longer
+            yield inner
+        else:
             yield from tensors_of(inner)
 
 
