@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from marl_td.models.cuda_graph import CudaGraph, can_be_recorded, tensors_of
+from marl_td.models.fast_tanh import own_graph
 from marl_td.models.random_order import allow_ordered_draws
 
 MODES = ("auto", "on", "off")
@@ -158,7 +159,10 @@ class Compiled(Generic[T]):
         graph = CudaGraph(self.what, compiled, lent=self.lent) if records else None
 
         def first(*args: Any) -> T:
-            with warnings.catch_warnings():  # torch 2.13 warns about parts of its own compiler
+            with (
+                own_graph(),
+                warnings.catch_warnings(),
+            ):  # torch 2.13 warns about parts of its own compiler
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.simplefilter("ignore", FutureWarning)
                 out: T = (graph or compiled)(*args)

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from marl_td.models.fast_tanh import fast_tanh
+
 
 class GroupedLinear(nn.Module):
     """Linear layer ``[*B, n_agents, d_in]`` to ``[*B, n_agents, d_out]``.
@@ -122,5 +124,5 @@ def _gru_step(from_input: Tensor, from_state: Tensor, h: Tensor) -> Tensor:
     input_r, input_z, input_n = from_input.chunk(3, dim=-1)
     state_r, state_z, state_n = from_state.chunk(3, dim=-1)
     z = torch.sigmoid(input_z + state_z)
-    candidate = torch.tanh(input_n + torch.sigmoid(input_r + state_r) * state_n)
+    candidate = fast_tanh(input_n + torch.sigmoid(input_r + state_r) * state_n)
     return candidate + z * (h - candidate)

@@ -17,9 +17,10 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.data import Composite, Unbounded
 
+from marl_td.models.fast_tanh import FastTanh
 from marl_td.models.grouped import GroupedGRU, GroupedLayerNorm, GroupedLinear
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": FastTanh, "relu": nn.ReLU}
 
 
 class StatefulGru(Model):

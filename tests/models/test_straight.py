@@ -132,6 +132,13 @@ def test_the_compiled_tanh_is_tanh_with_its_gradient():
     torch.testing.assert_close(inputs.grad, 3.0 * (1.0 - torch.tanh(inputs.detach()).square()))
 
 
+def test_graphs_of_others_keep_torchs_tanh():
+    x = torch.linspace(-3.0, 3.0, 1001)
+    assert torch.equal(torch.compile(fast_tanh, backend="eager")(x), torch.tanh(x))
+    assert not torch.equal(Compiled("tanh", fast_tanh, backend="eager")(x), torch.tanh(x))
+    assert torch.equal(torch.compile(fast_tanh, backend="eager")(x), torch.tanh(x))
+
+
 def test_numbers_that_are_none_stay_none():
     x = torch.tensor([float("nan"), float("inf"), -float("inf")])
     found = Compiled("tanh", fast_tanh, backend="eager")(x)
