@@ -22,8 +22,6 @@ WARM_UPS = 2
 """Calls before a function is recorded: kernels and libraries load when they are first called."""
 
 T = TypeVar("T")
-Recorder = Callable[[Callable[[], Any]], tuple[Callable[[], Any], Any]]
-"""Records a call without running it; gives what runs it, and its outputs, which every run writes anew."""
 
 
 class CudaGraphWarning(UserWarning):
@@ -49,7 +47,11 @@ def can_be_recorded(args: Any) -> bool:
 
 
 def record(function: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
-    """Record ``function`` with torch; see :data:`Recorder`. Random numbers are new in every run."""
+    """Record a call of ``function`` without running it.
+
+    Returns:
+        what runs it, with new random numbers each time; and its outputs, which every run writes anew.
+    """
     graph = torch.cuda.CUDAGraph()
     # Other threads (a tracker's) may go on with what they do on the GPU.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
