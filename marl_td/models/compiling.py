@@ -159,10 +159,8 @@ class Compiled(Generic[T]):
         graph = CudaGraph(self.what, compiled, lent=self.lent) if records else None
 
         def first(*args: Any) -> T:
-            with (
-                own_graph(),
-                warnings.catch_warnings(),
-            ):  # torch 2.13 warns about parts of its own compiler
+            # torch 2.13 warns about parts of its own compiler.
+            with own_graph(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.simplefilter("ignore", FutureWarning)
                 out: T = (graph or compiled)(*args)

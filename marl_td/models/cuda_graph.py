@@ -82,9 +82,8 @@ class CudaGraph(Generic[T]):
         self.n_recorded = 0
         self.failed = False
         self._n_calls = 0
-        self._before: list[
-            Tensor
-        ] = []  # arguments of the call before; held, so that no address is reused
+        # Arguments of the call before, held so that no address is used again.
+        self._before: list[Tensor] = []
         self._places: list[Tensor] = []  # where the recorded call reads its arguments
         self._moves: list[bool] = []  # which of them are copied there
         self._replay: Callable[[], Any] | None = None
