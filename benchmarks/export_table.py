@@ -38,7 +38,7 @@ from marl_td.deploy.compare import example_inputs, group_inputs
 from marl_td.deploy.export import export_policy
 from marl_td.deploy.parts import NotExportable
 from marl_td.deploy.source import PolicySource, policy_source
-from marl_td.registry import ALGORITHMS, algorithm_config
+from marl_td.registry import ALGORITHMS, action_kinds, algorithm_config
 from marl_td.training.compose import compose
 from marl_td.training.trained import build_run
 
@@ -55,10 +55,7 @@ FORMS = ("training policy", "eager actor", "torch.export", "ONNX Runtime", "Poli
 def cells(algorithms: list[str], networks: list[str]) -> Iterator[dict[str, str]]:
     """Every row of the table by what tells it from others."""
     for name in algorithms:
-        config = algorithm_config(name)
-        kinds = ["discrete"] * config.supports_discrete_actions()
-        kinds += ["continuous"] * config.supports_continuous_actions()
-        for kind in kinds:
+        for kind in action_kinds(algorithm_config(name)):
             for network in networks:
                 for sharing in ("shared", "own"):
                     yield dict(zip(CELL, (name, kind, network, sharing), strict=True))

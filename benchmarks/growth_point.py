@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from common import parsed
+from on_gpu import clock
 from tensordict import TensorDictBase
 
 from marl_td.collect.collector import CompiledCollector
@@ -87,14 +88,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     task = env.task
     policy, frames = random_policy(task), args.envs * args.steps
     collector = CompiledCollector(env, policy, frames_per_batch=frames)
-    clock = time.process_time if args.device == "cpu" else time.perf_counter
 
     def batch() -> float:
-        start = clock()
+        start = clock(args.device)
         collector.rollout()
-        if args.device != "cpu":
-            torch.cuda.synchronize()
-        return (clock() - start) / args.steps
+        return (clock(args.device) - start) / args.steps
 
     for _ in range(WARM_UPS + 1):  # compiles and records
         batch()

@@ -31,7 +31,7 @@ from benchmarl.environments import VmasTask
 from benchmarl.experiment import Experiment
 from common import RESULTS, markdown, mlp, write_csv
 from hot_paths_runs import experiment, filled
-from on_gpu import columns
+from on_gpu import clock, columns
 
 from marl_td import register
 from marl_td.collect.collector import CompiledCollector
@@ -68,14 +68,6 @@ UPDATE = [
     ("maddpg", "gru", 320, 10),  # thirty-two
     ("qmix", "gru", 960, 100),  # the same, each after twenty to find the hidden state
 ]
-
-
-def clock(device: str) -> float:
-    """Seconds on the processor, or of the clock when a GPU has done what it was given."""
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def turns(peers: dict[str, Callable[[], None]], args: argparse.Namespace) -> dict[str, list[float]]:

@@ -27,7 +27,7 @@ from marl_td.algorithms.q_family import QConfig
 from marl_td.algorithms.sac_family import SacConfig
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.models.gru import StatefulGruConfig
-from marl_td.registry import ALGORITHMS, algorithm_config
+from marl_td.registry import ALGORITHMS, action_kinds, algorithm_config
 from marl_td.tasks.recall import Recall, RecallParams
 
 PARAMS = RecallParams(n_agents=3, n_cues=2, delay=1, extra_delay=1)
@@ -144,9 +144,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     rows = []
     for name in args.algorithms:
-        for continuous in (False, True):
-            if not continuous or algorithm_config(name).supports_continuous_actions():
-                rows = put("recall_table", line(name, continuous, args.seeds), ["algorithm"])
+        for kind in action_kinds(algorithm_config(name)):
+            found = line(name, kind == "continuous", args.seeds)
+            rows = put("recall_table", found, ["algorithm"])
     print(markdown(rows))
 
 

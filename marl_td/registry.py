@@ -75,6 +75,15 @@ def algorithm_config(name: str) -> Any:
     return load(ALGORITHMS[short])
 
 
+def action_kinds(owner: Any) -> tuple[str, ...]:
+    """What an algorithm's or a task's configuration supports of ``("continuous", "discrete")``."""
+    has = {
+        "continuous": owner.supports_continuous_actions(),
+        "discrete": owner.supports_discrete_actions(),
+    }
+    return tuple(kind for kind, supported in has.items() if supported)
+
+
 def register() -> None:
     """Add our algorithms, tasks and models to BenchMARL's registries and Hydra's store; once per process."""
     global _registered

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from marl_td.cli.output import print_json, table_text
+from marl_td.registry import action_kinds
 
 PREFIX = "marl_td/"
 PRESETS = Path(__file__).parents[1] / "conf" / "preset"
@@ -65,7 +66,7 @@ def _algorithms() -> list[dict[str, Any]]:
         {
             "name": name,
             "description": _about(name, config),
-            "actions": _actions(config),
+            "actions": list(action_kinds(config)),
             "on_policy": bool(config.on_policy()),
             "central_critic": bool(config.has_centralized_critic()),
         }
@@ -94,7 +95,7 @@ def _task(name: str, member: Any) -> dict[str, Any]:
     short = name.removeprefix(PREFIX)
     if not name.startswith(PREFIX):
         return {"name": name, "description": "", "actions": []}
-    entry: dict[str, Any] = {"name": name, "actions": _actions(member.get_task({}))}
+    entry: dict[str, Any] = {"name": name, "actions": list(action_kinds(member.get_task({})))}
     if short not in TASKS:  # an adapted environment
         own = first_sentence(params_class(short)).removeprefix("Parameters of ")
         return {**entry, "description": own[0].upper() + own[1:]}
@@ -132,15 +133,6 @@ def _levels() -> list[dict[str, Any]]:
         for name in sorted(TASKS)
         for level, params in task_class(name).levels.items()
     ]
-
-
-def _actions(owner: Any) -> list[str]:
-    kinds = []
-    if owner.supports_continuous_actions():
-        kinds.append("continuous")
-    if owner.supports_discrete_actions():
-        kinds.append("discrete")
-    return kinds
 
 
 def first_sentence(described: Any) -> str:

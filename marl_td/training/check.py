@@ -9,6 +9,8 @@ from typing import Any
 from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.models.common import SequenceModelConfig
 
+from marl_td.registry import action_kinds
+
 POSITIVE = (
     "lr",
     "adam_eps",
@@ -94,28 +96,19 @@ def check_model(name: str, model: Any) -> None:
 
 def check_actions(algorithm: str, algorithm_config: Any, task: str, task_config: Any) -> None:
     """Check that the algorithm can learn a kind of action that the task has, or all that its agents have."""
-    offered, learned = _kinds(task_config), _kinds(algorithm_config)
+    offered, learned = set(action_kinds(task_config)), set(action_kinds(algorithm_config))
     needed: set[str] = getattr(task_config, "needed_actions", set())
     if offered & learned and needed <= learned:
         return
-    fitting = [
-        name
-        for name, cls in algorithm_config_registry.items()
-        if name.startswith("marl_td/") and _kinds(cls) & offered and needed <= _kinds(cls)
-    ]
+    kinds = {
+        name: set(action_kinds(config))
+        for name, config in algorithm_config_registry.items()
+        if name.startswith("marl_td/")
+    }
+    fitting = [name for name, found in kinds.items() if found & offered and needed <= found]
     both = " and " if len(needed) > 1 else " or "
     raise ValueError(
         f"algorithm '{algorithm}' learns {' or '.join(sorted(learned))} actions, but task '{task}' has "
         f"{both.join(sorted(offered))} ones{'' if len(needed) > 1 else ' only'}; take one of "
         f"{', '.join(fitting)}."
     )
-
-
-def _kinds(owner: Any) -> set[str]:
-    """The kinds of action that an algorithm's or a task's configuration says it supports."""
-    kinds = set()
-    if owner.supports_continuous_actions():
-        kinds.add("continuous")
-    if owner.supports_discrete_actions():
-        kinds.add("discrete")
-    return kinds

@@ -6,6 +6,7 @@ The settings are those of `benchmarks/recall_table.py`, which makes the table of
 
 import pytest
 import torch
+from algorithm_cases import ALGORITHM_KINDS
 from benchmarl_runs import IGNORED, STATEFUL
 
 from marl_td.benchmarl_tasks import MarlTdTask
@@ -13,23 +14,18 @@ from marl_td.registry import ALGORITHMS, algorithm_config
 
 pytestmark = IGNORED
 
-QUICK = {("qmix", 0), ("mappo", 0)}
+QUICK = {("qmix", "discrete", 0), ("mappo", "discrete", 0)}
 """What the default tests run; the others are slow together, not one by one."""
 
 
 def cases():
     """Every algorithm with every kind of actions it has, and three seeds."""
-    for name in ALGORITHMS:
-        config = algorithm_config(name)
-        for continuous in (False, True):
-            for seed in (0, 1, 2):
-                if continuous and not config.supports_continuous_actions():
-                    continue
-                quick = (name, seed) in QUICK and not continuous
-                label = f"{name}, {'continuous' if continuous else 'discrete'}, seed {seed}"
-                yield pytest.param(
-                    name, continuous, seed, id=label, marks=[] if quick else pytest.mark.slow
-                )
+    for name, kind in ALGORITHM_KINDS:
+        for seed in (0, 1, 2):
+            quick = (name, kind, seed) in QUICK
+            label = f"{name}, {kind}, seed {seed}"
+            marks = [] if quick else pytest.mark.slow
+            yield pytest.param(name, kind == "continuous", seed, id=label, marks=marks)
 
 
 @pytest.mark.parametrize(("name", "continuous", "seed"), list(cases()))

@@ -4,6 +4,7 @@ On a GPU itself: `-m gpu`. Here, without one, see `tests/helpers/other_device.py
 """
 
 import pytest
+from algorithm_cases import algorithm_cases
 from benchmarl.experiment import Experiment
 from benchmarl_runs import IGNORED, STATEFUL
 from discrete_teams import teams_task
@@ -11,19 +12,11 @@ from other_device import OTHER, strict
 
 from marl_td.algorithms import base
 from marl_td.benchmarl_tasks import MarlTdTask
-from marl_td.registry import ALGORITHMS, algorithm_config
+from marl_td.registry import algorithm_config
 
 pytestmark = IGNORED
 
-CASES = [
-    pytest.param(name, continuous, id=f"{name}-{'box' if continuous else 'discrete'}")
-    for name in ALGORITHMS
-    for continuous, offered in (
-        (False, algorithm_config(name).supports_discrete_actions()),
-        (True, algorithm_config(name).supports_continuous_actions()),
-    )
-    if offered
-]
+CASES = algorithm_cases()
 """Recurrent networks where actions are discrete, others where they are continuous."""
 ASKS_THE_HOST = ("hatrpo",)
 """Its line search tries steps until one is good enough."""

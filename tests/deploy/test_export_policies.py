@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from algorithm_cases import ALGORITHM_KINDS
 from benchmarl_runs import IGNORED
 from small_policies import DISCRETE, GRU, MLP, OWN, live_actions, small_run, small_source
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -13,7 +14,7 @@ from marl_td.deploy import load_bundle
 from marl_td.deploy.agents import agent_exports
 from marl_td.deploy.export import export_policy
 from marl_td.deploy.samples import of_agent, policy_outputs, random_inputs
-from marl_td.registry import ALGORITHMS, algorithm_config
+from marl_td.registry import ALGORITHMS, action_kinds, algorithm_config
 
 pytestmark = IGNORED
 INPUTS_OF_THE_AGENT = ("last_action", "agent_id", "dueling")
@@ -160,16 +161,6 @@ def test_the_training_policy_is_as_it_was(exported):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
 
 
-def algorithm_kinds():
-    """Every algorithm with the kinds of actions that it learns."""
-    for name in ALGORITHMS:
-        config = algorithm_config(name)
-        if config.supports_discrete_actions():
-            yield name, "discrete"
-        if config.supports_continuous_actions():
-            yield name, "continuous"
-
-
 JOINT = ("mat",)
 """Algorithms whose policy is one of all agents together."""
 
@@ -196,7 +187,7 @@ def agree(source, batch):
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in JOINT])
 def test_actors_of_every_algorithm_agree(name):
-    kind = [kind for other, kind in algorithm_kinds() if other == name][-1]
+    kind = action_kinds(algorithm_config(name))[0]
     network = "mlp" if len(name) % 2 else "gru"
     agree(small_source(*settings_of(name, kind, network, "own")), 3)
 
@@ -204,7 +195,7 @@ def test_actors_of_every_algorithm_agree(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("sharing", ["shared", "own"])
 @pytest.mark.parametrize("network", ["mlp", "gru"])
-@pytest.mark.parametrize(("name", "kind"), list(algorithm_kinds()))
+@pytest.mark.parametrize(("name", "kind"), ALGORITHM_KINDS)
 def test_the_whole_registry_is_exported(tmp_path, name, kind, network, sharing):
     source = small_source(*settings_of(name, kind, network, sharing))
     if name in JOINT:

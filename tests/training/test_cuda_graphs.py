@@ -9,13 +9,13 @@ from __future__ import annotations
 import pytest
 import tape
 import torch
+from algorithm_cases import algorithm_cases
 from benchmarl_runs import IGNORED
 from short_runs import short_experiment
 
 from marl_td.algorithms.ppo_family import PpoFamily
 from marl_td.collect.nested import entries_of
 from marl_td.models import compiling, cuda_graph
-from marl_td.registry import ALGORITHMS, algorithm_config
 from marl_td.training.metrics import read_metrics
 
 pytestmark = [
@@ -23,26 +23,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:the update is not compiled. HATRPOLoss"),  # a line search
 ]
 
-QUICK = ("mappo-box", "happo-discrete", "qmix-discrete", "matd3-box", "masac-box", "coma-discrete")
+QUICK = (
+    "mappo-continuous",
+    "happo-discrete",
+    "qmix-discrete",
+    "matd3-continuous",
+    "masac-continuous",
+    "coma-discrete",
+)
 """One of each kind of update; all the others are slow tests."""
-
-
-def case(name, continuous):
-    """An algorithm and its kind of actions."""
-    title = f"{name}-{'box' if continuous else 'discrete'}"
-    marks = [] if title in QUICK else [pytest.mark.slow]
-    return pytest.param(name, continuous, id=title, marks=marks)
-
-
-CASES = [
-    case(name, continuous)
-    for name in ALGORITHMS
-    for continuous, offered in (
-        (False, algorithm_config(name).supports_discrete_actions()),
-        (True, algorithm_config(name).supports_continuous_actions()),
-    )
-    if offered
-]
+CASES = algorithm_cases(lambda title: [] if title in QUICK else [pytest.mark.slow])
 VARIANTS = {
     "memory": ("algorithm=marl_td/mappo", "model=layers/marl_td/gru", "algorithm.chunk_length=4"),
     "popart": ("algorithm=marl_td/mappo", "algorithm.value_norm=popart"),
@@ -132,15 +122,21 @@ def told(experiment):
     return [{k: v for k, v in row.items() if not k.startswith("timers/")} for row in rows]
 
 
+def learned(one, other):
+    """Every tensor that losses hold, by name, in one experiment and in the other."""
+    for group, loss in one.losses.items():
+        theirs = other.losses[group].state_dict()
+        for key, value in loss.state_dict().items():
+            if torch.is_tensor(value):
+                yield key, value, theirs[key]
+
+
 def check(expected, found, graphs):
     """Each graph was recorded once; what was reported and learned is the same to the last bit."""
     assert [graph.what for graph in graphs if graph.n_recorded != 1] == []
     assert told(found) == told(expected)
-    for group, loss in expected.losses.items():
-        theirs = found.losses[group].state_dict()
-        for key, value in loss.state_dict().items():
-            if torch.is_tensor(value):
-                assert torch.equal(theirs[key], value), key
+    for key, theirs, ours in learned(expected, found):
+        assert torch.equal(theirs, ours), key
 
 
 def parts_of(experiment, name):
@@ -186,11 +182,9 @@ def test_on_a_gpu_graphs_compute_what_their_kernels_do(
     found = run(tmp_path / "graphs", *settings_of(name, continuous), *devices)
     assert {graph.what for graph in graphs} == parts_of(expected, name)
     assert [graph.what for graph in graphs if graph.n_recorded != 1] == []
-    for group, loss in expected.losses.items():
-        theirs = found.losses[group].state_dict()
-        for key, value in loss.state_dict().items():
-            if torch.is_tensor(value):  # the order in which sums are taken there is not fixed
-                torch.testing.assert_close(theirs[key], value, rtol=1e-3, atol=1e-4, msg=key)
+    for key, theirs, ours in learned(expected, found):
+        # The order in which sums are taken there is not fixed.
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4, msg=key)
     _updates_do_not_wait(found)
 
 
