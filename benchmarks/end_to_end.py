@@ -39,6 +39,8 @@ from peers import PEERS, install, peer_python
 HERE = Path(__file__).parent
 CASES = ("ppo", "maddpg", "maddpg_shared", "qmix", "mappo", "agilerl")
 WINDOW = 20
+FEWEST_LINES = 4
+"""Iterations that a run needs: it is summed up by its second half."""
 
 
 class Line(NamedTuple):
@@ -92,25 +94,30 @@ def run(
 ) -> tuple[list[Line], dict[str, str]]:
     """Start a process and time its lines; and what the last one tells of a GPU."""
     start = time.perf_counter()
-    process = subprocess.Popen(
+    lines: list[Line] = []
+    watched: dict[str, str] = {}
+    with subprocess.Popen(
         [*command, "--frames", str(frames), "--seed", str(seed)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )
-    lines: list[Line] = []
-    watched: dict[str, str] = {}
-    for line in process.stdout or ():
-        if line.startswith("{"):
-            found = json.loads(line)
-            if "steps" not in found:
-                watched = found
-                continue
-            seconds = time.perf_counter() - start - found.get("paused", 0.0)
-            lines.append(Line(seconds, found.get("cpu", 0.0), found["steps"], found["return"]))
-    if process.wait() or len(lines) < 4:
+    ) as process:
+        for line in process.stdout or ():
+            if line.startswith("{"):
+                found = json.loads(line)
+                if "steps" not in found:
+                    watched = found
+                    continue
+                seconds = time.perf_counter() - start - found.get("paused", 0.0)
+                lines.append(Line(seconds, found.get("cpu", 0.0), found["steps"], found["return"]))
+    if process.returncode:
         raise RuntimeError(f"this failed; run it by hand: {' '.join(command)}")
+    if len(lines) < FEWEST_LINES:
+        raise RuntimeError(
+            f"{len(lines)} iterations are too few to be summed up, at least {FEWEST_LINES} are needed; give "
+            f"`--frames`, `--own-frames` or `--peer-frames` more than {frames}. It was: {' '.join(command)}"
+        )
     return lines, watched
 
 

@@ -1,5 +1,6 @@
 """The arithmetic of the benchmark commands: what turns measurements into the figures they report."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -179,6 +180,20 @@ def test_a_run_is_summed_up_by_its_second_half_and_its_first_window_at_the_goal(
     assert (found["first iteration s"], found["steps/s"], found["steps/CPU s"]) == (10, 100, 200)
     assert (found["goal s"], found["goal steps"]) == (13, 300)
     assert end_to_end.summary(lines, goal=-50.0, window=1)["goal s"] is None
+
+
+@pytest.mark.parametrize(
+    ("child", "message"),
+    [
+        ('print(\'{"steps": 10, "return": 1.0}\')', "1 iterations are too few.*more than 600"),
+        ("raise SystemExit(3)", "this failed; run it by hand"),
+    ],
+    ids=["too short", "fails"],
+)
+def test_a_run_that_cannot_be_summed_up_says_what_to_do(child, message, script):
+    end_to_end = script("end_to_end")
+    with pytest.raises(RuntimeError, match=message):
+        end_to_end.run([sys.executable, "-c", child], 600, seed=0, threads=1)
 
 
 def test_rows_of_algorithms_that_run_again_replace_the_old_ones(script, tmp_path, monkeypatch):
