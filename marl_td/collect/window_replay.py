@@ -89,9 +89,17 @@ class WindowReplayBuffer(TensorDictReplayBuffer):
 
     def sample(self, *args: Any, **kwargs: Any) -> Any:
         """Windows with what comes before them, ``[batch_size, burn_in + length]``."""
+        self.check_filled()
+        return super().sample(*args, **kwargs)
+
+    def check_filled(self) -> None:
+        """Refuse to be sampled as long as there is nothing.
+
+        Raises:
+            RuntimeError: then; it says what to do.
+        """
         if len(self) == 0:
             raise RuntimeError(self._nothing_yet(*self._seen))
-        return super().sample(*args, **kwargs)
 
     def state_dict(self) -> dict[str, Any]:
         """The buffer's state, with what is carried of the episodes that have not ended yet."""

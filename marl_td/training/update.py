@@ -22,6 +22,7 @@ from torchrl.data.replay_buffers import RandomSampler, SamplerWithoutReplacement
 
 from marl_td.collect.nested import Shapes, entries_of, nest, shapes_of
 from marl_td.collect.prioritised import ProportionalSampler
+from marl_td.collect.window_replay import WindowReplayBuffer
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.losses.targets import FrozenView, TargetUpdater
 from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
@@ -103,7 +104,13 @@ class CompiledUpdate:
         self._norms = {name: torch.zeros((), device=device) for name in loss.delays}
 
     def run(self, n_updates: int) -> TensorDict:
-        """``n_updates`` optimiser steps; metrics ``[n_updates]`` of each."""
+        """``n_updates`` optimiser steps; metrics ``[n_updates]`` of each.
+
+        Raises:
+            RuntimeError: if no window or episode to learn from has been collected yet.
+        """
+        if isinstance(self.buffer, WindowReplayBuffer):
+            self.buffer.check_filled()
         stored = self.buffer.storage._storage
         self._shapes, self._inner = shapes_of(stored), tuple(stored.batch_size[1:])
         entries = entries_of(stored)

@@ -141,6 +141,14 @@ def test_long_sequences_are_not_written_out_in_a_graph(tmp_path):
         assert compiled_update(experiment, "agents") is None
 
 
+def test_too_few_steps_for_one_episode_say_so(tmp_path):
+    frames = {"off_policy_collected_frames_per_batch": 12, "off_policy_n_envs_per_worker": 4}
+    recall = MarlTdTask.RECALL.get_from_yaml()
+    experiment = filled(tmp_path, QmixConfig(), recall, model=STATEFUL, **frames)
+    with pytest.raises(RuntimeError, match="no whole episode to learn from yet: 4 environments"):
+        update_of(experiment).run(1)
+
+
 @pytest.mark.slow
 def test_a_compiled_run_trains_and_saves(tmp_path):
     experiment = short_experiment(tmp_path / "run", "experiment.compile=on")
