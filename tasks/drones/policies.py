@@ -31,10 +31,11 @@ def strips(params: DronesParams, tensordict: TensorDictBase) -> Tensor:
     longest = p.max_speed * p.step_time * p.max_steps / 2.0
     tours = best_tours(p.n_agents, p.side, p.sensing_radius, longest)
     place = tensordict.get(("agents", "info", "position"))
-    tour = torch.tensor(tours, dtype=place.dtype, device=place.device).unflatten(1, (-1, 2))
-    way = tour - place.unsqueeze(2)  # [n_envs, n_agents, n_points, 2]
-    ahead = (way.square().sum(-1).argmin(-1) + AHEAD) % tour.shape[1]
-    return way.gather(2, ahead[..., None, None].expand(-1, -1, 1, 2)).squeeze(2)
+    tour = torch.tensor(tours, dtype=place.dtype, device=place.device)  # [n_agents, n_points, 2]
+    x, y = (tour[..., axis] - place[..., axis].unsqueeze(-1) for axis in (0, 1))
+    ahead = (x.square() + y.square()).argmin(-1) + AHEAD
+    number = torch.arange(p.n_agents, device=place.device)
+    return tour[number, ahead % tour.shape[1]] - place
 
 
 def greedy(params: DronesParams, tensordict: TensorDictBase) -> Tensor:

@@ -65,7 +65,7 @@ def mean_age(tour: Points, width: float, height: float, sight: float, longest: f
 
 
 @lru_cache(maxsize=16)
-def best_tours(n: int, side: float, sight: float, longest: float) -> tuple[tuple[float, ...], ...]:
+def best_tours(n: int, side: float, sight: float, longest: float) -> Points:
     """Tours of ``n`` drones with the least mean age, over margins and numbers of lanes, along either side.
 
     Args:
@@ -75,7 +75,7 @@ def best_tours(n: int, side: float, sight: float, longest: float) -> tuple[tuple
         longest: what a spot counts that is never seen, in m of way.
 
     Returns:
-        Points ``[n, n_points, 2]`` as nested tuples: x0, y0, x1, y1, ... for each drone.
+        Points ``[n, n_points, 2]``, which nobody may change: the next caller gets them, too.
     """
     frame = rectangles(n, side)
     width, height = frame[0, 2] - frame[0, 0], frame[0, 3] - frame[0, 1]
@@ -91,4 +91,5 @@ def best_tours(n: int, side: float, sight: float, longest: float) -> tuple[tuple
                 if age < best:
                     best, found = age, tour[:, ::-1] if turned else tour
     placed = frame[:, None, :2] + found
-    return tuple(tuple(row.ravel().tolist()) for row in placed)
+    placed.setflags(write=False)
+    return placed
