@@ -47,3 +47,18 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith(("http://", "https://", "mailto:")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+NAMED = re.compile(
+    r"(?<![\w/.])(?:losses|tasks|marl_td|tests|benchmarks|scripts)/[\w/]+\.(?:py|csv|ya?ml)"
+)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, ROOT / "benchmarks" / "README.md"],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_files_that_are_named_exist(page):
+    missing = [name for name in NAMED.findall(page.read_text()) if not (ROOT / name).exists()]
+    assert missing == []

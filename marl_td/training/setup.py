@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,6 +44,12 @@ class RunSetup(BenchmarlExperiment):
     n_iters: int
 
     def _setup(self) -> None:
+        with warnings.catch_warnings():
+            # BenchMARL 1.5.2 wraps the environments of recurrent policies twice.
+            warnings.filterwarnings("ignore", "The default behavior of TransformedEnv")
+            self._set_up()
+
+    def _set_up(self) -> None:
         check_experiment(self.config)
         seed_everything(self.seed)
         self._perform_checks()

@@ -43,7 +43,11 @@ class PredatorPreyParams(FailureParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.mode in MODES, f"mode must be one of {', '.join(MODES)}; got '{self.mode}'.")
+        require(
+            self.mode in MODES,
+            f"mode must be one of {', '.join(MODES)}; got '{self.mode}'. "
+            "Task 'pursuit' is the mode relative_overgeneralisation.",
+        )
         require(self.prey in PREYS, f"prey must be one of {', '.join(PREYS)}; got '{self.prey}'.")
         for name, least in (("grid_size", 2), ("n_agents", 1), ("obstacle_seed", 0)):
             value = getattr(self, name)

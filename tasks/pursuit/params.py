@@ -37,7 +37,11 @@ class PursuitParams(FailureParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.mode in MODES, f"mode must be one of {', '.join(MODES)}; got '{self.mode}'.")
+        require(
+            self.mode in MODES,
+            f"mode must be one of {', '.join(MODES)}; got '{self.mode}'. "
+            "Task 'predator_prey' has the modes seed, fast_prey and obstacles.",
+        )
         for name, least in (("grid_size", 2), ("n_agents", 2), ("n_prey", 1), ("sight", 1)):
             value = getattr(self, name)
             require(value >= least, f"{name} must be at least {least}; got {value}.")

@@ -332,7 +332,10 @@ def test_it_is_drawn():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"mode": "night"}, "mode must be one of seed, fast_prey, obstacles; got 'night'"),
+        (
+            {"mode": "night"},
+            "mode must be one of seed, fast_prey, obstacles; got 'night'. Task 'pursuit' is the mode",
+        ),
         ({"prey": "lazy"}, "prey must be one of random, nearest, total, learned; got 'lazy'"),
         ({"grid_size": 1}, "grid_size must be at least 2; got 1"),
         ({"sight": 0}, "sight must be at least 1; got 0"),

@@ -400,7 +400,10 @@ def test_a_series_and_a_picture():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"mode": "seed"}, "mode must be one of relative_overgeneralisation; got 'seed'"),
+        (
+            {"mode": "seed"},
+            "mode must be one of relative_overgeneralisation; got 'seed'. Task 'predator_prey' has",
+        ),
         ({"n_agents": 1}, "n_agents must be at least 2; got 1"),
         ({"n_prey": 0}, "n_prey must be at least 1; got 0"),
         ({"sight": 0}, "sight must be at least 1; got 0"),

@@ -156,6 +156,16 @@ def test_a_callback_sees_rollouts_cut_at_the_first_done(tmp_path):
     assert keep.seen == [(2,)] * 4
 
 
+def test_recurrent_runs_do_not_warn_of_benchmarls_environments(tmp_path):
+    """Warnings are errors in tests; BenchMARL wraps these environments in a way that torchrl warns of."""
+    settings = ("task=marl_td/recall", "model=layers/marl_td/gru")
+    without = ("model.num_cells", "critic_model.num_cells")
+    run = short_experiment(tmp_path / "run", *settings, without=without)
+    assert run.algorithm.has_rnn
+    assert next(iter(run.collector)).numel() == 20
+    run.close()
+
+
 def test_a_folder_with_a_run_is_refused(finished):
     with pytest.raises(
         ValueError, match="already holds a run; choose another folder, or remove it"
