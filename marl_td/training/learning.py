@@ -8,16 +8,20 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictSequential
 
+from marl_td.collect.window_replay import WindowReplayBuffer
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.models.compiling import is_worthwhile
 from marl_td.training.estimate import ESTIMATES_TO_PAY, compile_estimate
 from marl_td.training.guard import Guard
+from marl_td.training.history import History
 from marl_td.training.setup import RunSetup
 from marl_td.training.update import UPDATES_TO_PAY, CompiledUpdate, compiled_update
 
 
 class RunLearning(RunSetup):
     """The learning part of :class:`marl_td.training.experiment.Experiment`."""
+
+    history: History
 
     def _setup(self) -> None:
         self._compiled_updates: dict[str, CompiledUpdate | None] = {}
@@ -74,6 +78,8 @@ class RunLearning(RunSetup):
 
     def _update(self, group: str) -> TensorDictBase:
         """All optimiser steps of this iteration, compiled or one by one; metrics ``[n_updates]``."""
+        if self._waits(group):
+            return TensorDict({}, batch_size=[0])
         n_updates = self._n_updates()
         if group not in self._compiled_updates:
             worth = self._compile_updates()
@@ -87,6 +93,23 @@ class RunLearning(RunSetup):
         rows = [self._optimizer_loop(group) for _ in range(n_updates)]
         made = [row for row in rows if row is not None]
         return torch.stack(made) if made else TensorDict({}, batch_size=[0])
+
+    def _waits(self, group: str) -> bool:
+        """Whether no window or whole episode to learn from has been collected yet; it is said once.
+
+        Raises:
+            RuntimeError: if the run ends before there can be one.
+        """
+        buffer = self.replay_buffers[group]
+        if not isinstance(buffer, WindowReplayBuffer) or len(buffer):
+            return False
+        n_envs = max(1, self.collector.env.batch_size.numel())
+        if self.n_iters * self.frames_per_iteration // n_envs < buffer.length:
+            buffer.check_filled()
+        if self.n_iters_performed == 0:
+            begins = f"once an episode has ended or lasted {buffer.length} steps"
+            self.history.say(self.total_frames, f"group '{group}' begins to learn {begins}")
+        return True
 
     def _optimizer_loop(self, group: str) -> TensorDictBase | None:
         """BenchMARL's optimiser step, with a look at every gradient before it moves anything.

@@ -44,12 +44,6 @@ class RunSetup(BenchmarlExperiment):
     n_iters: int
 
     def _setup(self) -> None:
-        with warnings.catch_warnings():
-            # BenchMARL 1.5.2 wraps the environments of recurrent policies twice.
-            warnings.filterwarnings("ignore", "The default behavior of TransformedEnv")
-            self._set_up()
-
-    def _set_up(self) -> None:
         check_experiment(self.config)
         seed_everything(self.seed)
         self._perform_checks()
@@ -128,8 +122,10 @@ class RunSetup(BenchmarlExperiment):
         describe(self).save(self.folder_name / CONFIG_FILE)
 
     def _setup_task(self) -> None:
-        super()._setup_task()
+        with _nested_environments():
+            super()._setup_task()
         self.test_env.set_seed(self.evaluation_seed)
+        self.env_func = _nested_environments()(self.env_func)
         if not self.test_env.batch_size:  # BenchMARL gives all copies of such a task one seed
             make: Callable[[], Any] = self.env_func
             seed = self.seed
@@ -203,6 +199,14 @@ class RunSetup(BenchmarlExperiment):
             **names,
         )
         self.logger.log_hparams(**settings, **names, critic_model_name=self.critic_model_name)
+
+
+@contextmanager
+def _nested_environments() -> Iterator[None]:
+    """No warning of torchrl's about them: BenchMARL 1.5.2 wraps those of recurrent policies twice."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The default behavior of TransformedEnv")
+        yield
 
 
 def _seeded(env: Any, seed: int) -> Any:

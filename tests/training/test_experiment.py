@@ -156,11 +156,36 @@ def test_a_callback_sees_rollouts_cut_at_the_first_done(tmp_path):
     assert keep.seen == [(2,)] * 4
 
 
+RECURRENT = ("task=marl_td/recall", "model=layers/marl_td/gru")
+FLAT = ("model.num_cells", "critic_model.num_cells")
+
+
+@pytest.mark.parametrize("compile_mode", ["off", "on"])
+def test_learning_begins_with_the_first_whole_episode(tmp_path, compile_mode, monkeypatch):
+    """Two steps a batch, four an episode: the first batch holds none, the second ends the first ones."""
+    monkeypatch.setattr("marl_td.models.compiling.torch.compile", lambda function, **_: function)
+    settings = (*RECURRENT, f"experiment.compile={compile_mode}")
+    run = short_experiment(tmp_path / "run", *settings, without=FLAT)
+    run.run()
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    losses = [
+        [v for key, v in row.items() if v and key.startswith("train/agents/loss")] for row in rows
+    ]
+    assert [len(found) for found in losses] == [0, 1, 1]
+    told = (tmp_path / "run" / "run.log").read_text().splitlines()
+    text = "group 'agents' begins to learn once an episode has ended or lasted 4 steps"
+    assert told == [f"20 frames: {text}"]
+
+
+def test_a_run_too_short_for_an_episode_says_so(tmp_path):
+    settings = (*RECURRENT, "experiment.max_n_frames=20", "experiment.evaluation=false")
+    with pytest.raises(RuntimeError, match="no whole episode to learn from yet: 10 environments"):
+        short_experiment(tmp_path / "run", *settings, without=FLAT).run()
+
+
 def test_recurrent_runs_do_not_warn_of_benchmarls_environments(tmp_path):
     """Warnings are errors in tests; BenchMARL wraps these environments in a way that torchrl warns of."""
-    settings = ("task=marl_td/recall", "model=layers/marl_td/gru")
-    without = ("model.num_cells", "critic_model.num_cells")
-    run = short_experiment(tmp_path / "run", *settings, without=without)
+    run = short_experiment(tmp_path / "run", *RECURRENT, without=FLAT)
     assert run.algorithm.has_rnn
     assert next(iter(run.collector)).numel() == 20
     run.close()
