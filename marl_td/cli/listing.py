@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from marl_td.cli.output import print_json, table_text
-from marl_td.registry import action_kinds
 
 PREFIX = "marl_td/"
 PRESETS = Path(__file__).parents[1] / "conf" / "preset"
@@ -62,6 +61,8 @@ def _cell(value: Any) -> str:
 def _algorithms() -> list[dict[str, Any]]:
     from benchmarl.algorithms import algorithm_config_registry
 
+    from marl_td.registry import action_kinds
+
     return [
         {
             "name": name,
@@ -90,6 +91,7 @@ def _tasks() -> list[dict[str, Any]]:
 
 def _task(name: str, member: Any) -> dict[str, Any]:
     from marl_td.benchmarl_tasks import params_class
+    from marl_td.registry import action_kinds
     from marl_td.tasks.registry import TASKS, task_class
 
     short = name.removeprefix(PREFIX)
