@@ -162,19 +162,20 @@ FLAT = ("model.num_cells", "critic_model.num_cells")
 
 @pytest.mark.parametrize("compile_mode", ["off", "on"])
 def test_learning_begins_with_the_first_whole_episode(tmp_path, compile_mode, monkeypatch):
-    """Two steps a batch, four an episode: the first batch holds none, the second ends the first ones."""
+    """One step a batch, four an episode: the fourth batch ends the first ones."""
     monkeypatch.setattr("marl_td.models.compiling.torch.compile", lambda function, **_: function)
-    settings = (*RECURRENT, f"experiment.compile={compile_mode}")
+    steps = "experiment.off_policy_collected_frames_per_batch=10"
+    settings = (*RECURRENT, steps, f"experiment.compile={compile_mode}")
     run = short_experiment(tmp_path / "run", *settings, without=FLAT)
     run.run()
     rows = read_metrics(tmp_path / "run" / "metrics.csv")
     losses = [
         [v for key, v in row.items() if v and key.startswith("train/agents/loss")] for row in rows
     ]
-    assert [len(found) for found in losses] == [0, 1, 1]
+    assert [len(found) for found in losses] == [0, 0, 0, 1, 1, 1]
     told = (tmp_path / "run" / "run.log").read_text().splitlines()
     text = "group 'agents' begins to learn once an episode has ended or lasted 4 steps"
-    assert told == [f"20 frames: {text}"]
+    assert told == [f"10 frames: {text}"]
 
 
 def test_a_run_too_short_for_an_episode_says_so(tmp_path):
