@@ -28,7 +28,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 10001 marl && install -d -o marl /runs
 COPY --from=build /opt/venv /opt/venv
-ENV PATH="/opt/venv/bin:$PATH" OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 MPLBACKEND=Agg
+ENV PATH="/opt/venv/bin:$PATH" PYTHONUNBUFFERED=1 MPLBACKEND=Agg
 USER marl
 WORKDIR /runs
 RUN marl-td --version && marl-td list tasks

@@ -36,6 +36,8 @@ from typing import Any, NamedTuple
 from common import RESULTS, markdown, write_csv
 from peers import PEERS, install, peer_python
 
+from marl_td.cli.threads import settle_threads
+
 HERE = Path(__file__).parent
 CASES = ("ppo", "maddpg", "maddpg_shared", "qmix", "mappo", "agilerl")
 WINDOW = 20
@@ -93,6 +95,8 @@ def run(
     command: list[str], frames: int, seed: int, threads: int
 ) -> tuple[list[Line], dict[str, str]]:
     """Start a process and time its lines; and what the last one tells of a GPU."""
+    environ = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    settle_threads(environ)
     start = time.perf_counter()
     lines: list[Line] = []
     watched: dict[str, str] = {}
@@ -101,7 +105,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env=environ,
     ) as process:
         for line in process.stdout or ():
             if line.startswith("{"):

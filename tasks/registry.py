@@ -41,6 +41,18 @@ TASKS: dict[str, str] = {
 """Task name to ``module:class``; a module is imported only when its task is asked for."""
 
 
+def task_of_mode(name: str, mode: str | None) -> str:
+    """The task that has the rules ``mode``: ``predator_prey`` for those hunts of ``pursuit``, else ``name``.
+
+    Hunts for one prey see, act and are rewarded otherwise than the one that is ``pursuit`` by itself, so that
+    they are a task of their own; its modes can be asked for under both names.
+    """
+    from marl_td.tasks.predator_prey.params import MODES
+
+    *library, short = name.split("/")
+    return "/".join([*library, "predator_prey"]) if short == "pursuit" and mode in MODES else name
+
+
 def task_class(name: str) -> type[Task[Any, Any]]:
     """The class of the task called ``name`` (with or without the ``marl_td/`` prefix).
 
@@ -84,7 +96,7 @@ def make_task(
     Raises:
         ValueError: for an unknown name, level or parameter, or a parameter out of range.
     """
-    cls = task_class(name)
+    cls = task_class(task_of_mode(name, params.get("mode")))
     known = {field.name for field in dataclasses.fields(cls.Params)}
     for key in params:
         if key not in known:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from marl_td import __version__
 from marl_td.cli.errors import report_error
+from marl_td.cli.threads import settle_threads
 
 COMMANDS = (
     "train",
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has already said what is wrong, or printed the help
         return int(stop.code or 0)
     _quiet_libraries()
+    settle_threads()
     try:
         return int(arguments.run(arguments) or 0)
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
         "baselines",
         help="random and classical policies of a task, and its optimum",
         description="Without training: the task's random policy, each classical baseline with its "
-        "95 %% interval, and the optimum or bound with how it is known.",
+        "95 % interval, and the optimum or bound with how it is known.",
         epilog="example: marl-td baselines task=marl_td/retail task.n_agents=3 --episodes 500",
     )
     parser.add_argument(

@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="evaluate a trained policy",
-        description="Score of a trained policy with its 95 %% interval, beside random, the classical "
+        description="Score of a trained policy with its 95 % interval, beside random, the classical "
         "baselines and the optimum or bound. Also renews DIR/report.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="what `marl-td train --out` wrote")

@@ -22,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "serve",
         help="serve an exported bundle over HTTP",
-        description="Serve the policies of a bundle over HTTP: one agent's action, or those of several at "
+        description="Serve the policies of a bundle over HTTP: one agent's action, or those of several at\n"
         "once, single or in batches, with or without sessions for recurrent policies.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from marl_td import register
-from marl_td.tasks.registry import suggest
+from marl_td.tasks.registry import suggest, task_of_mode
 from marl_td.training.check import check_settings
 from marl_td.training.extras import require_simulator
 from marl_td.training.settings import OWN_ENVIRONMENT, RunSettings
@@ -102,6 +102,10 @@ def _compose(
     register()
     overrides = [_written_out(override) for override in overrides]
     given = dict(_split(override) for override in overrides)
+    if "task" in given:
+        asked, task = given["task"], task_of_mode(given["task"], given.get("task.mode"))
+        given["task"] = task
+        overrides = [f"task={task}" if word == f"task={asked}" else word for word in overrides]
     _check_names(given)
     for group in needed:
         sources = {group, "preset", "level"} if group == "task" else {group, "preset"}

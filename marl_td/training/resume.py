@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from marl_td.collect.rng import rng_restore
 from marl_td.collect.saving import collector_restore, env_restore, kind_of, restart_reason
 from marl_td.tasks.vector_env import batched_task
@@ -126,6 +128,7 @@ class Resumable:
                 f"checkpoint '{checkpoint.folder}' does not fit this run's settings "
                 f"({type(error).__name__}: {error}). Was config.yaml edited after training?"
             ) from error
+        self._compare_threads(state)
         experiment.restored_updates = state["compiled_updates"]
         self.last, self.rng = checkpoint, state["rng"]
 
@@ -138,6 +141,15 @@ class Resumable:
                     f"the replay of '{group}' starts empty: experiment.exclude_buffer_from_checkpoint "
                     "kept it out of the checkpoint."
                 )
+
+    def _compare_threads(self, state: dict[str, Any]) -> None:
+        now = torch.get_num_threads()
+        before = state.get("threads", now)  # marl_td 0.1.0 did not say at first
+        if before != now:
+            self.remarks.append(
+                f"{now} instead of {before} threads take sums, which rounds some of them otherwise "
+                f"(OMP_NUM_THREADS={before} goes on exactly)."
+            )
 
     def _restore_environments(self, state: dict[str, Any]) -> None:
         experiment = self.experiment

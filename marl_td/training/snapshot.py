@@ -57,6 +57,7 @@ def snapshot(experiment: Any, restarts: str | None) -> dict[str, Any]:
         "test_env": env_snapshot(experiment.test_env),
         "compiled_evaluation": _compiled_evaluation(experiment),
         "rng": rng_snapshot(),
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -17,7 +17,8 @@ class PursuitParams(FailureParams):
     max_steps: int = 200
     """Time limit in steps, at least 1; reaching it truncates the episode, it never terminates it."""
     mode: str = "relative_overgeneralisation"
-    """Rules of the hunt: relative_overgeneralisation (two must catch together, alone it costs)."""
+    """Rules of the hunt: relative_overgeneralisation (two must catch together, alone it costs). The hunts
+    for one prey (seed, fast_prey, obstacles) are task ``predator_prey``, with settings of their own."""
     grid_size: int = 10
     """Cells along a side of the board, at least 2."""
     n_agents: int = 8

@@ -29,6 +29,7 @@ def test_help_of_every_command_needs_no_torch():
     assert done.returncode == 0, done.stderr
     for name in COMMANDS:
         assert f"usage: marl-td {name}" in done.stdout
+    assert "%%" not in done.stdout
 
 
 @pytest.mark.parametrize(

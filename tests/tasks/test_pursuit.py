@@ -10,8 +10,12 @@ from torchrl.envs.utils import check_env_specs
 
 from marl_td.evaluation.baselines import baseline_table
 from marl_td.tasks import make_env, make_task
-from marl_td.tasks.pursuit import PursuitState
+from marl_td.tasks.predator_prey import PredatorPrey
+from marl_td.tasks.predator_prey.params import MODES
+from marl_td.tasks.pursuit import Pursuit, PursuitState
+from marl_td.tasks.pursuit.params import PursuitParams
 from marl_td.tasks.pursuit.task import CATCH, DOWN, LEFT, RIGHT, STAY, UP
+from marl_td.training.compose import compose_task
 
 WAYS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
@@ -401,8 +405,8 @@ def test_a_series_and_a_picture():
     ("params", "message"),
     [
         (
-            {"mode": "seed"},
-            "mode must be one of relative_overgeneralisation; got 'seed'. Task 'predator_prey' has",
+            {"mode": "slow_prey"},
+            "mode must be one of relative_overgeneralisation; got 'slow_prey'. Task 'predator_prey' has",
         ),
         ({"n_agents": 1}, "n_agents must be at least 2; got 1"),
         ({"n_prey": 0}, "n_prey must be at least 1; got 0"),
@@ -416,3 +420,21 @@ def test_a_series_and_a_picture():
 def test_a_bad_parameter_is_refused(params, message):
     with pytest.raises(ValueError, match=message):
         make_task("pursuit", **params)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_hunts_for_one_prey_are_found_under_this_name_too(mode):
+    task = make_task("pursuit", mode=mode, n_agents=2, grid_size=4)
+    assert isinstance(task, PredatorPrey) and task.params.mode == mode
+    words = ["task=marl_td/pursuit", f"task.mode={mode}", "task.prey=total"]
+    name, found = compose_task(words)
+    assert name == "marl_td/predator_prey"
+    assert (found.config["mode"], found.config["prey"]) == (mode, "total")
+
+
+def test_its_own_mode_stays_its_own():
+    mode = "relative_overgeneralisation"
+    assert isinstance(make_task("marl_td/pursuit", mode=mode), Pursuit)
+    assert compose_task(["task=marl_td/pursuit", f"task.mode={mode}"])[0] == "marl_td/pursuit"
+    with pytest.raises(ValueError, match="Task 'predator_prey' has the modes seed"):
+        PursuitParams(mode="seed")

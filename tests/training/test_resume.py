@@ -157,6 +157,15 @@ def test_a_replay_that_was_kept_out_is_said(tmp_path):
     assert "not exactly: the replay of 'adversary' starts empty: experiment.exclude_buf" in log
 
 
+def test_another_number_of_threads_is_said(tmp_path, monkeypatch):
+    experiment_of(case("mappo"), tmp_path / "run").run()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    Experiment.reload_from_file(str(tmp_path / "run" / "checkpoints" / "checkpoint_36"))
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "36 frames: resumed, not exactly: 5 instead of 1 threads take sums" in log
+    assert "(OMP_NUM_THREADS=1 goes on exactly)" in log
+
+
 # ------------------------------------------------------------------------------- stops and restarts
 class Send(Callback):
     """Sends this process a signal in an iteration."""
