@@ -80,11 +80,14 @@ def _draw_values(axes: Any, report: RunReport) -> None:
 
 
 def _limit_axis(axes: Any, report: RunReport) -> set[str]:
-    """Cut the axis where one policy (as a rule the random one) is far off; returns who is cut."""
+    """Cut the axis where one policy (as a rule the random one) is far off; returns who is cut.
+
+    Where most values are 0 there is nothing to measure "far" by, and the axis stays whole.
+    """
     values = sorted(abs(row.value) for row in report.rows())
     limit = 2.5 * values[len(values) // 2]
     off = {row.policy for row in report.rows() if abs(row.value) > limit}
-    if off and min(row.value for row in report.rows()) >= 0:
+    if limit > 0 and off and min(row.value for row in report.rows()) >= 0:
         axes.set_xlim(0, limit)
         return off
     return set()

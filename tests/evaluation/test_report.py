@@ -88,6 +88,16 @@ def test_files(report, tmp_path, n_series):
     assert image[..., :3].std() > 0.05  # something is drawn
 
 
+def test_values_that_are_mostly_zero_are_drawn_whole(report, tmp_path):
+    """Such as collisions; matplotlib's warning about an axis from 0 to 0 would be an error here."""
+    nothing = {"value": 0.0, "low": 0.0, "high": 0.0}
+    rows = [ROWS[0], *(dataclasses.replace(row, **nothing) for row in ROWS[1:])]
+    report.table = dataclasses.replace(report.table, rows=rows)
+    report.learned = dataclasses.replace(report.learned, **nothing)
+    report.write(tmp_path / "report")
+    assert (tmp_path / "report" / "report.png").exists()
+
+
 def test_the_curve_shows_the_best_baselines_and_the_bound(report):
     assert [line[0] for line in reference_lines(report.table)] == [
         "a",
