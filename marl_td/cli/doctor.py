@@ -134,7 +134,8 @@ def _device() -> str:
 
     if torch.cuda.is_available():
         return f"GPU {torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
-    return f"CPU, {torch.get_num_threads()} threads (torch sees no GPU)"
+    n_threads = torch.get_num_threads()
+    return f"CPU, {n_threads} thread{'s' * (n_threads > 1)} (torch sees no GPU)"
 
 
 def _compiler() -> str:

@@ -74,7 +74,7 @@ main(["doctor"])
         [sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True
     )
     most = min(3, usable_cores_of_the_container())
-    assert f"CPU, {most} threads" in done.stdout or "GPU" in done.stdout
+    assert f"CPU, {most} thread" in done.stdout or "GPU" in done.stdout
 
 
 def usable_cores_of_the_container():
