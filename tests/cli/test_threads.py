@@ -58,7 +58,7 @@ def test_what_the_user_has_set_stays(tmp_path, own):
 
 
 def test_a_command_has_chosen_before_torch_is_loaded():
-    """`doctor` says how many threads torch took: never more than there are cores, so that one is asked for."""
+    """`doctor` says how many threads torch took, never more than there are cores: so one is asked for."""
     script = """
 import sys
 from marl_td.cli import main, threads
