@@ -49,8 +49,9 @@ def task_of_mode(name: str, mode: str | None) -> str:
     """
     from marl_td.tasks.predator_prey.params import MODES
 
-    *library, short = name.split("/")
-    return "/".join([*library, "predator_prey"]) if short == "pursuit" and mode in MODES else name
+    if name.removeprefix("marl_td/") == "pursuit" and mode in MODES:
+        return name.replace("pursuit", "predator_prey")
+    return name
 
 
 def task_class(name: str) -> type[Task[Any, Any]]:

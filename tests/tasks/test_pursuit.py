@@ -15,6 +15,7 @@ from marl_td.tasks.predator_prey.params import MODES
 from marl_td.tasks.pursuit import Pursuit, PursuitState
 from marl_td.tasks.pursuit.params import PursuitParams
 from marl_td.tasks.pursuit.task import CATCH, DOWN, LEFT, RIGHT, STAY, UP
+from marl_td.tasks.registry import task_of_mode
 from marl_td.training.compose import compose_task
 
 WAYS = ((-1, 0), (1, 0), (0, -1), (0, 1))
@@ -436,5 +437,6 @@ def test_its_own_mode_stays_its_own():
     mode = "relative_overgeneralisation"
     assert isinstance(make_task("marl_td/pursuit", mode=mode), Pursuit)
     assert compose_task(["task=marl_td/pursuit", f"task.mode={mode}"])[0] == "marl_td/pursuit"
+    assert task_of_mode("vmas/pursuit", "seed") == "vmas/pursuit"
     with pytest.raises(ValueError, match="Task 'predator_prey' has the modes seed"):
         PursuitParams(mode="seed")
