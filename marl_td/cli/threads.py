@@ -7,7 +7,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 MOST_THREADS = 8
-"""Networks of some hundred units have no work for more."""
+"""Networks of some hundred units should have no work for more; measured on two cores only."""
 SPINS = 2000
 """Rounds, some microseconds, that a waiting thread looks for work before it sleeps.
 
