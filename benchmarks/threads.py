@@ -12,7 +12,6 @@ two iterations), divided by those on one thread of the same turn, the median of 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import statistics
 import subprocess
@@ -25,7 +24,9 @@ from typing import Any
 
 from common import RESULTS, markdown, write_csv
 
-from marl_td.cli.threads import settle_threads, usable_cores
+from marl_td.cli.threads import settle_threads
+from marl_td.training.cores import usable_cores
+from marl_td.training.metrics import read_metrics
 
 SMALL = [
     "experiment.on_policy_collected_frames_per_batch=2048",
@@ -91,8 +92,7 @@ def updates(settings: list[str], environ: dict[str, str]) -> float:
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"this failed: {' '.join(command)}\n{done.stderr[-500:]}")
-        with (Path(folder) / "run" / "metrics.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_metrics(Path(folder) / "run" / "metrics.csv")
     return statistics.median(float(row["timers/training_time"]) for row in rows[2:])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from marl_td.evaluation.scores import MAX_COPIES, evaluate_policy
 from marl_td.tasks.base import Task
+from marl_td.training.cores import usable_cores
 
 STEPS_TO_PAY = 8_000
 """Steps of all policies together from which on other processes help: one takes some seconds to start."""
@@ -27,14 +27,7 @@ def n_workers(task: Task[Any, Any], n_policies: int, n_episodes: int) -> int:
     steps = n_policies * task.params.max_steps * -(-n_episodes // MAX_COPIES)
     if steps < STEPS_TO_PAY or task.device.type != "cpu":
         return 1
-    return min(_n_cores(), n_policies)
-
-
-def _n_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return min(usable_cores(), n_policies)
 
 
 def fewer_episodes(task: Task[Any, Any], n_episodes: int) -> dict[str, int]:

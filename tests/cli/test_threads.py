@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from marl_td.cli.threads import MOST_THREADS, SPINS, settle_threads, usable_cores
+from marl_td.cli.threads import MOST_THREADS, SPINS, settle_threads
+from marl_td.training.cores import usable_cores
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ def test_an_error_elsewhere_arrives_here():
 
 
 def test_short_evaluations_start_no_process(monkeypatch):
-    monkeypatch.setattr("marl_td.evaluation.workers._n_cores", lambda: 6)
+    monkeypatch.setattr("marl_td.evaluation.workers.usable_cores", lambda: 6)
     steps = STEPS_TO_PAY // 4
     assert n_workers(make_task("banking", max_steps=steps), 4, 256) == 4
     assert n_workers(make_task("banking", max_steps=steps - 1), 4, 256) == 1
