@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt scripts/install.py
 install: $(STAMP) ## make .venv and install marl_td in it, editable
 
 demo: $(STAMP) ## train MADDPG on retail and MAPPO on banking, and compare with the classical policies
-	$(BIN)/python -m marl_td.cli demo --out runs/demo --overwrite
+	$(BIN)/python -m marl_td demo --out runs/demo --overwrite
 
 test: lint types ## everything a change must pass: style, types, default tests
 	$(PYTEST)

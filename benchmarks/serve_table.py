@@ -61,7 +61,7 @@ def make_bundle(folder: Path) -> Path:
 @contextmanager
 def running(bundle: Path) -> Iterator[int]:
     """The server's port."""
-    command = [sys.executable, "-m", "marl_td.cli", "serve", str(bundle), "--port", "0"]
+    command = [sys.executable, "-m", "marl_td", "serve", str(bundle), "--port", "0"]
     options = ["--rate", "0", "--max-body", "2000000"]
     environment = {**os.environ, "MARL_TD_TOKEN": TOKEN}
     process = subprocess.Popen(

@@ -82,7 +82,7 @@ def updates(settings: list[str], environ: dict[str, str]) -> float:
         command = [
             sys.executable,
             "-m",
-            "marl_td.cli",
+            "marl_td",
             "train",
             *words,
             "--no-report",

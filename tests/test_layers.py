@@ -39,6 +39,7 @@ LAYERS: dict[str, set[str]] = {
     "evaluation": BELOW_EVALUATION,
     "deploy": BELOW_DEPLOY,
     "cli": {"deploy", *BELOW_DEPLOY},
+    "__main__": {"cli"},
 }
 """Part of `marl_td` to the other parts that it may import."""
 

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _start(name: str, arguments: argparse.Namespace) -> subprocess.Popen[bytes]:
     """Train one preset in a process of its own, with one thread."""
     folder = arguments.out / name
-    command = [sys.executable, "-m", "marl_td.cli", "train", "--out", str(folder), "--no-progress"]
+    command = [sys.executable, "-m", "marl_td", "train", "--out", str(folder), "--no-progress"]
     command += ["--episodes", str(8 if arguments.quick else EPISODES)]
     command += ["--overwrite"] if arguments.overwrite and folder.exists() else []
     command += [f"preset={RUNS[name]}", *(QUICK if arguments.quick else ())]

@@ -33,7 +33,7 @@ def test_help_of_every_command_needs_no_torch():
 
 
 @pytest.mark.parametrize(
-    "command", [["-m", "marl_td.cli"], ["-c", "from marl_td.cli import main; main()"]]
+    "command", [["-m", "marl_td"], ["-c", "from marl_td.cli import main; main()"]]
 )
 def test_it_runs_as_a_program(command):
     arguments = [sys.executable, *command, "--version"]

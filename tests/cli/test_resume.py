@@ -92,7 +92,7 @@ def test_a_folder_without_a_run_is_named(tmp_path, capsys):
 def test_sigterm_ends_the_command_cleanly(tmp_path):
     """A process of its own: what a batch system does to a job."""
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "marl_td.cli", "train", "--out", str(folder), "--no-report"]
+    command = [sys.executable, "-m", "marl_td", "train", "--out", str(folder), "--no-report"]
     settings = [s for s in SHORT if "max_n_frames" not in s]
     process = subprocess.Popen(
         [*command, *settings, "experiment.max_n_frames=2000000", "experiment.compile=off"],

@@ -19,7 +19,7 @@ pytestmark = IGNORED
 
 def start(bundle, *options, **environment):
     """A server and its port."""
-    command = [sys.executable, "-m", "marl_td.cli", "serve", str(bundle), "--port", "0", *options]
+    command = [sys.executable, "-m", "marl_td", "serve", str(bundle), "--port", "0", *options]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
     )

@@ -1,4 +1,4 @@
-"""``python -m marl_td.cli``."""
+"""``python -m marl_td`` is ``marl-td``."""
 
 import sys
 
