@@ -11,8 +11,8 @@ from torch import Tensor
 
 FEW = 64
 """Numbers up to which each is compared with all others; beyond, the library is faster."""
-FEW_TO_ADD = 16
-"""The same for running totals, which the library makes in one go."""
+VERY_FEW = 16
+"""The same for running totals and the smallest few, which the library makes in one go."""
 
 
 def one_hot(index: Tensor, n: int) -> Tensor:
@@ -40,10 +40,19 @@ def argsort(value: Tensor) -> Tensor:
     return torch.empty_like(place).scatter(-1, ranks(value), place)
 
 
+def smallest(value: Tensor, k: int) -> Tensor:
+    """Indices of the ``k`` smallest, from the smallest on: ``[*B, k]`` int64 of ``[*B, n]``."""
+    if k == 1:
+        return value.argmin(dim=-1, keepdim=True)
+    if value.shape[-1] > VERY_FEW:
+        return value.topk(k, dim=-1, largest=False).indices
+    return argsort(value)[..., :k]
+
+
 def running_total(value: Tensor) -> Tensor:
     """``value.cumsum(-1)``, as sums of their own: ``[*B, n]`` of ``[*B, n]``."""
     n = value.shape[-1]
-    if n > FEW_TO_ADD:
+    if n > VERY_FEW:
         return value.cumsum(-1)
     index = torch.arange(n, device=value.device)
     included = index.unsqueeze(-1) <= index

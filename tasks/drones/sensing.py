@@ -32,9 +32,11 @@ def ages(params: DronesParams, age: Tensor, position: Tensor) -> Tensor:
         age: ``[n_envs, n_cells, n_cells]``.
         position: ``[n_envs, n_agents, 2]``.
     """
-    margin = VIEW // 2 * params.pool
-    padded = pad(age, (margin, margin, margin, margin))
-    means = _running_mean(_running_mean(padded, 1, params.pool), 2, params.pool)
+    edge = params.pool - 1  # squares that begin further out than this are empty
+    margin = VIEW // 2 * params.pool - edge
+    means = pad(age, [edge] * 4)
+    means = _running_mean(_running_mean(means, 1, params.pool), 2, params.pool)
+    means = written(pad(means, [margin] * 4))
     width = means.shape[-1]
     own = (position / params.cell).long().clamp(0, params.n_cells - 1)  # the corner of its view
     first = torch.arange(len(age), device=age.device).unsqueeze(-1) * width**2

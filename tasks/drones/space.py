@@ -1,7 +1,8 @@
-"""Who is near whom, and which cells a drone sees; nothing here is of size drones x drones.
+"""Who is near whom, and which cells a drone sees; nothing here grows with drones x drones.
 
-Points are sorted by the squares they lie in, row by row. The squares around a point are three strips of three
-neighbouring squares, and the points of a strip are one run of that order.
+A few points are all looked at. Of many, those in the squares around: points are sorted by the squares they
+lie in, row by row, so that the squares around a point are three strips of three neighbouring squares, and
+the points of a strip are one run of that order.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from marl_td.tasks.layout import written
+from marl_td.tasks.order import smallest
 
 
 class Near(NamedTuple):
@@ -39,9 +41,9 @@ def nearest(
 ) -> Near:
     """The ``k`` nearest points within ``radius`` of each query.
 
-    Exact as long as no strip of three squares, of side ``radius`` or a little more, holds more than ``crowd``
-    points; of more, those of the lowest squares and indices are looked at. Memory grows with
-    ``n_queries * crowd``.
+    Exact with at most ``3 * crowd`` points. With more it is as long as no strip of three squares, of side
+    ``radius`` or a little more, holds more than ``crowd`` of them; of more, those of the lowest squares and
+    indices are looked at. Memory grows with ``n_queries * crowd``.
 
     Args:
         query: places in ``[0, side]``, ``[n_envs, n_queries, 2]``.
@@ -53,7 +55,32 @@ def nearest(
         crowd: see above, at least 1.
         among_themselves: queries are the points, and none is near itself.
     """
-    n_squares = max(1, int(side // radius))
+    n_points = point.shape[1]
+    width = max(min(crowd, n_points), math.ceil(k / 3))
+    if k <= n_points <= 3 * width:
+        who = torch.arange(n_points, device=point.device).expand(*query.shape[:2], -1)
+        valid = present.unsqueeze(1)
+        offset = point.unsqueeze(1) - query.unsqueeze(2)
+    else:
+        who, valid = _in_strips(query, point, present, max(1, int(side // radius)), side, width)
+        pairs = who.flatten(1).unsqueeze(-1).expand(-1, -1, 2)
+        offset = point.gather(1, pairs).unflatten(1, who.shape[1:]) - query.unsqueeze(2)
+    if among_themselves:
+        valid = valid & (who != torch.arange(n_points, device=point.device).unsqueeze(-1))
+    distance = torch.where(valid, offset.square().sum(-1), torch.inf)
+    best = smallest(distance, k)
+    chosen = offset.gather(2, best.unsqueeze(-1).expand(-1, -1, -1, 2))
+    return Near(who.gather(2, best), chosen, distance.gather(2, best) <= radius**2)
+
+
+def _in_strips(
+    query: Tensor, point: Tensor, present: Tensor, n_squares: int, side: float, width: int
+) -> tuple[Tensor, Tensor]:
+    """Points of the three strips around each query, and which of them there are.
+
+    Both ``[n_envs, n_queries, 3 * width]``; there are ``n_squares`` along a side of the area, and ``width``
+    points of a strip are looked at.
+    """
     square = (point * (n_squares / side)).long().clamp(0, n_squares - 1)
     key = torch.where(present, square[..., 1] * n_squares + square[..., 0], n_squares**2)
     key, order = key.sort(dim=-1, stable=True)
@@ -66,19 +93,10 @@ def nearest(
     end = torch.searchsorted(key, last.flatten(1), right=True).view_as(first)
     end = torch.where((row >= 0) & (row < n_squares), end, 0)
 
-    n_points = point.shape[1]
-    width = max(min(crowd, n_points), math.ceil(k / 3))
     slot = start.unsqueeze(-1) + torch.arange(width, device=at.device)
     valid = (slot < end.unsqueeze(-1)).flatten(2)
-    who = order.gather(1, slot.clamp_max(n_points - 1).flatten(1)).view(valid.shape)
-    pairs = who.flatten(1).unsqueeze(-1).expand(-1, -1, 2)
-    offset = point.gather(1, pairs).unflatten(1, valid.shape[1:]) - query.unsqueeze(2)
-    if among_themselves:
-        valid = valid & (who != torch.arange(n_points, device=at.device).unsqueeze(-1))
-    distance = torch.where(valid, offset.square().sum(-1), torch.inf)
-    least, best = distance.topk(k, dim=-1, largest=False)
-    chosen = offset.gather(2, best.unsqueeze(-1).expand(-1, -1, -1, 2))
-    return Near(who.gather(2, best), chosen, least <= radius**2)
+    who = order.gather(1, slot.clamp_max(point.shape[1] - 1).flatten(1)).view(valid.shape)
+    return who, valid
 
 
 def cell_window(radius: float, cell: float, device: torch.device) -> Tensor:
@@ -104,7 +122,7 @@ def seen_cells(
         ``[n_envs, n_agents, n * n]`` int64; ``n_cells ** 2`` for cells of the window that are not seen.
     """
     own = (position / cell).long().clamp(0, n_cells - 1)
-    place = own.unsqueeze(-1) + window  # [n_envs, n_agents, 2, n]
+    place = written(own.unsqueeze(-1) + window)  # [n_envs, n_agents, 2, n]
     way = ((place + 0.5) * cell - position.unsqueeze(-1)).square()
     inside = (place >= 0) & (place < n_cells) & alive[..., None, None]
     x, y = torch.where(inside, way, torch.inf).unbind(2)

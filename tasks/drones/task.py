@@ -199,7 +199,7 @@ class Drones(Task[DronesParams, DronesState]):
         seen = seen.scatter(1, number.flatten(1), 1)[:, :-1]  # the last one stands for no cell
         found = aged.gather(1, number.clamp_max(n_cells - 1).flatten(1)).view(number.shape)
         cleared = torch.where(number < n_cells, found, 0.0).sum(-1)
-        flat = written(torch.where(seen > 0, 0.0, aged))
+        flat = written(aged * (1.0 - seen.float()))
         target, goal = motion.wander(p, state.target, state.goal, p.side * noise["goal"])
         age, heard = flat.view_as(state.age), self._heard(position.shape[0], noise)
         new = DronesState(position, velocity, age, target, goal, state.alive, heard)

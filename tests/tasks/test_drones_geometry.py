@@ -32,14 +32,17 @@ def all_pairs(query, point, present, radius, k, among_themselves):
     radius=st.sampled_from([0.7, 1.5, 3.4, 10.0]),
     k=st.integers(1, 6),
     themselves=st.booleans(),
+    by_squares=st.booleans(),
     seed=st.integers(0, 10_000),
 )
-def test_neighbours_are_those_of_a_search_among_all(n, radius, k, themselves, seed):
+def test_neighbours_are_those_of_a_search_among_all(n, radius, k, themselves, by_squares, seed):
     generator = torch.Generator().manual_seed(seed)
-    point = 10.0 * torch.rand((3, n, 2), generator=generator)
+    n_absent = 2 * max(n, k) + 1 if by_squares else 0  # with so many nobody looks at all of them
+    point = 10.0 * torch.rand((3, n + n_absent, 2), generator=generator)
     point[0, 0] = 10.0  # the far corner belongs to the last square
     query = point if themselves else 10.0 * torch.rand((3, 7, 2), generator=generator)
-    present = torch.rand((3, n), generator=generator) < 0.8
+    present = torch.rand((3, n + n_absent), generator=generator) < 0.8
+    present[:, n:] = False
     near = nearest(
         query, point, present, side=10.0, radius=radius, k=k, crowd=n, among_themselves=themselves
     )

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marl_td.tasks.order import FEW, FEW_TO_ADD, argsort, one_hot, ranks, running_total
+from marl_td.tasks.order import FEW, VERY_FEW, argsort, one_hot, ranks, running_total, smallest
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**31))
@@ -39,10 +39,17 @@ def test_an_index_out_of_range_is_a_row_of_zeros():
     ]
 
 
-@pytest.mark.parametrize("n", [1, 5, FEW_TO_ADD, FEW_TO_ADD + 1])
+@pytest.mark.parametrize("n", [1, 5, VERY_FEW, VERY_FEW + 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 def test_running_totals(n, dtype):
     value = torch.randint(9, (2, 3, n), generator=torch.Generator().manual_seed(n)).to(dtype)
     total = running_total(value)
     assert total.dtype == dtype
     assert torch.equal(total, value.cumsum(-1))
+
+
+@pytest.mark.parametrize("n", [4, VERY_FEW, VERY_FEW + 1])
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_smallest_few(n, k):
+    value = torch.rand((2, 3, n), generator=torch.Generator().manual_seed(n))
+    assert torch.equal(smallest(value, k), value.sort(dim=-1).indices[..., :k])
