@@ -1,6 +1,5 @@
 """The program itself: help without torch, exit codes, one sentence for bad input."""
 
-import os
 import subprocess
 import sys
 
@@ -33,12 +32,14 @@ def test_help_of_every_command_needs_no_torch():
 
 
 @pytest.mark.parametrize(
-    "command", [["-m", "marl_td"], ["-c", "from marl_td.cli import main; main()"]]
+    "command", [["-m", "marl_td"], ["-c", "import sys, marl_td.cli as c; sys.exit(c.main())"]]
 )
 def test_it_runs_as_a_program(command):
-    arguments = [sys.executable, *command, "--version"]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env={**os.environ})
-    assert done.stdout == f"marl-td {__version__}\n"
+    arguments = [sys.executable, *command]
+    done = subprocess.run([*arguments, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"marl-td {__version__}\n")
+    done = subprocess.run([*arguments, "trian"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "invalid choice: 'trian'" in done.stderr
 
 
 @pytest.mark.parametrize(
