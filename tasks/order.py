@@ -37,7 +37,8 @@ def argsort(value: Tensor) -> Tensor:
     if n > FEW:
         return value.argsort(dim=-1, stable=True)
     place = torch.arange(n, device=value.device).expand(value.shape)
-    return torch.empty_like(place).scatter(-1, ranks(value), place)
+    # NaNs share a place and leave gaps, which must be indices, too.
+    return torch.zeros_like(place).scatter(-1, ranks(value), place)
 
 
 def smallest(value: Tensor, k: int) -> Tensor:
