@@ -179,7 +179,13 @@ class Compiled(Generic[T]):
 
 
 def _ways(args: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """Options of Inductor, the fastest first."""
+    """Options of Inductor, the fastest first.
+
+    What is recorded on a GPU runs without its wrapper: one in C++, which takes a CUDA toolkit and a minute of
+    its compiler, would gain nothing.
+    """
+    if can_be_recorded(args):
+        return [FROM_PYTHON]
     on_cpu = all(tensor.device.type == "cpu" for tensor in tensors_of(args))
     return [{**FROM_CPP, **TORCHS_RANDOM}] * on_cpu + [FROM_CPP, FROM_PYTHON]
 

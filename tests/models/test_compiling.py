@@ -55,6 +55,14 @@ def test_what_fails_from_cpp_is_called_from_python_and_changes_once(monkeypatch,
     assert total.tolist() == [2.0, 2.0]
 
 
+def test_what_is_recorded_on_a_gpu_has_no_wrapper_in_cpp(monkeypatch, total):
+    asked = compiler(monkeypatch, lambda options: None)
+    monkeypatch.setattr(compiling, "can_be_recorded", lambda args: True)
+    monkeypatch.setattr(compiling, "CudaGraph", lambda what, function, lent: function)
+    Compiled("sum", add(total), changed=lambda: [total])(torch.ones(2))
+    assert asked == [compiling.FROM_PYTHON]
+
+
 def test_an_error_of_the_function_itself_is_raised_and_nothing_is_changed(monkeypatch, total):
     compiler(monkeypatch, lambda options: RuntimeError("sizes do not match"))
     run = Compiled("sum", add(total), changed=lambda: [total])
