@@ -181,8 +181,8 @@ class Compiled(Generic[T]):
 def _ways(args: tuple[Any, ...]) -> list[dict[str, Any]]:
     """Options of Inductor, the fastest first.
 
-    What is recorded on a GPU runs without its wrapper: one in C++, which takes a CUDA toolkit and a minute of
-    its compiler, would gain nothing.
+    What is recorded on a GPU runs without its wrapper: one in C++, which takes a CUDA toolkit and time to
+    compile, would gain nothing.
     """
     if can_be_recorded(args):
         return [FROM_PYTHON]
