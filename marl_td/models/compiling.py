@@ -134,11 +134,12 @@ class Compiled(Generic[T]):
         from torch._dynamo.exc import TorchDynamoException  # slow to import
 
         allow_ordered_draws()
-        ways = _ways(args) if self.backend == "inductor" else [NO_GUARDS]
+        records = can_be_recorded(args)
+        ways = _ways(args, records) if self.backend == "inductor" else [NO_GUARDS]
         before = [tensor.detach().clone() for tensor in self.changed()]
         for options in ways:
             try:
-                return self._compile(kind, options, can_be_recorded(args))(*args)
+                return self._compile(kind, options, records)(*args)
             except RuntimeError as error:
                 # What fails while it runs may have changed something already.
                 self._put_back(before)
@@ -178,13 +179,13 @@ class Compiled(Generic[T]):
             tensor.copy_(value)
 
 
-def _ways(args: tuple[Any, ...]) -> list[dict[str, Any]]:
+def _ways(args: tuple[Any, ...], records: bool) -> list[dict[str, Any]]:
     """Options of Inductor, the fastest first.
 
     What is recorded on a GPU runs without its wrapper: one in C++, which takes a CUDA toolkit and time to
     compile, would gain nothing.
     """
-    if can_be_recorded(args):
+    if records:
         return [FROM_PYTHON]
     on_cpu = all(tensor.device.type == "cpu" for tensor in tensors_of(args))
     return [{**FROM_CPP, **TORCHS_RANDOM}] * on_cpu + [FROM_CPP, FROM_PYTHON]
