@@ -56,10 +56,10 @@ def set_specs(
     if info:
         observation["info"] = Composite(info, shape=shape)
     done = {key: Binary(1, (*shape, 1), dtype=torch.bool) for key in DONE_KEYS}
-    env.observation_spec = Composite(observation, shape=shape, device=env.device)
-    env.action_spec = Composite(action, shape=shape, device=env.device)
-    env.reward_spec = Composite(reward, shape=shape, device=env.device)
-    env.done_spec = Composite(done, shape=shape, device=env.device)
+    env.observation_spec = Composite(observation, shape=shape).to(env.device)
+    env.action_spec = Composite(action, shape=shape).to(env.device)
+    env.reward_spec = Composite(reward, shape=shape).to(env.device)
+    env.done_spec = Composite(done, shape=shape).to(env.device)
 
 
 def action_spec(action: Box | Discrete, shape: tuple[int, ...]) -> Any:
