@@ -164,6 +164,8 @@ class Compiled(Generic[T]):
             with own_graph(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.simplefilter("ignore", FutureWarning)
+                # How exact products are is the user's choice, a GPU that could be less exact or not.
+                warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
                 out: T = (graph or compiled)(*args)
             direct = _direct(own, compiled)
             if graph is not None:

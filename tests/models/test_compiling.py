@@ -1,5 +1,7 @@
 """What a compiled function does at its first call, and when it cannot be compiled."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -61,6 +63,14 @@ def test_what_is_recorded_on_a_gpu_has_no_wrapper_in_cpp(monkeypatch, total):
     monkeypatch.setattr(compiling, "CudaGraph", lambda what, function, lent: function)
     Compiled("sum", add(total), changed=lambda: [total])(torch.ones(2))
     assert asked == [compiling.FROM_PYTHON]
+
+
+def test_what_the_compiler_advises_on_gpus_is_no_warning_of_ours(monkeypatch, total):
+    def advises(options):
+        warnings.warn("TensorFloat32 tensor cores for ... available but not enabled.", stacklevel=1)
+
+    compiler(monkeypatch, advises)
+    assert Compiled("sum", add(total))(torch.ones(2)).tolist() == [2.0, 2.0]
 
 
 def test_an_error_of_the_function_itself_is_raised_and_nothing_is_changed(monkeypatch, total):

@@ -10,7 +10,7 @@ from task_variants import ALL
 from tensordict import TensorDict
 from toy_tasks import Hunt, HuntParams
 
-from marl_td.tasks import make_task
+from marl_td.tasks import VectorEnv, make_task
 from marl_td.tasks.base import Box
 from marl_td.tasks.shield import ShieldedTask, shielded
 from marl_td.tasks.vector_env import observed, outcome
@@ -52,6 +52,18 @@ def test_a_step_stays_on_the_task_s_device(variant):
         found = observed(task, step.state, step.info) | outcome(task, step, clock)
     assert {value.device for value in found.values()} == {OTHER}
     assert {value.device for value in (*state, *step.state)} == {OTHER}
+
+
+@pytest.mark.parametrize("variant", [v for v in ALL if not v.continuous], ids=str)
+def test_so_do_the_specs_of_its_environment(variant, monkeypatch):
+    task, *_ = elsewhere(variant.env(N_ENVS).task)
+    generator = torch.Generator()  # there are none of the other device
+    monkeypatch.setattr("marl_td.tasks.vector_env.torch.Generator", lambda device: generator)
+    env = VectorEnv(task, N_ENVS)
+    assert env.device == OTHER
+    for specs in (env.full_observation_spec, env.full_action_spec, env.full_reward_spec):
+        assert {spec.device for spec in specs.values(True, True)} == {OTHER}
+    assert {spec.device for spec in env.full_done_spec.values(True, True)} == {OTHER}
 
 
 @pytest.mark.parametrize("variant", [v for v in ALL if v.task not in BUILT_BY_NUMBERS], ids=str)
