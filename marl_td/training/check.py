@@ -10,6 +10,7 @@ from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.models.common import SequenceModelConfig
 
 from marl_td.registry import action_kinds
+from marl_td.training.devices import check_devices
 
 POSITIVE = (
     "lr",
@@ -56,7 +57,7 @@ def check_settings(settings: Any) -> None:
 
 
 def check_experiment(config: Any) -> None:
-    """Check the ranges of the experiment's settings."""
+    """Check the ranges of the experiment's settings, and that its devices are here."""
     for name in POSITIVE:
         value = getattr(config, name)
         if value is not None and not value > 0:
@@ -75,6 +76,7 @@ def check_experiment(config: Any) -> None:
             "experiment.collect_with_grad=true is not offered here; run this configuration with "
             "`python -m benchmarl.run`, or set it to false."
         )
+    check_devices(config)
 
 
 def check_model(name: str, model: Any) -> None:

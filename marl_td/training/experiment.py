@@ -18,6 +18,7 @@ from benchmarl.utils import seed_everything
 from tensordict import TensorDictBase
 
 from marl_td.collect.collector import CompiledCollector
+from marl_td.training.check import check_settings
 from marl_td.training.checkpoint_folder import Checkpoint
 from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.history import History
@@ -248,7 +249,8 @@ class Experiment(RunLearning):
             env: import path of the environment, for a run on one of the user's own.
 
         Raises:
-            ValueError: for a folder that holds no run, a damaged checkpoint, or an unknown setting.
+            ValueError: for a folder that holds no run, a damaged checkpoint, an unknown setting, or one that
+                cannot be.
         """
         settings = RunSettings.load(Path(restore_file).parent.parent / CONFIG_FILE, env)
         settings.experiment_config.restore_file = str(restore_file)
@@ -256,6 +258,7 @@ class Experiment(RunLearning):
             if not hasattr(settings.experiment_config, key):
                 raise ValueError(f"the experiment has no setting '{key}'.")
             setattr(settings.experiment_config, key, value)
+        check_settings(settings)
         return Experiment(**settings.arguments())
 
     @staticmethod

@@ -15,7 +15,7 @@ from marl_td.tasks.vector_env import batched_task
 from marl_td.training.checkpoint_folder import Checkpoint, Damaged, NewCheckpoint, Summary
 from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.replay_files import ReplayFiles, Rows
-from marl_td.training.snapshot import RESTART_SEED_OFFSET, restore, snapshot
+from marl_td.training.snapshot import RESTART_SEED_OFFSET, device_kind, restore, snapshot
 from marl_td.training.tensor_files import pack
 
 LARGEST_SHARE = 0.05
@@ -128,7 +128,7 @@ class Resumable:
                 f"checkpoint '{checkpoint.folder}' does not fit this run's settings "
                 f"({type(error).__name__}: {error}). Was config.yaml edited after training?"
             ) from error
-        self._compare_threads(state)
+        self._compare_machines(state)
         experiment.restored_updates = state["compiled_updates"]
         self.last, self.rng = checkpoint, state["rng"]
 
@@ -142,7 +142,10 @@ class Resumable:
                     "kept it out of the checkpoint."
                 )
 
-    def _compare_threads(self, state: dict[str, Any]) -> None:
+    def _compare_machines(self, state: dict[str, Any]) -> None:
+        moved = self._moved(state, "train_device")
+        if moved is not None:
+            self.remarks.append(f"{moved}.")
         now = torch.get_num_threads()
         before = state.get("threads", now)  # marl_td 0.1.0 did not say at first
         if before != now:
@@ -151,10 +154,18 @@ class Resumable:
                 f"(OMP_NUM_THREADS={before} goes on exactly)."
             )
 
+    def _moved(self, state: dict[str, Any], name: str) -> str | None:
+        """What there is to say if a device is of another kind than it was."""
+        now = device_kind(self.experiment.config, name)
+        before = state.get("devices", {}).get(name, now)  # checkpoints did not say at first
+        if before == now:
+            return None
+        return f"experiment.{name} is {now} instead of {before}, which has other random numbers"
+
     def _restore_environments(self, state: dict[str, Any]) -> None:
         experiment = self.experiment
         collector, saved = experiment.collector, state["collector"]
-        reason = state["restarts"]
+        reason = state["restarts"] or self._moved(state, "sampling_device")
         if reason is None and saved["kind"] != kind_of(collector):
             kind = kind_of(collector)
             reason = f"the rollout was {saved['kind']} and is {kind} now (experiment.compile)"
@@ -174,7 +185,9 @@ class Resumable:
             self.remarks.append(f"evaluation has other episodes: {str(error).rstrip('.')}.")
 
     def _restore_evaluation(self, state: dict[str, Any]) -> None:
-        experiment = self.experiment
+        experiment, moved = self.experiment, self._moved(state, "sampling_device")
+        if moved is not None:
+            raise ValueError(moved)
         if state["test_env"] is not None and state["restarts"] is None:
             env_restore(experiment.test_env, state["test_env"])
         else:

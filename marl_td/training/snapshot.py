@@ -21,6 +21,13 @@ RESTART_SEED_OFFSET = 7_000_003
 """Environments that start afresh are seeded with the run's seed, this, and the frames so far."""
 COUNTERS = ("total_time", "total_frames", "n_iters_performed", "mean_return", "_shown")
 """Attributes of an experiment."""
+COMPUTES = ("sampling_device", "train_device")
+"""Settings that say where a run computes."""
+
+
+def device_kind(config: Any, name: str) -> str:
+    """What kind of device a setting names, such as ``cuda`` for ``cuda:1``."""
+    return torch.device(getattr(config, name)).type
 
 
 def snapshot(experiment: Any, restarts: str | None) -> dict[str, Any]:
@@ -58,6 +65,7 @@ def snapshot(experiment: Any, restarts: str | None) -> dict[str, Any]:
         "compiled_evaluation": _compiled_evaluation(experiment),
         "rng": rng_snapshot(),
         "threads": torch.get_num_threads(),
+        "devices": {name: device_kind(experiment.config, name) for name in COMPUTES},
     }
 
 

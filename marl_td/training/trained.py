@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase
 
 from marl_td.collect.rng import isolated_rng
 from marl_td.training.check import check_settings
+from marl_td.training.devices import move_to_what_is_here
 from marl_td.training.extras import require_simulator
 from marl_td.training.policy_files import load_weights, weights_size
 from marl_td.training.settings import CONFIG_FILE, RunSettings
@@ -51,7 +52,8 @@ def load_run(
     Args:
         folder: what ``marl-td train --out`` wrote.
         n_envs: copies in the environment; fewer where the task says that many do not pay.
-        device: where policy and environment live; None takes the run's own.
+        device: where policy and environment live; None takes the run's own, and the CPU for one that this
+            machine lacks.
         env: import path of the environment, for a run on one of the user's own
             (:meth:`RunSettings.load`).
 
@@ -78,11 +80,13 @@ def build_run(settings: RunSettings, n_envs: int, device: str | None = None) -> 
     Arguments and errors are those of :func:`load_run`.
     """
     require_simulator(settings.task)
-    check_settings(settings)
     config = copy(settings.experiment_config)
-    if device is not None:
+    if device is None:
+        move_to_what_is_here(config)
+    else:
         config.sampling_device = config.train_device = config.buffer_device = device
     settings = replace(settings, experiment_config=config)
+    check_settings(settings)
     most = getattr(settings.task_config, "max_copies", None)
     small = replace(
         config,

@@ -179,6 +179,11 @@ def test_a_critic_s_network_is_chosen_by_name(name):
             "experiment.evaluation_episodes=0",
             "experiment.evaluation_episodes must be above 0; got 0.",
         ),
+        (
+            "experiment.train_device=cuda:99",
+            "experiment.train_device=cuda:99 cannot be used on this machine: ",
+        ),
+        ("experiment.sampling_device=gpu", "It has cpu"),
         ("experiment.max_n_frames=null", "are both null; set one of them"),
         (
             "experiment.collect_with_grad=true",

@@ -84,6 +84,23 @@ def test_the_policy_comes_back_from_its_folder(finished):
         assert torch.equal(ours, theirs)
 
 
+def test_a_run_of_a_device_that_is_not_here_is_judged_on_the_cpu_and_resumed_where_told(
+    finished, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder_name, folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("_device: cpu", "_device: cuda:99"))
+    run = load_run(folder, n_envs=2)
+    devices = {value.device.type for value in run.policy.parameters()} | {run.env.device.type}
+    assert devices == {"cpu"}
+    with pytest.raises(ValueError, match=r"sampling_device=cuda:99 cannot be used .* It has cpu"):
+        Experiment.resume(folder)
+    names = ("sampling_device", "train_device", "buffer_device")
+    patch = {"max_n_frames": 1200, **dict.fromkeys(names, "cpu")}
+    assert Experiment.resume(folder, patch).total_frames == finished.total_frames
+
+
 def test_weights_of_earlier_versions_are_read(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished.folder_name, folder)

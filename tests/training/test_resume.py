@@ -21,6 +21,7 @@ from survival import (
     outcome,
 )
 
+from marl_td.tasks import VectorEnv
 from marl_td.training.experiment import Experiment
 from marl_td.training.metrics import read_metrics
 from marl_td.training.stopping import StopSignals, Terminated
@@ -166,6 +167,22 @@ def test_another_number_of_threads_is_said(tmp_path, monkeypatch):
     assert "(OMP_NUM_THREADS=1 goes on exactly)" in log
 
 
+def test_another_device_is_said_and_its_generators_are_left_alone(tmp_path, monkeypatch):
+    experiment_of(case("mappo"), tmp_path / "run").run()
+
+    def unfit(self, state):
+        raise RuntimeError("RNG state is wrong size")
+
+    monkeypatch.setattr(VectorEnv, "restore", unfit)
+    monkeypatch.setattr("marl_td.training.resume.device_kind", lambda config, name: "cuda")
+    resumed = Experiment.reload_from_file(str(tmp_path / "run" / "checkpoints" / "checkpoint_36"))
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "fresh episodes: experiment.sampling_device is cuda instead of cpu, which has" in log
+    assert "evaluation has other episodes: experiment.sampling_device is cuda" in log
+    assert "experiment.train_device is cuda instead of cpu, which has other random" in log
+    resumed.run()
+
+
 # ------------------------------------------------------------------------------- stops and restarts
 class Send(Callback):
     """Sends this process a signal in an iteration."""
@@ -281,7 +298,8 @@ def test_the_phase_of_delayed_steps_goes_on(tmp_path):
         for optimiser in again.optimizers["agent"].values()
         for hook in optimiser._optimizer_step_pre_hooks.values()
     ]
-    assert [hook.n_steps for hook in hooks] == [3]
+    assert [hook.updater for hook in hooks] == [again.target_updaters["agent"]]
+    assert hooks[0].updater.n_steps == 3
 
 
 def test_a_checkpoint_of_other_networks_is_refused_before_anything_changes(tmp_path):
