@@ -21,7 +21,7 @@ from marl_td.losses.common import (
 from marl_td.losses.functional.normalisation import normalise_advantage
 from marl_td.losses.functional.policy_gradient import clipped_value_error, explained_variance
 from marl_td.losses.functional.returns import gae
-from marl_td.losses.trajectory import before_padding, counted, trajectory_values
+from marl_td.losses.trajectory import before_padding, counted, end_of_life, trajectory_values
 from marl_td.losses.value_norm import ValueNorm
 
 
@@ -42,14 +42,16 @@ class AdvantageLoss(MultiAgentLoss):
         normalize_advantage: normalise advantages over the batch, counting alive entries only.
         normalize_advantage_exclude_dims: dimensions of ``[n_envs, T, n_agents]`` with statistics of their
             own; ``(-1,)`` normalises per agent.
-        mask_dead_values: leave dead agents out of the value loss too. By default the critic is trained on
-            them: while the team's return goes on, the values of the living bootstrap from theirs.
+        mask_dead_values: an agent's death ends its return: its advantages and value targets do not look
+            beyond it, and the value loss leaves the dead out. By default the critic is trained on them:
+            while the team's return goes on, the values of the living bootstrap from theirs.
         critic_states: keys of a recurrent critic's hidden state ``[*B, ...]``, which it reads before each
             step and writes under ``"next"`` after it; empty for other critics.
 
     Reads (defaults): ``action``, ``log_prob``, ``advantage``, ``value_target``, the critic's ``value`` and
-    its denormalised copy ``old_value``; if present the alive mask ``mask`` ``[*B, n_agents]`` and the padding
-    mask ``step_mask`` ``[*B, 1]`` (both true = counts).
+    its denormalised copy ``old_value``; if present the alive mask ``mask`` ``[*B, n_agents]`` (with
+    ``mask_dead_values`` also under ``"next"``) and the padding mask ``step_mask`` ``[*B, 1]`` (both true =
+    counts).
 
     Raises:
         ValueError: if ``critic_coeff`` is negative.
@@ -143,13 +145,17 @@ class AdvantageLoss(MultiAgentLoss):
         value = self.denormalise(raw.squeeze(-1))
         reward = read(batch, next_key(keys.reward))
         time = batch.batch_dims - 1
+        done, terminated = (read(batch, next_key(key)) for key in (keys.done, keys.terminated))
         cut = before_padding(batch.get(keys.step_mask, None), reward, time)
+        died = end_of_life(batch, keys.mask) if self.mask_dead_values else None
+        if died is not None:  # nobody trains the values of the dead
+            done, terminated = done | died, terminated | died
         advantage, value_target = gae(
             reward,
             value,
             self.denormalise(raw_next.squeeze(-1)),
-            read(batch, next_key(keys.done)) | cut,
-            read(batch, next_key(keys.terminated)),
+            done | cut,
+            terminated,
             gamma=gamma,
             lmbda=lmbda,
             time_dim=time,

@@ -73,7 +73,7 @@ class AgentAdam(nn.Module):
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], moves: Tensor) -> Tensor:
-        """Move the agents of ``moves`` in place.
+        """Move the agents of ``moves`` in place, or nobody where the norm is not finite.
 
         Args:
             gradients: of :meth:`parameters_moved`; those of other agents may be anything.
@@ -86,6 +86,9 @@ class AgentAdam(nn.Module):
         rows = moves.unsqueeze(-1)
         # All parameters as one row per agent: in a graph that is one kernel, whatever the network.
         gradient, norm = self._clipped(torch.where(rows, _flat(gradients), 0.0))
+        # No trainer can leave this step out: it is taken inside the loss, in a graph.
+        moves = moves & norm.isfinite()
+        rows = moves.unsqueeze(-1)
         self.count += moves
         count = self.count.clamp(min=1.0).unsqueeze(-1)
         mean = torch.where(rows, self.mean.lerp(gradient, 1.0 - beta1), self.mean)

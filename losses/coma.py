@@ -25,7 +25,7 @@ from marl_td.losses.functional.counterfactual import counterfactual_advantage
 from marl_td.losses.functional.policy_gradient import explained_variance, regression_error
 from marl_td.losses.functional.returns import lambda_return
 from marl_td.losses.targets import target_copy
-from marl_td.losses.trajectory import before_padding, counted, trajectory_values
+from marl_td.losses.trajectory import before_padding, counted, end_of_life, trajectory_values
 from marl_td.losses.value_norm import ValueNorm
 
 Others = Mapping[str, TensorDictModuleBase]
@@ -51,16 +51,17 @@ class ComaLoss(MultiAgentLoss):
         critic_coeff: weight of the critic's loss, >= 0.
         huber_delta: where the critic's error becomes linear, in its units; None for squared.
         value_norm: running normalisation of the critic's targets; None for none.
-        mask_dead_values: leave dead agents out of the critic's loss too; the actor's never counts them.
+        mask_dead_values: an agent's death ends its return, and the critic's loss leaves the dead out; the
+            actor's never counts them.
         critic_states: keys of a recurrent critic's hidden state, as for
             :class:`marl_td.losses.ppo.MAPPOLoss`.
         others: other groups whose actions the critic reads, by name: the policy with which each acts. It is
             run on ``("joint", name)`` and on the entries of all groups where a trajectory is cut.
 
     Reads (defaults): ``action``, ``log_prob``, ``value_target``; if present the alive mask ``mask``
-    ``[*B, n_agents]`` and the padding mask ``step_mask`` ``[*B, 1]``. Writes ``loss_actor``, ``loss_critic``
-    and metrics ``entropy``, ``kl_approx`` (of the policy from the one that acted), ``advantage`` (mean
-    absolute), ``explained_variance``.
+    ``[*B, n_agents]`` (with ``mask_dead_values`` also under ``"next"``) and the padding mask ``step_mask``
+    ``[*B, 1]``. Writes ``loss_actor``, ``loss_critic`` and metrics ``entropy``, ``kl_approx`` (of the policy
+    from the one that acted), ``advantage`` (mean absolute), ``explained_variance``.
 
     Raises:
         ValueError: if a coefficient is negative.
@@ -159,11 +160,15 @@ class ComaLoss(MultiAgentLoss):
         work = self._with_next_actions(batch, done.all(-1), time)
         reached = self._target_values(batch, work)
         next_value = chosen_action_value(reached, require(work, next_key(keys.action)))
+        terminated = read(batch, next_key(keys.terminated))
+        died = end_of_life(batch, keys.mask) if self.mask_dead_values else None
+        if died is not None:  # nobody trains the values of the dead
+            terminated = terminated | died
         value_target = lambda_return(
             reward,
             self.denormalise(next_value),
             done,
-            read(batch, next_key(keys.terminated)),
+            terminated,
             gamma=gamma,
             lmbda=lmbda,
             time_dim=time,

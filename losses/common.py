@@ -33,7 +33,10 @@ class MultiAgentLoss(LossModule):
     target_period: int
     """Optimiser steps from one move of the target networks to the next."""
     delays: dict[str, int]
-    """Named losses whose optimisers step at every so-manieth optimiser step only; the others at each."""
+    """Named losses whose optimisers step at every so-manieth optimiser step only; the others at each.
+
+    Such a loss has target networks: the steps are counted with theirs.
+    """
     not_compilable: ClassVar[str | None] = None
     """Why a whole update cannot be one graph, as the end of a sentence; None if it can."""
 

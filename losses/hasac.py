@@ -28,7 +28,8 @@ class HASACLoss(MASACLoss):
     they were. A trainer that first computes all losses and then steps could not do this, so **the actors are
     moved inside the call**, by :class:`~marl_td.losses.agent_adam.AgentAdam`; trainers step the critics and
     temperatures only. Nothing moves in ``eval()`` mode or under ``torch.no_grad()``. Where it is not an
-    agent's turn, nothing of it changes, its momentum included.
+    agent's turn, nothing of it changes, its momentum included; nor in its turn, if what it maximises or the
+    gradient of that is not finite.
 
     The order is a function of ``order_seed`` and the number of calls, which the state dict keeps with the
     optimiser's state: a resumed run goes on with the same orders. The last one is in the buffer ``order``.
@@ -43,7 +44,8 @@ class HASACLoss(MASACLoss):
         options: as for ``MASACLoss``; ``entropy_bonus`` is the team's, ``actor_gradient`` has no meaning.
 
     Reads what ``MASACLoss`` does. Writes ``loss_value``, ``loss_alpha``, its metrics, and ``actor_objective``
-    (mean over agents of what they maximise) and ``grad_norm_actor`` (mean over agents, before clipping).
+    (mean over agents of what they maximise) and ``grad_norm_actor`` (mean over agents, before clipping; not
+    finite if an agent's step was left out).
 
     Raises:
         ValueError: as ``MASACLoss``, or if critics do not read the joint action of several agents.
@@ -104,8 +106,7 @@ class HASACLoss(MASACLoss):
             chosen = agents == order[turn]
             objective, seen = self._turn(tensordict, taken, alpha, chosen)
             if moving:
-                params = self.optimiser.parameters_moved()
-                norms.append(self.optimiser.step(torch.autograd.grad(-objective, params), chosen))
+                norms.append(self._move(objective, chosen))
             objectives.append(objective.detach())
             log_probs.append(torch.where(chosen, seen, 0.0))
         log_prob = torch.stack(log_probs).sum(0)  # of each agent in its turn
@@ -116,6 +117,13 @@ class HASACLoss(MASACLoss):
             "loss_alpha": self.temperature.loss(log_prob, mask),
             "entropy": -masked_mean(log_prob, mask),
         }
+
+    def _move(self, objective: Tensor, chosen: Tensor) -> Tensor:
+        """Step the ``chosen`` agent; the norm of its gradient, not finite if it was left out."""
+        gradients = torch.autograd.grad(-objective, self.optimiser.parameters_moved())
+        fine = objective.detach().isfinite()
+        norm = self.optimiser.step(gradients, chosen & fine)
+        return torch.where(fine, norm, torch.nan)
 
     def _turn(
         self, tensordict: TensorDictBase, taken: list[Tensor], alpha: Tensor, chosen: Tensor

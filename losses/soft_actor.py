@@ -40,7 +40,10 @@ class SoftActor(GroupActor):
         self.action_scale = options.get("action_scale", 1.0)
 
     def forward(self, tensordict: TensorDictBase) -> PolicySample:  # type: ignore[override]
-        """Fresh actions ``[*B, n_agents, d_action or n_actions]`` and their log-probabilities."""
+        """Fresh actions ``[*B, n_agents, d_action or n_actions]`` and their log-probabilities.
+
+        Densities are of actions counted in [-1, 1] where there are bounds, squashed or not.
+        """
         out = self.network(tensordict.copy())
         if self.n_actions is not None:
             logits = out.get((self.group, "logits"))
@@ -49,8 +52,12 @@ class SoftActor(GroupActor):
         # The same numbers whatever the order in memory, which is another one in a graph.
         noise = torch.randn_like(loc, memory_format=torch.contiguous_format)
         sample = normal_sample(loc, scale, noise, squash=self.squash)
-        return sample._replace(action=self._as_taken(sample.action))
+        if self.squash:
+            return sample._replace(action=sample.action * self.action_scale)
+        return PolicySample(self._scaled(sample.action), sample.log_prob + self._stretch(loc), None)
 
-    def _as_taken(self, action: Tensor) -> Tensor:
-        """A fresh action as :meth:`taken` gives those of the batch."""
-        return action * self.action_scale if self.squash else self._scaled(action)
+    def _stretch(self, loc: Tensor) -> Tensor | float:
+        """Log of half the range, summed over dimensions, ``[*B, n_agents]``; 0 without bounds."""
+        if self.half_range is None:
+            return 0.0
+        return (self.half_range * self.action_scale).log().expand_as(loc).sum(-1)

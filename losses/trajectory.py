@@ -188,6 +188,21 @@ def counted(alive: Tensor | None, step_mask: Tensor | None, like: Tensor) -> Ten
     return steps if alive is None else alive & steps
 
 
+def end_of_life(batch: TensorDictBase, mask: NestedKey) -> Tensor | None:
+    """True where an agent is dead after the step, ``[*B, n_agents]``; None for data without a mask.
+
+    Args:
+        batch: with who lives before each step, and under ``"next"`` after it.
+        mask: key of who lives.
+
+    Raises:
+        KeyError: if only who lives before each step is known.
+    """
+    if batch.get(mask, None) is None:
+        return None
+    return ~require(batch, next_key(mask))
+
+
 def before_padding(step_mask: Tensor | None, like: Tensor, time_dim: int) -> Tensor:
     """True on the last real step before padding, shaped ``like``; nowhere without a ``step_mask``."""
     if step_mask is None:

@@ -39,16 +39,6 @@ def agent_signals(batch: TensorDictBase, group: str) -> TensorDictBase:
     return batch
 
 
-def share_reward(
-    batch: TensorDictBase, group: str, team_reward: TeamReward = "mean"
-) -> TensorDictBase:
-    """Give every agent of ``group`` the mean (or sum) of the agents' rewards, ``[*B, n_agents, 1]``."""
-    own = batch.get(("next", group, "reward"))
-    total = own.sum(-2, keepdim=True)
-    shared = total if team_reward == "sum" else total / own.shape[-2]
-    return batch.set(("next", group, "reward"), shared.expand_as(own).clone())
-
-
 def team_signals(
     batch: TensorDictBase, group: str, team_reward: TeamReward = "mean"
 ) -> TensorDictBase:
@@ -70,6 +60,22 @@ def team_signals(
             if per_agent is None:
                 _required(batch, name, group)
             batch.set(("next", name), per_agent.all(-2))
+    return batch
+
+
+def shared_signals(
+    batch: TensorDictBase, group: str, team_reward: TeamReward = "mean"
+) -> TensorDictBase:
+    """Give every agent of ``group`` the team's signals (:func:`team_signals`), ``[*B, n_agents, 1]``.
+
+    Raises:
+        KeyError: if the batch holds a signal in neither form.
+    """
+    team_signals(batch, group, team_reward)
+    shape = batch.get(group).batch_size
+    for name in SIGNALS:
+        team = batch.get(("next", name)).unsqueeze(-2)
+        batch.set(("next", group, name), team.expand(*shape, 1).clone())
     return batch
 
 

@@ -32,6 +32,7 @@ def normal_sample(loc: Tensor, scale: Tensor, noise: Tensor, *, squash: bool) ->
 
     (Haarnoja et al. 2018, https://arxiv.org/abs/1801.01290, appendix C.) The density is that of the squashed
     action, whatever bounds it is scaled to afterwards, so that an entropy means the same for every range.
+    Without ``squash`` it is that of x itself.
 
     Args:
         loc: ``[*B, d_action]``.

@@ -256,7 +256,10 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
 def with_transform(
     env_fun: Callable[[], TransformedEnv], make: Callable[[], Transform]
 ) -> Callable[[], TransformedEnv]:
-    """What makes the environment, with a transform added unless there is one that writes the same."""
+    """What makes the environment, with a transform added unless there is one that writes the same.
+
+    All algorithms of an ensemble come here with their groups: each must make the same of the settings of all.
+    """
 
     def build() -> TransformedEnv:
         env, transform = env_fun(), make()

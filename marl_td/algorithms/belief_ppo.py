@@ -55,10 +55,23 @@ class BeliefPpo(PpoFamily):
     def process_env_fun(
         self, env_fun: Callable[[], TransformedEnv]
     ) -> Callable[[], TransformedEnv]:
-        """Remember what everybody did in the last steps."""
-        visible = self.config.visible_entry or None
+        """Remember what everybody did in the last steps.
+
+        Raises:
+            ValueError: if groups' algorithms want histories of different lengths, or a ``visible_entry``
+                does not say who sees whom.
+        """
+        learners = self._learners()
+        lengths = {name: config.history_length for name, config in learners.items()}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{length} ({name})" for name, length in lengths.items())
+            raise ValueError(
+                "there is one history of what everybody did, for all groups; got "
+                f"history_length={listed}. Give all of them the same."
+            )
         groups = {}
         for name in self.group_map:
+            visible = (learners[name].visible_entry or None) if name in learners else None
             leaves = self.observation_spec[name].items(True, True)
             groups[name] = Remembered(
                 self.n_agents(name),
@@ -72,6 +85,11 @@ class BeliefPpo(PpoFamily):
             if visible is not None:
                 self._check_visible(name, visible)
         return with_transform(env_fun, lambda: ActionHistory(groups, self.config.history_length))
+
+    def _learners(self) -> dict[str, BeliefPpoConfig]:
+        """Settings of the groups that have beliefs: of all, or of some of an ensemble's."""
+        trainers = {name: self.trainers.get(name, self) for name in self.group_map}
+        return {name: t.config for name, t in trainers.items() if isinstance(t, BeliefPpo)}
 
     def _check_visible(self, group: str, entry: str) -> None:
         """Raise ``ValueError`` unless ``entry`` says for each agent of ``group`` whom it sees."""

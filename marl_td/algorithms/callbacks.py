@@ -9,6 +9,8 @@ from benchmarl.experiment.callback import Callback
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 
+from marl_td.losses.targets import TargetUpdater
+
 
 def add_callback(experiment: Any, callback: Callback) -> None:
     """Add ``callback`` to a running set-up, once per class; it is not pickled with the experiment."""
@@ -22,40 +24,55 @@ class DelayedSteps(Callback):
     """Makes the optimisers of delayed losses (``loss.delays``) step at every so-manieth step only.
 
     BenchMARL calls all of them each time. One that finds no gradients changes nothing: no parameters, no
-    momentum, not its count of steps. A resumed run goes on in the same place of the period.
+    momentum, not its count of steps. Actors and targets that move together count the same steps: those of the
+    group's target updater. A resumed run goes on in the same place of the period.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._hooks: dict[str, _EveryNth] = {}
-
     def on_setup(self) -> None:
-        """Put the hooks on the optimisers."""
+        """Put the hooks on the optimisers.
+
+        Raises:
+            ValueError: if a loss has delays and no target networks, with whose moves they are counted.
+        """
         for group, loss in self.experiment.losses.items():
             for name, period in getattr(loss, "delays", {}).items():
-                hook = self._hooks[f"{group}/{name}"] = _EveryNth(period)
+                updater = self.experiment.target_updaters[group]
+                if updater is None:
+                    raise ValueError(
+                        f"{type(loss).__name__} delays '{name}' but has no target networks; delays are "
+                        "counted with their moves."
+                    )
+                hook = _EveryNth(period, updater)
                 self.experiment.optimizers[group][name].register_step_pre_hook(hook)
 
     def on_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Add how many steps each optimiser was called for."""
-        state_dict["delayed_steps"] = {name: hook.n_steps for name, hook in self._hooks.items()}
+        """Add the number of steps so far, which BenchMARL does not keep."""
+        state_dict["target_steps"] = {
+            group: self.experiment.target_updaters[group].n_steps for group in self._delaying()
+        }
 
     def on_load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting from there."""
-        for name, n_steps in state_dict.get("delayed_steps", {}).items():
-            self._hooks[name].n_steps = n_steps
+        for group, n_steps in state_dict.get("target_steps", {}).items():
+            self.experiment.target_updaters[group].n_steps = n_steps
+
+    def _delaying(self) -> list[str]:
+        """The groups whose losses have delays."""
+        return [g for g, loss in self.experiment.losses.items() if getattr(loss, "delays", {})]
 
 
 class _EveryNth:
-    """Drops an optimiser's gradients in all but every ``period``-th step."""
+    """Drops an optimiser's gradients in all but every ``period``-th step of the target updater.
 
-    def __init__(self, period: int) -> None:
+    It counts no calls: trainers that leave a step out may not call the optimiser at all.
+    """
+
+    def __init__(self, period: int, updater: TargetUpdater) -> None:
         self.period = period
-        self.n_steps = 0
+        self.updater = updater
 
     def __call__(self, optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self.n_steps += 1
-        if self.n_steps % self.period:
+        if (self.updater.n_steps + 1) % self.period:  # targets move after the optimisers
             optimiser.zero_grad(set_to_none=True)
 
 

@@ -89,10 +89,13 @@ class Coma(Chunks, LastActionAlgorithm):
             other_actions=[policies.n_actions(self, name) for name in rivals],
             last_action=self.config.last_action,
             mortal=mortal,
+            other_mortal=[self.is_mortal(name) for name in rivals],
             n_observations=len(own),
         )
         in_keys: list[NestedKey] = ["critic_input", (group, "action"), *own]
-        in_keys += [("joint", name, "action") for name in rivals]
+        for name in rivals:
+            entries = ("action", "mask") if self.is_mortal(name) else ("action",)
+            in_keys += [("joint", name, entry) for entry in entries]
         in_keys += [(group, "last_action")] if self.config.last_action else []
         in_keys += [(group, "mask")] if mortal else []
         width = critics.joint_observation_size(self, group, scope)
@@ -143,9 +146,10 @@ class Coma(Chunks, LastActionAlgorithm):
 
     @property
     def joint_entries(self) -> tuple[str, ...]:
-        """What the groups' policies read to act: their next actions are drawn where a trajectory is cut."""
+        """Who of a group is alive, and what its policy reads: where a trajectory is cut, it draws actions."""
         keys = [(name, key) for name in self.group_map for key in self.acting_policy(name).in_keys]
-        return tuple(key[1] for name, key in keys if isinstance(key, tuple) and key[0] == name)
+        read = [key[1] for name, key in keys if isinstance(key, tuple) and key[0] == name]
+        return ("mask", *read)
 
     def _value_norm(self, group: str) -> ValueNorm | None:
         """Statistics of the team with one critic for all agents, of each agent with one critic each."""
@@ -163,9 +167,10 @@ class Coma(Chunks, LastActionAlgorithm):
     # -------------------------------------------------------------------- data
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals and the critic's targets; recurrent rows are cut into chunks."""
-        signals.agent_signals(batch, group)
-        if self.config.team_reward != "none":
-            signals.share_reward(batch, group, self.config.team_reward)
+        if self.config.team_reward == "none":
+            signals.agent_signals(batch, group)
+        else:
+            signals.shared_signals(batch, group, self.config.team_reward)
         loss, _ = self.get_loss_and_updater(group)
         memory = self.memories[group]
         if self.has_rnn:
@@ -209,7 +214,7 @@ class ComaConfig(MarlTdConfig):
     share_param_critic: bool = True
     """One critic for all agents of a group, which is told the agent's index, or one each."""
     mask_dead_values: bool = False
-    """Leave dead agents out of the critic's loss too; by default it learns what death is worth."""
+    """Let an agent's death end its return; by default the critic learns what death is worth."""
     last_action: bool = False
     """Agents read the action they took last, and the critic the last joint action (one-hot)."""
     agent_id: bool = False

@@ -63,7 +63,9 @@ class Hasac(SacFamily):
             [self.action_value(group) for _ in range(config.num_qvalue_nets)],
             self.temperature(group),
             optimiser,
-            order_seed=self.experiment.seed,
+            # Every group has orders of its own.
+            order_seed=self.experiment.seed * len(self.group_map)
+            + list(self.group_map).index(group),
             fixed_order=config.fixed_order,
             **self.loss_options(group),
         )

@@ -64,10 +64,14 @@ class Maddpg(CentralCritics):
         self, env_fun: Callable[[], TransformedEnv]
     ) -> Callable[[], TransformedEnv]:
         """Let the environment draw who plays which sub-policy, where there are several."""
-        size = self.config.ensemble_size
-        if size == 1:
-            return env_fun
-        return with_transform(env_fun, lambda: DrawSubPolicy(dict.fromkeys(self.group_map, size)))
+        sizes = self._ensemble_sizes()
+        return with_transform(env_fun, lambda: DrawSubPolicy(sizes)) if sizes else env_fun
+
+    def _ensemble_sizes(self) -> dict[str, int]:
+        """Sub-policies of each agent, of the groups whose algorithm has more than one."""
+        trainers = {group: self.trainers.get(group, self) for group in self.group_map}
+        sizes = {g: getattr(t.config, "ensemble_size", 1) for g, t in trainers.items()}
+        return {group: size for group, size in sizes.items() if size > 1}
 
     def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
         policy = super()._get_policy_for_collection(policy_for_loss, group, continuous)

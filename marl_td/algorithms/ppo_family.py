@@ -42,7 +42,7 @@ class AdvantageConfig(MarlTdConfig):
     advantage_norm: str = "team"
     """Normalise advantages over the team's batch, per agent, or none; dead agents do not count."""
     mask_dead_values: bool = False
-    """Leave dead agents out of the value loss too; by default the critic learns what death is worth."""
+    """Let an agent's death end its return; by default the critic learns what death is worth."""
     share_param_critic: bool = True
     """One critic for all agents of a group, or one each, with value statistics of its own."""
     scale_mapping: str = "biased_softplus_1.0"

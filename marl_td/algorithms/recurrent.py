@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.data import LazyTensorStorage, Storage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers import SamplerWithoutReplacement
 from torchrl.envs import Compose
 
@@ -75,18 +75,65 @@ def chunk(batch: TensorDictBase, length: int) -> TensorDictBase:
     return filled.reshape(n_envs * n_chunks, length)
 
 
+class EvenMinibatches(SamplerWithoutReplacement):
+    """Divides each pass over the stored rows into ``n_minibatches``, whose sizes differ by one at most.
+
+    Minibatches of one size, of which the last is cut short, can be fewer than were asked for: a pass would
+    go on in the next, and read some rows twice.
+
+    Args:
+        n_minibatches: of a pass, at most as many as there are rows.
+    """
+
+    def __init__(self, n_minibatches: int) -> None:
+        super().__init__()
+        self.n_minibatches = n_minibatches
+
+    def sample(self, storage: Storage, batch_size: int) -> tuple[Any, dict[str, Any]]:
+        """Indices of the next minibatch ``[k]``; ``batch_size`` is not read."""
+        n_rows = len(storage)
+        begun = self._sample_list is not None and self.len_storage == n_rows
+        first = n_rows - len(self._sample_list) if begun else 0
+        # Minibatch k has the rows from k n_rows / n_minibatches on, rounded down.
+        number = -(-first * self.n_minibatches // max(1, n_rows))
+        size = (number + 1) * n_rows // self.n_minibatches - first
+        return super().sample(storage, size)
+
+
+def row_length(settings: Any) -> int:
+    """Steps that each environment makes in one collected batch."""
+    return -(
+        -int(settings.collected_frames_per_batch(True)) // int(settings.n_envs_per_worker(True))
+    )
+
+
+def count_minibatches(settings: Any) -> int:
+    """Minibatches of one collected batch."""
+    return -(-int(settings.train_batch_size(True)) // int(settings.train_minibatch_size(True)))
+
+
 def chunk_buffer(
     settings: Any, group: str, length: int, device: Any, transforms: Any = None
 ) -> TensorDictReplayBuffer:
-    """Buffer of one collected batch as chunks, in as many equal minibatches as ``settings`` asks for."""
-    n_envs = settings.n_envs_per_worker(True)
-    n_steps = -(-settings.collected_frames_per_batch(True) // n_envs)
-    n_chunks = n_envs * -(-n_steps // length)
-    n_minibatches = -(-settings.train_batch_size(True) // settings.train_minibatch_size(True))
+    """Buffer of one collected batch as chunks, in as many minibatches as ``settings`` asks for.
+
+    Raises:
+        ValueError: if there are fewer chunks than minibatches.
+    """
+    n_chunks = int(settings.n_envs_per_worker(True)) * -(-row_length(settings) // length)
+    n_minibatches = count_minibatches(settings)
+    if n_minibatches > n_chunks:
+        n_frames, size = settings.train_batch_size(True), settings.train_minibatch_size(True)
+        raise ValueError(
+            f"experiment.on_policy_minibatch_size={size} makes {n_minibatches} minibatches of {n_frames} "
+            f"frames, but these are only {n_chunks} sequences of {length} steps, and a minibatch holds whole "
+            f"ones. Set experiment.on_policy_minibatch_size={-(-n_frames // n_chunks)} or more, or a smaller "
+            "chunk_length."
+        )
     return TensorDictReplayBuffer(
         storage=LazyTensorStorage(n_chunks, device=device),
-        sampler=SamplerWithoutReplacement(),
-        batch_size=-(-n_chunks // n_minibatches),
+        sampler=EvenMinibatches(n_minibatches),
+        batch_size=-(-n_chunks // n_minibatches),  # of the largest
         priority_key=(group, "td_error"),
         transform=None if transforms is None else Compose(*transforms),
     )
@@ -110,8 +157,14 @@ class Chunks:
         return chunk(batch, self.config.chunk_length) if self.has_chunks else batch
 
     def get_replay_buffer(self, group: str, transforms: Any = None) -> TensorDictReplayBuffer:
-        """BenchMARL's buffer, or one that holds chunks."""
-        if not self.has_chunks:
-            return super().get_replay_buffer(group, transforms)  # type: ignore[misc]
-        length = self.config.chunk_length
-        return chunk_buffer(self.experiment_config, group, length, self.device, transforms)
+        """BenchMARL's buffer, or one that holds sequences: chunks, or whole rows.
+
+        BenchMARL's holds rows too where there are fewer of them than minibatches, as with its defaults: each
+        minibatch is one row then.
+        """
+        settings = self.experiment_config
+        n_rows = settings.n_envs_per_worker(True)
+        length = self.config.chunk_length or row_length(settings)
+        if self.has_chunks or (self.has_rnn and count_minibatches(settings) <= n_rows):
+            return chunk_buffer(settings, group, length, self.device, transforms)
+        return super().get_replay_buffer(group, transforms)  # type: ignore[misc]

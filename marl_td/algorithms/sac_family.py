@@ -216,9 +216,13 @@ class SacFamily(MarlTdAlgorithm):
         own = following.get(group)
         done = following.get("done", None)
         ends = own.get("done").all(-2) if done is None else done
+        terminated = own.get("terminated").squeeze(-1)
+        alive = own.get("mask", None)
+        if self.config.mask_dead_values and alive is not None:
+            terminated = terminated | ~alive
         found = n_step_transitions(
             own.get("reward").squeeze(-1),
-            own.get("terminated").squeeze(-1),
+            terminated,
             ends.squeeze(-1),
             gamma=self.experiment_config.gamma,
             n_steps=self.config.n_steps,

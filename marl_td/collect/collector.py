@@ -109,13 +109,15 @@ class CompiledCollector:
     def rollout(self) -> TensorDictBase:
         """The next batch ``[n_envs, T]``."""
         before = self._start() if self._carry is None else self._carry
-        streams = (global_streams(), self.base.rng.get_state()) if self.starts.may_run_out else None
-        carry, columns = self._steps(before)
+        noise, rng = self._noise(), self.base.rng
+        streams = (global_streams(), rng.get_state()) if self.starts.may_run_out else None
+        carry, columns = self._steps(before, noise, self.starts.noise(rng))
         while streams and self.starts.run_out(columns["next", "done"]):
             self._forget_graph()  # another number of start states makes another
             put_back(streams[0])
-            self.base.rng.set_state(streams[1])
-            carry, columns = self._steps(before)
+            if not self.starts.keeps:  # those that are kept were drawn from here
+                rng.set_state(streams[1])
+            carry, columns = self._steps(before, noise, self.starts.noise(rng))
         self.starts.use(columns["next", "done"], self.base.rng)
         self._carry = carry
         self.base.state, self.base.step_count = carry.state, carry.step_count
@@ -207,11 +209,11 @@ class CompiledCollector:
         carry = Chunk(self.bookkeeping, self.policy).start(drawn)
         return tree_map(lambda value: Layout(value).restore(Layout(value).store(value)), carry)
 
-    def _steps(self, carry: Carry) -> tuple[Carry, Entries]:
-        """The carry after a batch, and its rows ``[T, n_envs, ...]``."""
+    def _steps(self, carry: Carry, step: Noise, fresh: Noise) -> tuple[Carry, Entries]:
+        """The carry after a batch, and its rows ``[T, n_envs, ...]``, by noise of steps and of resets."""
         chunk = self._chunk(at_random=self._frames < self.init_random_frames)
         with set_exploration_type(self.exploration):
-            carry, rows = chunk(carry, *self._noise(), self._clock)
+            carry, rows = chunk(carry, step, fresh, self._clock)
         return carry, rows.entries()
 
     def _forget_graph(self) -> None:
@@ -228,12 +230,11 @@ class CompiledCollector:
             self._compiled = Compiled(self.what, chunk, self.backend)
         return self._compiled
 
-    def _noise(self) -> tuple[Noise, Noise]:
-        """Noise of a batch's steps ``[T, n_envs, ...]``, and of its resets ``[n_starts * n_envs, ...]``."""
-        task, rng, shape = self.base.task, self.base.rng, (self.n_steps, self.base.n_envs)
-        drawn = task.draw_step(math.prod(shape), rng)
-        step = {n: v.reshape(*shape, *v.shape[1:]).contiguous() for n, v in drawn.items()}
-        return step, self.starts.noise(rng)
+    def _noise(self) -> Noise:
+        """Noise of a batch's steps, ``[T, n_envs, ...]``."""
+        shape = (self.n_steps, self.base.n_envs)
+        drawn = self.base.task.draw_step(math.prod(shape), self.base.rng)
+        return {n: v.reshape(*shape, *v.shape[1:]).contiguous() for n, v in drawn.items()}
 
     def _as_batch(self, rows: Entries) -> TensorDict:
         columns = {key: value.transpose(0, 1) for key, value in rows.items()}

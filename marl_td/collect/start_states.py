@@ -41,6 +41,11 @@ class StartStates:
         self._stock: Noise = {}  # [n, ...], drawn and not held yet
 
     @property
+    def keeps(self) -> bool:
+        """Whether those that a batch has not used are there for the next one."""
+        return self.task.draws_starts_slowly
+
+    @property
     def may_run_out(self) -> bool:
         """Whether a batch may turn out to need more."""
         return not self.fixed and self.number < self.n_steps
@@ -60,7 +65,7 @@ class StartStates:
     def noise(self, rng: torch.Generator) -> Noise:
         """Of the next batch, ``[number * n_envs, ...]``."""
         n = self.number * self.n_envs
-        if not self.task.draws_starts_slowly:
+        if not self.keeps:
             return self.task.draw_reset(n, rng)
         self._held = joined(self._held, self._take(n - count(self._held), rng))
         return self._held

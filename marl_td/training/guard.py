@@ -76,6 +76,20 @@ class Guard:
             return True
         return False
 
+    def took_steps(self, group: str, metrics: TensorDictBase, minibatch: TensorDictBase) -> bool:
+        """Whether a loss that moves networks by itself took all those steps; raises if the run is to stop.
+
+        It leaves out those whose gradients are not finite, and says so by the norm in its ``metrics``.
+        """
+        norms = {n: v for n, v in metrics.items() if n.startswith("grad_norm_")}
+        bad = [name for name, value in norms.items() if not math.isfinite(float(value))]
+        for name in bad:
+            agents = self.experiment.group_map[group]
+            self._meet(
+                Problem(name.removeprefix("grad_norm_"), "gradient", agents), group, minibatch
+            )
+        return not bad
+
     def check_training(self, group: str, training: TensorDictBase, batch: TensorDictBase) -> None:
         """Stop on losses and gradients of an iteration that are not finite; one look at the device."""
         watched = {n: v for n, v in training.items() if n.startswith(("loss", "grad_norm_"))}

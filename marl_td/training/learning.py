@@ -121,7 +121,7 @@ class RunLearning(RunSetup):
         losses = self.losses[group](minibatch)
         metrics = losses.detach()
         losses = self.algorithm.process_loss_vals(group, losses)
-        made = True
+        made = self.guard.took_steps(group, metrics, minibatch)
         for name, value in losses.items():
             optimiser = self.optimizers[group].get(name)
             if optimiser is None:

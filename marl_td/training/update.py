@@ -20,6 +20,7 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage
 from torchrl.data.replay_buffers import RandomSampler, SamplerWithoutReplacement
 
+from marl_td.algorithms.recurrent import EvenMinibatches
 from marl_td.collect.nested import Shapes, entries_of, nest, shapes_of
 from marl_td.collect.prioritised import ProportionalSampler
 from marl_td.collect.window_replay import WindowReplayBuffer
@@ -30,7 +31,7 @@ from marl_td.models.straight import require_straight
 from marl_td.tasks.vector_env import Entries
 from marl_td.training.adam import adam_step
 
-SAMPLERS = (RandomSampler, SamplerWithoutReplacement, ProportionalSampler)
+SAMPLERS = (RandomSampler, SamplerWithoutReplacement, EvenMinibatches, ProportionalSampler)
 """What may choose the minibatches."""
 
 UPDATES_TO_PAY = 6_000
@@ -99,7 +100,7 @@ class CompiledUpdate:
         self._shapes: Shapes = {}
         self._inner: tuple[int, ...] = ()  # of the stored rows: steps, where a row is a sequence
         self.backend = backend
-        self.n_steps = 0
+        self.n_steps = 0 if target_updater is None else target_updater.n_steps
         self._graphs: dict[tuple[str, ...], Compiled[Step]] = {}
         self._norms = {name: torch.zeros((), device=device) for name in loss.delays}
 
@@ -211,8 +212,9 @@ class CompiledUpdate:
                 own = [gradient.clamp(-self.clip.limit, self.clip.limit) for gradient in own]
             gradients[name] = own
         for name, norm in self._norms.items():
-            if name in due:
-                norm.copy_(metrics[f"grad_norm_{name}"])
+            if name in due:  # a step that was left out is told of once
+                now = metrics[f"grad_norm_{name}"]
+                norm.copy_(torch.where(now.isfinite(), now, norm))
             else:
                 metrics[f"grad_norm_{name}"] = norm.clone()
         self.names = sorted(metrics)

@@ -91,6 +91,40 @@ def test_what_the_dead_do_counts_as_nothing(small_experiment):
     assert torch.equal(*values)
 
 
+def test_what_dead_rivals_do_counts_as_nothing(small_experiment):
+    experiment = small_experiment(ComaConfig(), teams_task(masked=False, mortal=True))
+    batch = next(iter(experiment.collector))
+    experiment._on_batch_collected(batch)
+    experiment.close()
+    alive = batch["blue", "mask"]
+    assert not alive.all()
+    critic = experiment.losses["red"].critic
+    value = critic(batch.clone())["red", "action_value"]
+    for changed, same in ((~alive, True), (alive, False)):
+        other = batch.clone()
+        action = other["joint", "blue", "action"]
+        other["joint", "blue", "action"] = torch.where(changed, (action + 1) % 3, action)
+        assert torch.equal(critic(other)["red", "action_value"], value) is same
+
+
+@pytest.mark.parametrize(("team_reward", "per_step"), [("mean", 2.0), ("sum", 4.0)])
+def test_the_teams_return_goes_on_after_a_death(team_reward, per_step, small_experiment):
+    """The agents get 1 and 3 a step; the first is out after the second step of four."""
+    experiment = small_experiment(
+        ComaConfig(lmbda=1.0, team_reward=team_reward), teams_task(blue=0), gamma=1.0
+    )
+    batch = next(iter(experiment.collector))[2:3, :4].clone()
+    experiment.close()
+    ends = [[False] * 2, [True, False], [True, False], [True, True]]
+    assert batch["next", "terminated"].flatten().tolist() == [False, False, False, True]
+    for name in ("done", "terminated"):
+        batch["next", "red", name] = torch.tensor(ends).reshape(1, 4, 2, 1)
+    batch["next", "red", "reward"] = torch.tensor([1.0, 3.0]).reshape(1, 1, 2, 1).repeat(1, 4, 1, 1)
+    target = experiment.algorithm.process_batch("red", batch)["red", "value_target"]
+    expected = per_step * torch.tensor([4.0, 3.0, 2.0, 1.0])
+    assert torch.equal(target[0, :, :, 0], expected.unsqueeze(-1).expand(4, 2))
+
+
 def test_the_critics_states_go_on_over_batches(small_experiment):
     """Targets of a row that starts in mid-episode are those of the whole history, also in the target."""
     experiment = small_experiment(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from benchmarl.experiment import Experiment
 from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU, Metrics
 from discrete_teams import teams_task
 from off_policy_runs import data_of, hunt, simple_tag, snapshot
@@ -115,6 +116,25 @@ def test_matd3s_actor_rests_between_its_steps(small_experiment):
     }
     assert steps == {"loss_actor": 2, "loss_value": 7}
     experiment.close()
+
+
+def test_a_reloaded_matd3_goes_on_in_the_same_place_of_the_period(small_experiment, tmp_path):
+    """In unchanged BenchMARL: three updates are made, the actor and its targets are due in the fourth."""
+    settings = {"off_policy_n_optimizer_steps": 3, "max_n_iters": 1, "checkpoint_at_end": True}
+    experiment = small_experiment(Matd3Config(policy_freq=2), discrete_teams(), **settings)
+    experiment.run()
+    (checkpoint,) = tmp_path.rglob("checkpoint_*.pt")
+    again = Experiment.reload_from_file(str(checkpoint))
+    for group, loss in again.losses.items():
+        networks = (loss.actor, loss.target_critic, loss.critic)
+        moved = []
+        for _ in range(2):
+            before = [next(network.parameters()).clone() for network in networks]
+            again._optimizer_loop(group)
+            after = [next(network.parameters()) for network in networks]
+            moved.append([not torch.equal(a, b) for a, b in zip(before, after, strict=True)])
+        assert moved == [[True, True, True], [False, False, True]]
+    again.close()
 
 
 def test_without_a_delay_no_hook_is_set(small_experiment):

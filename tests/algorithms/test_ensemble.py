@@ -89,6 +89,38 @@ def test_a_central_critic_sees_the_policies_that_are_trained(small_experiment):
     assert red.target_actor is not blue.target_actor
 
 
+def test_each_group_has_sub_policies_of_its_own_number(small_experiment):
+    maddpg = algorithm_config("maddpg")
+    config = EnsembleConfig({"red": maddpg(ensemble_size=2), "blue": maddpg(ensemble_size=3)})
+    experiment = small_experiment(config, teams_task(), off_policy_collected_frames_per_batch=240)
+    batch = next(iter(experiment.collector))
+    experiment.close()
+    for group, size in (("red", 2), ("blue", 3)):
+        assert set(batch[group, "sub_policy"].flatten().tolist()) == set(range(size))
+        assert (
+            experiment.test_env.observation_spec[group, "sub_policy"].space.high.max() == size - 1
+        )
+
+
+def test_a_group_without_sub_policies_draws_none(small_experiment):
+    maddpg = algorithm_config("maddpg")
+    config = EnsembleConfig({"red": maddpg(), "blue": maddpg(ensemble_size=3)})
+    experiment = small_experiment(config, teams_task())
+    keys = experiment.test_env.observation_spec.keys(True, True)
+    assert ("blue", "sub_policy") in keys and ("red", "sub_policy") not in keys
+    experiment.run()
+
+
+def test_histories_of_two_lengths_are_refused(small_experiment):
+    belief = algorithm_config("belief_ppo")
+    config = EnsembleConfig({"red": belief(history_length=2), "blue": belief(history_length=4)})
+    message = r"one history of what everybody did.*history_length=2 \(red\), 4 \(blue\)"
+    with pytest.raises(ValueError, match=message):
+        small_experiment(config, teams_task())
+    config = EnsembleConfig({"red": belief(history_length=2), "blue": belief(history_length=2)})
+    small_experiment(config, teams_task()).run()
+
+
 def test_actors_of_another_kind_are_refused(small_experiment):
     with pytest.raises(
         ValueError, match=r"sees group 'blue', whose actors Iql trains.*critic_scope=group"

@@ -90,10 +90,10 @@ def test_a_reloaded_hasac_goes_on_with_orders_and_moments(small_experiment, tmp_
     experiment = small_experiment(HasacConfig(), simple_tag(), checkpoint_at_end=True, seed=3)
     experiment.run()
     again = reloaded(experiment, tmp_path)
-    for group, loss in experiment.losses.items():
+    for index, (group, loss) in enumerate(experiment.losses.items()):
         other = again.losses[group]
         assert int(other.rounds) == int(loss.rounds) == 4
-        assert int(other.order_seed) == 3
+        assert int(other.order_seed) == 3 * 2 + index  # every group has orders of its own
         first, second = loss.state_dict(), other.state_dict()
         assert first.keys() == second.keys()
         tensors = [key for key in first if isinstance(first[key], torch.Tensor)]
@@ -101,6 +101,16 @@ def test_a_reloaded_hasac_goes_on_with_orders_and_moments(small_experiment, tmp_
         assert all(torch.equal(first[key], second[key]) for key in tensors)
         assert torch.equal(loss._next_order(), other._next_order())
     again.close()
+
+
+def test_groups_and_seeds_of_hasac_have_orders_of_their_own(small_experiment):
+    orders = []
+    for seed in (0, 1):
+        experiment = small_experiment(HasacConfig(), teams_task(red=3, blue=3), seed=seed)
+        for loss in experiment.losses.values():
+            orders.append([loss._next_order().tolist() for _ in range(20)])
+        experiment.close()
+    assert all(one != other for i, one in enumerate(orders) for other in orders[:i])
 
 
 def test_losses_of_groups_look_at_one_another_s_live_actors(small_experiment, tmp_path):
@@ -197,6 +207,26 @@ def test_n_steps_are_one_transition_in_replay(small_experiment):
         assert torch.equal(data["next"][key], wanted)
     assert alone.any() and not alone.all() and done.any()
     experiment.close()
+
+
+@pytest.mark.parametrize("config", [IsacConfig, MasacConfig])
+def test_n_steps_end_with_an_agents_life_where_that_ends_its_return(config, small_experiment):
+    """Rewards are all 1; agent 0 dies in its second step, environment 3 is cut after its fourth."""
+    task = teams_task(max_steps=4, mortal=True)
+    rewards, ends = {}, {}
+    for masked in (True, False):
+        experiment = small_experiment(config(n_steps=3, mask_dead_values=masked), task, gamma=1.0)
+        batch = next(iter(experiment.collector))
+        experiment._on_batch_collected(batch)
+        batch["next", "red", "reward"].fill_(1.0)
+        data = experiment.algorithm.process_batch("red", batch)["next", "red"][3]
+        assert data["mask"][:, 0].tolist() == [False] * 6  # in each state that is reached
+        rewards[masked] = data["reward"].squeeze(-1).T.tolist()
+        ends[masked] = data["terminated"].squeeze(-1).T.tolist()
+        experiment.close()
+    whole = [3.0, 3.0, 2.0, 1.0, 2.0, 1.0]
+    assert rewards == {True: [[2.0, 1.0, 1.0, 1.0, 2.0, 1.0], whole], False: [whole, whole]}
+    assert ends == {True: [[True] * 6, [False] * 6], False: [[False] * 6] * 2}
 
 
 def test_hasac_gives_every_agent_the_teams_signals(small_experiment):

@@ -300,7 +300,7 @@ def test_the_loop_keeps_a_tasks_own_memory_layout(name):
     run = CompiledCollector(env, act, frames_per_batch=4 * 30, backend="eager")
     carry = run._start()
     assert carry.state[0].stride(0) == 1
-    noise = (*run._noise(), run._clock)
+    noise = (run._noise(), run.starts.noise(run.base.rng), run._clock)
     chunk = Chunk(run.bookkeeping, act, run.starts.number)
     expected, found = chunk(carry, *noise), Compiled("rollout", chunk, "eager")(carry, *noise)
     for one, two in zip(tree_leaves(found), tree_leaves(expected), strict=True):

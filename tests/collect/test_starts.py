@@ -8,6 +8,7 @@ from hunting import N_ENVS, N_STEPS, batches, make_policy, make_transforms
 from torchrl.envs import TransformedEnv
 from toy_tasks import Hunt, HuntParams
 
+from marl_td.collect import start_states
 from marl_td.collect.chunk import WIDE, Starts
 from marl_td.collect.collector import CompiledCollector
 from marl_td.collect.start_states import DRAWN_AT_ONCE, StartStates
@@ -16,9 +17,9 @@ from marl_td.tasks.vector_env import VectorEnv
 RNG = torch.Generator()
 
 
-def short_lived(**changes):
+def short_lived(task=Hunt, **changes):
     """A collector whose episodes last a step or two: more than usual end in a batch."""
-    env = VectorEnv(Hunt(HuntParams(max_steps=8, prey_life=0.5)), N_ENVS, seed=4)
+    env = VectorEnv(task(HuntParams(max_steps=8, prey_life=0.5)), N_ENVS, seed=4)
     torch.manual_seed(0)
     return CompiledCollector(
         TransformedEnv(env, make_transforms()),
@@ -41,6 +42,42 @@ def test_a_batch_that_runs_out_of_start_states_is_collected_anew_with_more():
             assert torch.equal(one.get(key), value), key
     starts = first["hunter", "observation"][first["is_init"].squeeze(-1)]
     assert len(starts.unique(dim=0)) == len(starts)
+
+
+class SlowHunt(Hunt):
+    """A hunt whose start states are kept until they are used."""
+
+    draws_starts_slowly = True
+
+
+def test_a_batch_that_is_collected_anew_gets_start_states_that_nobody_had(monkeypatch):
+    monkeypatch.setattr(start_states, "DRAWN_AT_ONCE", 1)  # none is left over from the first try
+    collector = short_lived(task=SlowHunt)
+    batch = batches(collector, 1)[0]
+    assert collector.starts.number > 3
+    held = collector.starts.noise(collector.base.rng)["start"]
+    assert len(held.unique(dim=0)) == len(held) == collector.starts.number * N_ENVS
+    starts = batch["hunter", "observation"][batch["is_init"].squeeze(-1)]
+    assert len(starts.unique(dim=0)) == len(starts)
+
+
+@pytest.mark.parametrize("task", [Hunt, SlowHunt])
+def test_a_batch_that_is_collected_anew_takes_the_same_steps(task, monkeypatch):
+    """The random numbers of its steps are those that it was first collected with."""
+    collector, seen = short_lived(task=task), []
+
+    def recorded(at_random, chunk=collector._chunk):
+        def run(carry, step, *rest):
+            seen.append((torch.get_rng_state(), step["loss"].clone()))
+            return chunk(at_random)(carry, step, *rest)
+
+        return run
+
+    monkeypatch.setattr(collector, "_chunk", recorded)
+    batches(collector, 1)
+    assert len(seen) == 2
+    for first, second in zip(*seen, strict=True):
+        assert torch.equal(first, second)
 
 
 def test_what_it_grew_to_is_saved():

@@ -189,6 +189,20 @@ def test_targets_by_hand(ends, lmbda, expected, simple):
     assert out["agents", "value_target"].flatten().tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("ends_with_life", "expected"), [(True, [11, 2, 3, 4]), (False, [11, 7, 13, 14])]
+)
+def test_a_return_ends_with_the_agents_life_if_the_dead_are_not_valued(
+    ends_with_life, expected, simple
+):
+    simple.mask_dead_values = ends_with_life
+    batch = by_hand_batch(4, {})
+    alive = torch.tensor([True, True, False, False, False]).reshape(1, 5, 1)
+    batch["agents", "mask"], batch["next", "agents", "mask"] = alive[:, :4], alive[:, 1:]
+    out = simple.estimate(batch, gamma=0.5, lmbda=0.0)
+    assert out["agents", "value_target"].flatten().tolist() == pytest.approx(expected)
+
+
 def test_targets_come_from_the_target_network_and_carry_no_gradient(simple):
     before = simple.estimate(by_hand_batch(4, {}), gamma=0.5, lmbda=0.8)["agents", "value_target"]
     simple.critic.module.table.data.fill_(1e6)

@@ -255,6 +255,57 @@ def test_agent_adam_is_an_adam_per_agent(clip):
     assert ours.count.tolist() == [3, 1, 1]
 
 
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 0.5}, {"clip_value": 0.1}])
+def test_agent_adam_leaves_a_gradient_that_is_not_finite_out(clip, bad):
+    network = torch.nn.ParameterList([torch.ones(2, 3), torch.ones(2, 1)])
+    adam = AgentAdam(network, 2, lr=0.1, **clip)
+    first, second = torch.tensor([True, False]), torch.tensor([False, True])
+    adam.step([torch.full((2, 3), 0.5), torch.full((2, 1), 0.5)], first)
+    before = copy.deepcopy([*network, *adam.buffers()])
+    norm = adam.step([torch.tensor([[bad, 1.0, 0.0]] * 2), torch.ones(2, 1)], first)
+    assert not norm.isfinite()
+    assert all(map(torch.equal, before, [*network, *adam.buffers()]))
+    # What stands in the rows of an agent whose turn it is not is of no account.
+    norm = adam.step([torch.tensor([[bad] * 3, [3.0, 0.0, 0.0]]), torch.full((2, 1), 4.0)], second)
+    assert norm == 5.0 and adam.count.tolist() == [1.0, 1.0]
+    assert torch.equal(network[0][0], before[0][0])
+    if not clip:  # the first step of an Adam is lr times the sign
+        assert network[0][1].tolist() == pytest.approx([0.9, 1.0, 1.0])
+
+
+def rows_of_state(loss):
+    """Parameters, moments and count of every agent, ``[n_agents, d]``."""
+    adam = loss.optimiser
+    return torch.cat([actor_rows(loss), adam.mean, adam.square, adam.count.unsqueeze(-1)], 1)
+
+
+@pytest.mark.parametrize("where", ["gradient", "objective"])
+def test_a_turn_with_bad_numbers_is_left_out_and_the_norm_says_so(where):
+    loss, batch = make_hasac(3, fixed_order=True), make_batch({"agents": 3})
+    loss(batch)
+    before, turns, turn = rows_of_state(loss), [], loss._turn
+
+    def watched(tensordict, taken, alpha, chosen):
+        turns.append(chosen)
+        objective, seen = turn(tensordict, taken, alpha, chosen)
+        bad = float("inf") if where == "objective" and len(turns) == 2 else 0.0
+        return objective + bad, seen
+
+    loss._turn = watched
+    hook = next(loss.actor.parameters()).register_hook(
+        lambda g: g * float("inf") if where == "gradient" and len(turns) == 2 else g
+    )
+    out = loss(batch)
+    hook.remove()
+    changed = (rows_of_state(loss) != before).any(-1)
+    assert changed.tolist() == [True, False, True]
+    assert not out["grad_norm_actor"].isfinite()
+    out = loss(batch)
+    assert loss.optimiser.count.tolist() == [3.0, 2.0, 3.0]
+    assert out["grad_norm_actor"].isfinite() and rows_of_state(loss).isfinite().all()
+
+
 def test_the_learning_rate_can_be_set():
     loss, batch = make_hasac(), make_batch({"agents": 3})
     before = actor_rows(loss)

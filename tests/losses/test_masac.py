@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_ddpg import make_batch
 from small_sac import make_actor, make_loss, make_losses, with_masks
+from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torch.distributions import Categorical
@@ -14,6 +15,7 @@ from torchrl.objectives import DiscreteSACLoss, SACLoss, SoftUpdate, ValueEstima
 
 from marl_td.losses.functional.soft import categorical_sample
 from marl_td.losses.masac import MASACLoss
+from marl_td.losses.soft_actor import SoftActor
 from marl_td.losses.targets import TargetUpdater
 from marl_td.losses.temperature import Temperature
 from marl_td.losses.value_norm import ValueNorm
@@ -471,3 +473,37 @@ def test_actors_without_the_own_group_are_refused():
     actor, other = make_actor(), make_actor("blue")
     with pytest.raises(ValueError, match=r"own group 'agents'; got \['blue'\]"):
         MASACLoss(actor, [cross_critic()], Temperature(0.0), actors={"blue": other})
+
+
+# ------------------------------------------------------------------------- plain normal actions
+class Fixed(torch.nn.Module):
+    """A normal policy with the mean 1 and the deviation 3 in every dimension."""
+
+    def forward(self, observation):
+        return torch.full_like(observation, 1.0), torch.full_like(observation, 3.0)
+
+
+@pytest.mark.parametrize("bounds", [(-10.0, 10.0), (0.0, 8.0)])
+@pytest.mark.parametrize("action_scale", [1.0, 2.0])
+def test_the_density_of_a_plain_normal_counts_actions_in_unit_bounds(bounds, action_scale):
+    """Of two dimensions, the second of half the range; the target entropy counts actions likewise."""
+    keys = [("agents", "loc"), ("agents", "scale")]
+    network = TensorDictModule(Fixed(), [("agents", "observation")], keys)
+    low, high = (torch.tensor([end, end / 2]) for end in bounds)
+    options = {"bounds": (low, high), "action_scale": action_scale}
+    actor = SoftActor(network, squash=False, **options)
+    sample = actor(TensorDict({"agents": {"observation": torch.zeros(5, 3, 2)}}, [5]))
+    middle, half = (low + high) / 2, (high - low) / 2
+    counted = torch.distributions.Normal((1.0 - middle) / half, 3.0 / half)
+    expected = counted.log_prob(sample.action / action_scale).sum(-1)
+    torch.testing.assert_close(sample.log_prob, expected)
+
+
+def test_without_bounds_the_density_is_that_of_the_action():
+    keys = [("agents", "loc"), ("agents", "scale")]
+    network = TensorDictModule(Fixed(), [("agents", "observation")], keys)
+    sample = SoftActor(network, squash=False)(
+        TensorDict({"agents": {"observation": torch.zeros(5, 3, 2)}}, [5])
+    )
+    expected = torch.distributions.Normal(1.0, 3.0).log_prob(sample.action).sum(-1)
+    torch.testing.assert_close(sample.log_prob, expected)

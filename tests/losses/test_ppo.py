@@ -171,6 +171,41 @@ def test_estimate_normalises_over_the_living():
     assert alive.std(unbiased=False) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("ends_with_life", "expected"),
+    [
+        # The second agent is dead from its second step on; all rewards are 1, all values 8.
+        (True, [[4.0625, 1.0], [4.25, 1.0], [5.0, 1.0]]),
+        (False, [[4.0625, 4.0625], [4.25, 4.25], [5.0, 5.0]]),
+    ],
+)
+def test_a_return_ends_with_the_agents_life_if_the_dead_are_not_valued(ends_with_life, expected):
+    """G = 1 + 0.5 (0.5 * 8 + 0.5 * next G) while it lives, and 1 + 0.5 * 8 in the last step of the data."""
+    loss = small_loss(**PLAIN, mask_dead_values=ends_with_life)
+    with torch.no_grad():
+        for parameter in loss.critic.parameters():
+            parameter.zero_()
+        loss.critic.module[-1].bias.fill_(8.0)
+    batch = collected(loss.actor, n_envs=1, n_steps=3, n_agents=2)
+    following = batch["next", GROUP]
+    following["reward"] = torch.ones(1, 3, 2, 1)
+    for name in ("done", "terminated"):
+        following[name] = torch.zeros(1, 3, 2, 1, dtype=torch.bool)
+    batch[GROUP, "mask"] = torch.tensor([[[True, True], [True, False], [True, False]]])
+    following["mask"] = torch.tensor([[[True, False], [True, False], [True, False]]])
+    loss.estimate(batch, gamma=0.5, lmbda=0.5)
+    found = batch[GROUP, "value_target"][0, :, :, 0]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_who_lives_after_a_step_must_be_known_if_the_dead_are_not_valued():
+    loss = small_loss(mask_dead_values=True)
+    batch = collected(loss.actor)
+    batch[GROUP, "mask"] = torch.ones(4, 6, 3, dtype=torch.bool)
+    with pytest.raises(KeyError, match=r"next.*agents.*mask"):
+        loss.estimate(batch, gamma=0.9, lmbda=0.8)
+
+
 # ------------------------------------------------------------ permutation
 @pytest.mark.parametrize("kind", ["masked", "discrete"])
 def test_permuting_agents_permutes_what_is_per_agent_and_nothing_else(kind):

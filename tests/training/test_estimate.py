@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from benchmarl_runs import IGNORED, STATEFUL, small_run
+from discrete_teams import teams_task
 
 from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.mappo import MappoConfig
@@ -50,6 +51,21 @@ def test_the_compiled_estimate_equals_the_losss(algorithm, backend, tmp_path):
                 parameter.mul_(1.5)
         loss.value_norm.update(expected["agents", "value_target"].squeeze(-1))
     assert compiled.compile_seconds > 0.0
+
+
+def test_the_compiled_estimate_ends_a_return_with_the_agents_life(tmp_path):
+    task = teams_task(blue=0, mortal=True)
+    experiment = small_run(tmp_path, MappoConfig(mask_dead_values=True), task)
+    batch = next(iter(experiment.collector))
+    assert not batch["next", "red", "mask"].all()
+    loss, batch = experiment.losses["red"], agent_signals(batch, "red")
+    expected = loss.estimate(batch.clone(), **DISCOUNTS)
+    found = CompiledEstimate(loss, **DISCOUNTS, backend="aot_eager")(batch.clone())
+    for name in ESTIMATES:
+        torch.testing.assert_close(found["red", name], expected["red", name], rtol=1e-4, atol=1e-5)
+    loss.mask_dead_values = False
+    other = loss.estimate(batch.clone(), **DISCOUNTS)["red", "value_target"]
+    assert (other != expected["red", "value_target"]).any()
 
 
 def test_the_algorithm_uses_it(tmp_path):

@@ -1,6 +1,8 @@
 """Numbers that are not finite: the run stops with a diagnosis and unharmed parameters, or leaves them out."""
 
 import json
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +12,13 @@ from survival import BALANCE, SPREAD, case, experiment_of
 from tensordict import TensorDict
 from update_runs import filled, tensors
 
+from marl_td.algorithms.hasac import HasacConfig
+from marl_td.algorithms.matd3 import Matd3Config
 from marl_td.algorithms.qmix import QmixConfig
 from marl_td.collect.nested import entries_of
 from marl_td.training.adam import AdamStep
 from marl_td.training.config import RunConfig
-from marl_td.training.guard import MOST_IN_A_ROW
+from marl_td.training.guard import MOST_IN_A_ROW, Guard
 from marl_td.training.metrics import read_metrics
 from marl_td.training.tensor_files import load_tensors
 from marl_td.training.update import Clip, CompiledUpdate
@@ -140,6 +144,89 @@ def test_a_bad_gradient_can_be_left_out(tmp_path):
     assert {int(state["step"]) for state in optimiser.state.values()} == {5}  # 3 times 2, less 1
 
 
+class BadActorGradient(Callback):
+    """Makes the gradient of an actor's parameter infinite, in the calls named."""
+
+    def __init__(self, *calls):
+        super().__init__()
+        self.calls, self.seen = calls, 0
+
+    def on_setup(self):
+        actor = self.experiment.losses["agents"].actor
+        next(p for p in actor.parameters() if p.ndim > 1).register_hook(self.change)
+
+    def change(self, gradient):
+        self.seen += 1
+        return gradient * float("inf") if self.seen in self.calls else gradient
+
+
+def test_a_bad_step_that_a_loss_takes_by_itself_is_left_out(tmp_path):
+    """HASAC's: two agents have their turns in each of two updates, so the third call is in the second."""
+    experiment = short_experiment(
+        tmp_path / "run",
+        "algorithm=marl_td/hasac",
+        "experiment.on_nonfinite=skip",
+        callbacks=[BadActorGradient(3)],
+    )
+    experiment.run()
+    loss = experiment.losses["agents"]
+    assert all(value.isfinite().all() for value in tensors(experiment).values())
+    assert sorted(loss.optimiser.count.tolist()) == [5.0, 6.0]
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [row["counters/skipped"] for row in rows] == ["1", "0", "0"]
+    assert all(row["train/agents/grad_norm_actor"] not in ("", "inf", "nan") for row in rows)
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "the gradient 'actor' is no longer finite in iteration 0" in log
+
+
+def test_a_bad_step_that_a_loss_takes_by_itself_stops_the_run(tmp_path):
+    experiment = short_experiment(
+        tmp_path / "run", "algorithm=marl_td/hasac", callbacks=[BadActorGradient(3)]
+    )
+    steps = []
+    for optimiser in experiment.optimizers["agents"].values():
+        optimiser.register_step_post_hook(lambda *args: steps.append(1))
+    with pytest.raises(FloatingPointError, match="the gradient 'actor' is no longer finite in it"):
+        experiment.run()
+    assert all(value.isfinite().all() for value in parameters(experiment))
+    assert len(steps) == 1  # the critics' in the first update; the temperature is fixed
+    report = json.loads((tmp_path / "run/diagnosis/frames_20/report.json").read_text())
+    assert (report["kind"], report["name"]) == ("gradient", "actor")
+
+
+def flat(network):
+    """All parameters of a network as one vector."""
+    return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_delayed_actors_and_targets_stay_in_step_when_one_is_left_out(tmp_path, call):
+    """MATD3: whichever of the first two updates is left out, both move with the fourth and the sixth."""
+    experiment = short_experiment(
+        tmp_path / "run",
+        "algorithm=marl_td/matd3",
+        "experiment.on_nonfinite=skip",
+        "experiment.compile=off",
+        callbacks=[BadActorGradient(call)],
+    )
+    loss, updater = experiment.losses["agents"], experiment.target_updaters["agents"]
+    seen = [(flat(loss.actor), flat(loss.target_critic))]
+    real = updater.step
+
+    def step():
+        real()
+        seen.append((flat(loss.actor), flat(loss.target_critic)))
+
+    updater.step = step
+    experiment.run()
+    moved = [
+        tuple(not torch.equal(a, b) for a, b in zip(now, before, strict=True))
+        for before, now in pairwise(seen)
+    ]
+    rest, due = (False, False), (True, True)
+    assert moved == [rest, (call == 1, True), rest, due, rest, due]
+
+
 def test_leaving_out_has_an_end(tmp_path):
     callback = BadGradient(iterations=range(100), steps=range(1000))
     experiment = short_experiment(
@@ -210,13 +297,9 @@ def test_compiled_adam_leaves_a_step_out_count_and_all():
     assert torch.allclose(parameter, twin)
 
 
-def test_compiled_updates_leave_bad_minibatches_out(tmp_path):
-    """A stored reward is infinite: minibatches with it are left out, the others move something."""
-    experiment = filled(tmp_path, QmixConfig())
-    stored = entries_of(experiment.replay_buffers["agents"].storage._storage)
-    for value in (value for key, value in stored.items() if key[-1] == "reward"):
-        value[3] = float("inf")
-    update = CompiledUpdate(
+def compiled(experiment):
+    """The compiled update of its group, which leaves bad steps out."""
+    return CompiledUpdate(
         experiment.losses["agents"],
         experiment.optimizers["agents"],
         experiment.target_updaters["agents"],
@@ -226,8 +309,16 @@ def test_compiled_updates_leave_bad_minibatches_out(tmp_path):
         skips=True,
         backend="aot_eager",
     )
+
+
+def test_compiled_updates_leave_bad_minibatches_out(tmp_path):
+    """A stored reward is infinite: minibatches with it are left out, the others move something."""
+    experiment = filled(tmp_path, QmixConfig())
+    stored = entries_of(experiment.replay_buffers["agents"].storage._storage)
+    for value in (value for key, value in stored.items() if key[-1] == "reward"):
+        value[3] = float("inf")
     before = tensors(experiment)
-    found = update.run(12)
+    found = compiled(experiment).run(12)
     made = found["loss_value"].isfinite()
     assert 0 < int(made.sum()) < 12
     after = tensors(experiment)
@@ -235,6 +326,56 @@ def test_compiled_updates_leave_bad_minibatches_out(tmp_path):
     assert any(not torch.equal(before[key], after[key]) for key in before if "loss" not in key)
     counts = [value for key, value in after.items() if key.endswith(".step")]
     assert {float(count) for count in counts} == {float(made.sum())}
+
+
+def test_a_compiled_update_leaves_the_actors_steps_out_that_the_loss_takes(tmp_path):
+    """HASAC: a stored observation of the second agent is infinite; critics read the state."""
+    config = HasacConfig(n_steps=1, value_norm="none")
+    experiment = filled(tmp_path, config, off_policy_train_batch_size=4)
+    stored = entries_of(experiment.replay_buffers["agents"].storage._storage)
+    stored["agents", "observation"][3, 1] = float("inf")
+    found = compiled(experiment).run(12)
+    made = found["grad_norm_actor"].isfinite()
+    assert 0 < int(made.sum()) < 12
+    loss = experiment.losses["agents"]
+    assert all(value.isfinite().all() for value in tensors(experiment).values())
+    assert loss.optimiser.count.tolist() == [12.0, float(made.sum())]
+    guard = Guard(SimpleNamespace(config=SimpleNamespace(on_nonfinite="skip")))
+    assert len(guard.without_skipped(found)) == int(made.sum())
+    assert guard.n_skipped == 12 - int(made.sum())
+
+
+def test_a_compiled_run_that_stops_has_moved_no_actor_by_bad_numbers(tmp_path, monkeypatch):
+    def poisoned(experiment, group, skips):
+        stored = entries_of(experiment.replay_buffers[group].storage._storage)
+        stored[group, "observation"][:4, 1] = float("inf")
+        return compiled(experiment)
+
+    monkeypatch.setattr("marl_td.training.learning.compiled_update", poisoned)
+    monkeypatch.setattr("marl_td.training.learning.UPDATES_TO_PAY", 0)
+    overrides = ("algorithm=marl_td/hasac", "algorithm.value_norm=none")
+    experiment = short_experiment(tmp_path / "run", *overrides, "experiment.compile=auto")
+    with pytest.raises(FloatingPointError, match=r"'.*' is no longer finite in iteration 0 "):
+        experiment.run()
+    actor = experiment.losses["agents"].actor
+    assert all(value.isfinite().all() for value in actor.parameters())
+
+
+def test_a_delayed_step_that_was_left_out_is_counted_once(tmp_path):
+    """Where an actor rests its last norm is repeated; not one that is not finite."""
+    experiment = filled(tmp_path, Matd3Config(policy_freq=2))
+    stored = entries_of(experiment.replay_buffers["agents"].storage._storage)
+    update = compiled(experiment)
+    update.run(2)
+    whole = {key: value.clone() for key, value in stored.items()}
+    stored["agents", "observation"].fill_(float("inf"))
+    update.run(1)  # the actor rests
+    bad = update.run(1)
+    for key, value in whole.items():
+        stored[key].copy_(value)
+    good = update.run(2)
+    assert not bad["grad_norm_loss_actor"].isfinite().any()
+    assert good["grad_norm_loss_actor"].isfinite().all()
 
 
 def test_a_run_of_compiled_updates_counts_what_it_leaves_out(tmp_path, monkeypatch):

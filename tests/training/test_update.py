@@ -184,3 +184,15 @@ def test_another_compiled_update_goes_on_in_the_middle_of_a_period(tmp_path):
     assert torch.equal(found[0]["grad_norm_loss_actor"], found[1]["grad_norm_loss_actor"])
     for key, value in tensors(ours).items():
         assert torch.equal(value, tensors(theirs)[key]), key
+
+
+def test_an_update_that_is_compiled_only_now_goes_on_in_the_middle_of_a_period(tmp_path):
+    """One step of MATD3 was made without: the next one moves the actor, and the targets."""
+    experiment = filled(tmp_path, Matd3Config(policy_freq=2))
+    loss = experiment.losses["agents"]
+    networks = (loss.actor, loss.target_critic)
+    experiment._optimizer_loop("agents")
+    before = [next(network.parameters()).clone() for network in networks]
+    update_of(experiment).run(1)
+    after = [next(network.parameters()) for network in networks]
+    assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [False, False]
