@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from marl_td.cli.checks import check_loggers, check_longer
 from marl_td.cli.output import add_env_option, add_progress_option
 from marl_td.cli.train import add_report_options, finish
 
@@ -46,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     from marl_td.training.experiment import Experiment
 
     patch = experiment_patch(arguments.overrides)
+    check_loggers(patch.get("loggers", []))
+    check_longer(arguments.out, patch.get("max_n_frames"), arguments.env)
     experiment = Experiment.resume(arguments.out, patch, arguments.env)
     experiment.show_progress = arguments.progress
     before = experiment.total_frames

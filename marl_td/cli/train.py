@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marl_td.cli.checks import check_settings_of, check_writable
 from marl_td.cli.output import add_progress_option, count, note
 from marl_td.training.files import remove
 from marl_td.training.lock import FolderLock
@@ -78,10 +79,12 @@ def add_report_options(parser: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, then report."""
     _check_folder(arguments.out, arguments.overwrite)
+    check_writable(arguments.out)
     from marl_td.training.compose import compose
     from marl_td.training.experiment import Experiment
 
     settings = compose(arguments.overrides)
+    check_settings_of(settings.algorithm_config, settings.experiment_config)
     settings.experiment_config.save_folder = str(arguments.out)
     with _replacing(arguments.out, arguments.overwrite):
         experiment = Experiment(**settings.arguments())

@@ -83,7 +83,7 @@ def golden_case(
     All agents get inputs of their own: what another one sees must not matter.
 
     Raises:
-        ValueError: if a difference is above 1e-5.
+        ValueError: if a difference is above 1e-5, or the training policy gives numbers that are not finite.
     """
     worst: Difference | None = None
     stored: dict[str, Array] = {}
@@ -91,6 +91,7 @@ def golden_case(
         every = group_inputs(source, agent, batch)
         inputs = example_inputs(source, agent, every)
         expected = expected_outputs(source, agent, every)
+        _require_finite(agent.name, expected)
         arrays = {name: value.numpy() for name, value in inputs.items()}
         names = list(expected)
         onnx = dict(zip(names, forms.session.run(names, arrays), strict=True))
@@ -113,6 +114,15 @@ def golden_case(
                 "exporter, or the policy's outputs are so large that single precision cannot tell."
             )
     return result, stored
+
+
+def _require_finite(agent: str, expected: Mapping[str, Tensor]) -> None:
+    for name, value in expected.items():
+        if not value.isfinite().all():
+            raise ValueError(
+                f"the training policy gives agent '{agent}' numbers that are not finite in '{name}': nothing "
+                "was written. Training went wrong: train again."
+            )
 
 
 def expected_outputs(

@@ -98,7 +98,7 @@ def open_bundle(folder: Path) -> BundleFiles:
             raise BundleError(
                 f"the files of '{folder}' have more than {MAX_TOTAL // MEBIBYTE} MiB."
             )
-        data = _checked_bytes(folder, name, entry)
+        data = checked_bytes(folder, name, entry)
         if not name.endswith(NOT_USED):
             content[name] = data
     return BundleFiles(folder, manifest, content)
@@ -172,7 +172,12 @@ def _check_listed(path: Path, name: str, entry: Any) -> None:
         )
 
 
-def _checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
+def checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
+    """The bytes of a listed file.
+
+    Raises:
+        BundleError: if it is missing, a link, or not what the manifest says.
+    """
     path = folder / name
     for place in (path, *path.parents[: name.count("/")]):
         if place.is_symlink():

@@ -35,6 +35,7 @@ from marl_td.deploy.session import actor_session, check_session
 from marl_td.deploy.signature import SAMPLED, AgentSignature, Array
 from marl_td.deploy.together import act_together
 from marl_td.deploy.validate import InputError, actor_inputs
+from marl_td.deploy.weights import require_finite_weights
 
 State = dict[str, Array]
 
@@ -205,14 +206,15 @@ class Bundle:
         return sum(policy.corrected for policy in self.agents.values())
 
     def verify(self) -> float:
-        """Replay the stored inputs, and compare with what the training policy made of them.
+        """Replay the stored inputs, and compare with what the training policy made of them, and the weights.
 
         Returns:
             The largest difference.
 
         Raises:
-            BundleError: if one is above 1e-5.
+            BundleError: if one is above 1e-5, or the weights hold numbers that are not finite.
         """
+        require_finite_weights(self.files)
         golden = read_arrays(self.files.read(GOLDEN), self.files.folder / GOLDEN)
         return max(
             replay(name, policy.signature, policy.session, golden)

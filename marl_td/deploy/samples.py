@@ -127,9 +127,14 @@ def policy_outputs(
 
 
 def _scores(policy: TensorDictModuleBase, found: TensorDict, group: str) -> Tensor:
-    """Values or logits, or logarithms of probabilities of a floored softmax; the lowest if unavailable."""
+    """Values or logits, or logarithms of probabilities of a floored softmax; the lowest if unavailable.
+
+    Numbers that are not finite stay so, though acting takes them for others: nothing is as good as them.
+    """
     value = found.get((group, "action_value"), None)
-    if value is None:
+    if value is None and not found.get((group, "logits")).isfinite().all():
+        value = found.get((group, "logits"))
+    elif value is None:
         heads = [part for part in policy.modules() if isinstance(part, FlooredSoftmax)]
         value = finite(found.get((group, "logits")))
         value = heads[0].get_dist(found).logits if heads else value

@@ -60,15 +60,31 @@ def read_weights(folder: Path, expected: dict[str, Tensor] | None = None) -> dic
         expected: tensors whose names, shapes and types they must have.
 
     Raises:
-        ValueError: if the file is missing or damaged, or does not hold ``expected``.
+        ValueError: if the file is missing or damaged, does not hold ``expected``, or holds a number that is
+            not finite where ``expected`` has another.
     """
     path = _weights_path(folder)
     if path.name == WEIGHTS_FILE:
-        return load_tensors(path, expected)
-    loaded = _load_old(path)
-    if expected is not None:
-        require_alike(loaded, expected, path)
+        loaded = load_tensors(path, expected)
+    else:
+        loaded = _load_old(path)
+        if expected is not None:
+            require_alike(loaded, expected, path)
+    _require_finite(loaded, expected or {}, path)
     return loaded
+
+
+def _require_finite(loaded: dict[str, Tensor], fresh: dict[str, Tensor], path: Path) -> None:
+    """Numbers must be finite, but for constants that are infinite in a fresh policy, too (open bounds)."""
+    for name, tensor in loaded.items():
+        good = tensor.isfinite()  # of integers and booleans all
+        if name in fresh and not good.all():
+            good |= tensor == fresh[name].detach().cpu()
+        if not good.all():
+            raise ValueError(
+                f"'{path}' holds numbers that are not finite in '{name}': training went wrong or the file "
+                "is damaged. Train again, or copy the file again."
+            )
 
 
 def _load_old(path: Path) -> dict[str, Tensor]:

@@ -11,8 +11,9 @@ import numpy as np
 
 from marl_td.tasks.adapters.copies import AgentGroup, Array, Layout, Row
 from marl_td.tasks.adapters.grouping import Grouping, group_agents, require_same
+from marl_td.tasks.adapters.parallel_rules import described, one_number, require_step
 from marl_td.tasks.adapters.pictures import Pictures
-from marl_td.tasks.adapters.spaces import action_reader, observation_reader
+from marl_td.tasks.adapters.spaces import absent, action_reader, observation_reader
 from marl_td.tasks.base import require
 
 
@@ -41,6 +42,7 @@ class ParallelCopy:
             for agent, space in seen.items()
         }
         self._read = {agent: reader.read for agent, reader in observation.items()}
+        self._masked = {agent for agent, reader in observation.items() if reader.masked}
         self._actions = {agent: action_reader(space, agent) for agent, space in acts.items()}
         group_map = group_agents(agents, groups, {a: (seen[a], acts[a]) for a in agents})
         _, infos = self._reset(None)
@@ -77,7 +79,7 @@ class ParallelCopy:
         observations, infos = self._reset(seed)
         alive = set(self.env.agents)
         self._require_observed(observations, alive)
-        self._write(row, observations, infos, {}, alive)
+        self._write(row, observations, infos, {}, alive, alive)
 
     def step(self, action: dict[str, Array], row: Row) -> tuple[bool, bool]:
         """Advance the agents that are still in the game."""
@@ -88,14 +90,10 @@ class ParallelCopy:
             if agent in acting
         }
         result = self.env.step(chosen)
-        require(
-            isinstance(result, tuple) and len(result) == 5,
-            "step() must return (observations, rewards, terminations, truncations, infos), each a "
-            f"dictionary by agent; got {_described(result)}.",
-        )
+        require_step(result, acting, self._known)
         observations, rewards, terminations, truncations, infos = result
-        ended = {a for a in acting if terminations.get(a, False)}
-        cut = {a for a in acting if truncations.get(a, False)} - ended
+        ended = {a for a in acting if terminations[a]}
+        cut = {a for a in acting if truncations[a]} - ended
         left = set(self.env.agents) - ended - cut
         if not self.mortal and max(len(ended), len(cut), len(left)) < len(self._seats):
             raise ValueError(
@@ -104,7 +102,7 @@ class ParallelCopy:
                 "is alive, so that losses can leave the others out."
             )
         self._require_observed(observations, left)
-        self._write(row, observations, infos, rewards, left | cut)
+        self._write(row, observations, infos, rewards, left | cut, left)
         over = not left
         return over and not cut, over and bool(cut)
 
@@ -131,7 +129,7 @@ class ParallelCopy:
         require(
             isinstance(result, tuple) and len(result) == 2,
             f"reset() must return (observations, infos), each a dictionary by agent; got "
-            f"{_described(result)}.",
+            f"{described(result)}.",
         )
         return result
 
@@ -154,6 +152,7 @@ class ParallelCopy:
         infos: Mapping[str, Any],
         rewards: Mapping[str, Any],
         alive: set[str],
+        next_to_act: set[str],
     ) -> None:
         groups = self.layout.groups
         for agent, group, seat in self._seats:
@@ -162,10 +161,17 @@ class ParallelCopy:
                 row.observation[group][seat] = 0
             else:
                 row.observation[group][seat] = self._read[agent](seen)
-            row.reward[group][seat] = rewards.get(agent, 0.0)
+            row.reward[group][seat] = one_number(agent, rewards[agent]) if agent in rewards else 0.0
             row.mask[group][seat] = agent in alive
             if groups[group].masked:
-                row.action_mask[group][seat] = self._legal(agent, seen, infos, agent in alive)
+                legal = self._legal(agent, seen, infos, agent in alive)
+                if agent in next_to_act and not legal.any():
+                    raise ValueError(
+                        f"the action mask of agent '{agent}' allows no action, though it is in the game: at "
+                        "least one must be available, such as one that does nothing."
+                    )
+                legal[0] |= not legal.any()
+                row.action_mask[group][seat] = legal
         if self._state is not None:
             self._write_state(row, self._state)
         for key in self.layout.info_keys:
@@ -189,7 +195,7 @@ class ParallelCopy:
             )
 
     def _legal(self, agent: str, seen: Any, infos: Mapping[str, Any], alive: bool) -> Array:
-        """The agent's available actions; the first one if it is dead or reports none."""
+        """The agent's available actions: none if it is dead, all if it reports no mask."""
         reader = self._actions[agent]
         legal = np.zeros(getattr(reader.action, "n", 0), dtype=np.bool_)
         if alive:
@@ -197,8 +203,9 @@ class ParallelCopy:
                 seen if isinstance(seen, Mapping) and "action_mask" in seen else infos.get(agent)
             )
             told = (place or {}).get("action_mask")
+            if told is None and agent in self._masked:
+                raise ValueError(absent("action_mask", seen, agent))
             legal[:] = True if told is None else reader.read_mask(told)
-        legal[0] |= not legal.any()
         return legal
 
 
@@ -216,11 +223,6 @@ def _possible_agents(env: Any) -> list[str]:
         f"strings; got {agents}.",
     )
     return agents
-
-
-def _described(result: Any) -> str:
-    kind = type(result).__name__
-    return f"a {kind} of {len(result)}" if isinstance(result, tuple) else f"one {kind}"
 
 
 def _state_reader(env: Any, image_size: int | None) -> Callable[[], Array]:

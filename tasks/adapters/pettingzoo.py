@@ -63,8 +63,9 @@ def from_pettingzoo(
 
     Raises:
         TypeError: if this is no ``ParallelEnv``.
-        ValueError: if agents of a group differ in their spaces, a space is not supported, a reported
-            array does not fit its space, or a number is not finite; each names agent and remedy.
+        ValueError: if agents of a group differ in their spaces, a space is not supported, an observation
+            does not fit its space, a mask allows nothing, an agent is missing in what is reported, or a
+            number is not finite; each names the agent.
     """
     parallel = isinstance(env_or_factory, AECEnv | ParallelEnv) or not callable(env_or_factory)
     source = as_parallel(env_or_factory) if parallel else lambda: as_parallel(env_or_factory())

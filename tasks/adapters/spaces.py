@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium.spaces as gym_spaces
 import numpy as np
 from numpy.typing import NDArray
 
+from marl_td.tasks.adapters.parallel_rules import shortened
 from marl_td.tasks.adapters.pictures import Pictures, is_picture
 from marl_td.tasks.base import Box, Discrete, require
 
@@ -105,7 +106,12 @@ def _checked_mask(told: Array, n_actions: int, agent: str) -> Array:
 
 
 def observation_reader(
-    space: Any, agent: str, *, flatten: bool = False, image_size: int | None = None
+    space: Any,
+    agent: str,
+    *,
+    flatten: bool = False,
+    image_size: int | None = None,
+    place: str = "",
 ) -> ObservationReader:
     """How to read what ``agent`` sees: a Box as it is, every other space flattened.
 
@@ -115,6 +121,7 @@ def observation_reader(
         flatten: make a vector of a Box, too.
         image_size: pictures (:func:`is_picture`) are averaged down to so many pixels in height and in
             width, and their values lie in [0, 1]; None takes them as they are.
+        place: where this is in a nested observation, for messages.
 
     Raises:
         ValueError: for a space that has no fixed flat size.
@@ -123,22 +130,25 @@ def observation_reader(
         rest = {key: value for key, value in space.spaces.items() if key != "action_mask"}
         options: dict[str, Any] = {"flatten": flatten, "image_size": image_size}
         if set(rest) == {"observation"}:
-            inner = observation_reader(rest["observation"], agent, **options)
-            return ObservationReader(inner.shape, lambda o: inner.read(o["observation"]), True)
-        return observation_reader(gym_spaces.Dict(rest), agent, **options)._replace(masked=True)
+            key, inside = "observation", _inside(place, "observation")
+            inner = observation_reader(rest[key], agent, place=inside, **options)
+            read = lambda o: inner.read(_part(o, key, agent, inside))  # noqa: E731
+            return ObservationReader(inner.shape, read, True)
+        reader = observation_reader(gym_spaces.Dict(rest), agent, place=place, **options)
+        return reader._replace(masked=True)
     if isinstance(space, gym_spaces.Box):
-        whole = _box_reader(space, agent, image_size)
+        whole = _box_reader(space, agent, image_size, place)
         return _flat(whole) if flatten or not whole.shape else whole
-    return _nested_reader(space, agent, image_size)
+    return _nested_reader(space, agent, image_size, place)
 
 
-def _box_reader(space: Any, agent: str, image_size: int | None) -> ObservationReader:
+def _box_reader(space: Any, agent: str, image_size: int | None, place: str) -> ObservationReader:
     def checked(value: Any) -> Array:
         array = np.asarray(value)
         if array.shape != space.shape:
             raise ValueError(
-                f"observation of agent '{agent}' has shape {array.shape}, but its space says "
-                f"{space.shape}."
+                f"observation of agent '{agent}'{_at(place)} has shape {array.shape}, but its space "
+                f"says {space.shape}."
             )
         return array
 
@@ -154,19 +164,24 @@ def _flat(reader: ObservationReader) -> ObservationReader:
     )
 
 
-def _nested_reader(space: Any, agent: str, image_size: int | None) -> ObservationReader:
+def _nested_reader(space: Any, agent: str, image_size: int | None, place: str) -> ObservationReader:
     """A vector of what is in a Dict or Tuple, or of a single space as Gymnasium flattens it."""
     if isinstance(space, gym_spaces.Dict | gym_spaces.Tuple):
         named = space.spaces.items() if isinstance(space, gym_spaces.Dict) else enumerate(space)
-        parts = {
-            key: observation_reader(inner, agent, flatten=True, image_size=image_size)
-            for key, inner in named
-        }
-        size = sum(part.shape[0] for part in parts.values())
-        return ObservationReader(
-            (size,),
-            lambda o: np.concatenate([part.read(o[key]) for key, part in parts.items()]),
-        )
+        parts = {}
+        for key, inner in named:
+            inside = _inside(place, key)
+            options: dict[str, Any] = {"image_size": image_size, "place": inside}
+            parts[key] = (inside, observation_reader(inner, agent, flatten=True, **options))
+        size = sum(part.shape[0] for _, part in parts.values())
+
+        def read_all(told: Any) -> Array:
+            found = [
+                (part, _part(told, key, agent, inside)) for key, (inside, part) in parts.items()
+            ]
+            return np.concatenate([part.read(value) for part, value in found])
+
+        return ObservationReader((size,), read_all)
     try:
         flat_space = gym_spaces.flatten_space(space)
     except NotImplementedError:
@@ -176,4 +191,57 @@ def _nested_reader(space: Any, agent: str, image_size: int | None) -> Observatio
             f"agent '{agent}' has the observation space {space}, which has no fixed flat size; "
             "wrap the environment so that it gives a Box."
         )
-    return ObservationReader(flat_space.shape, lambda o: np.asarray(gym_spaces.flatten(space, o)))
+    shape = flat_space.shape
+
+    def read(told: Any) -> Array:
+        if _is_member(space, told):
+            array = np.asarray(gym_spaces.flatten(space, told))
+            if array.shape == shape:
+                return array
+        raise ValueError(
+            f"observation of agent '{agent}'{_at(place)} is {shortened(told)}, but its space says {space}."
+        )
+
+    return ObservationReader(shape, read)
+
+
+def _is_member(space: Any, told: Any) -> bool:
+    """Whether whole numbers are in their space, of whatever type; of other spaces Gymnasium is asked."""
+    if isinstance(space, gym_spaces.Discrete):
+        low, high, shape = space.start, space.start + space.n - 1, None
+    elif isinstance(space, gym_spaces.MultiDiscrete):
+        low, high, shape = space.start, space.start + space.nvec - 1, space.shape
+    elif isinstance(space, gym_spaces.MultiBinary):
+        low, high, shape = 0, 1, space.shape
+    else:
+        return bool(space.contains(told))
+    try:
+        array = np.asarray(told)
+    except ValueError:  # lists of several lengths
+        return False
+    fits = array.size == 1 if shape is None else array.shape == shape
+    kinds = "fiub" if isinstance(space, gym_spaces.MultiBinary) else "iub"
+    return bool(fits and array.dtype.kind in kinds and ((array >= low) & (array <= high)).all())
+
+
+def absent(key: str, told: Any, agent: str) -> str:
+    """The sentence for an observation that lacks ``key``."""
+    has = f"it has {list(told)}" if isinstance(told, Mapping) else f"it is a {type(told).__name__}"
+    if isinstance(told, tuple | list):
+        has = f"it has {len(told)} elements"
+    return f"observation of agent '{agent}' has no '{key}', which its space says; {has}."
+
+
+def _part(told: Any, key: Any, agent: str, place: str) -> Any:
+    try:
+        return told[key]
+    except (LookupError, TypeError) as error:
+        raise ValueError(absent(place, told, agent)) from error
+
+
+def _inside(place: str, key: Any) -> str:
+    return f"{place}.{key}" if place else str(key)
+
+
+def _at(place: str) -> str:
+    return f" at '{place}'" if place else ""

@@ -153,12 +153,6 @@ def test_random_actions_are_legal():
     assert (td["mouse", "action"] >= -1).all() and (td["mouse", "action"] <= 2).all()
 
 
-def test_an_agent_without_any_available_action_keeps_the_first():
-    toy = Toy(mask="info")
-    toy.legal = lambda: np.zeros(3, dtype=np.int8)
-    assert from_pettingzoo(toy).reset()["cat", "action_mask"][0, 0].tolist() == [True, False, False]
-
-
 def test_a_mask_of_a_wrong_length_is_named():
     toy = Toy(mask="info")
     env = from_pettingzoo(toy)
