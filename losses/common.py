@@ -84,6 +84,18 @@ class MultiAgentLoss(LossModule):
         """``(source, target)`` networks for :class:`marl_td.losses.targets.TargetUpdater`."""
         return []
 
+    def set_group(self, group: str) -> None:
+        """Read and write the entries of ``group`` wherever a key lies in ``"agents"``, masks included.
+
+        What networks and mixers read is theirs to know; keys that lie elsewhere stay.
+        """
+        keys = {
+            field.name: getattr(self.tensor_keys, field.name)
+            for field in fields(self._AcceptedKeys)
+        }
+        inside = {n: k[1:] for n, k in keys.items() if not isinstance(k, str) and k[0] == "agents"}
+        self.set_keys(**{name: (group, *rest) for name, rest in inside.items()})
+
     def set_learning_rate(self, lr: float) -> None:
         """Follow the trainer's learning rate; for losses that move networks by themselves."""
 

@@ -1,4 +1,4 @@
-"""The README's Python examples run as they stand, in a folder of their own."""
+"""Python examples of the README and of own training code run as they stand, in a folder of their own."""
 
 import os
 import re
@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/own_training.md")
+EXAMPLES = [
+    example
+    for page in PAGES
+    for example in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))

@@ -20,7 +20,11 @@ D_ROLE = 3
 
 
 def network(
-    n_agents: int = 2, share: bool = True, name: str = "action_value", width: int = N_ACTIONS
+    n_agents: int = 2,
+    share: bool = True,
+    name: str = "action_value",
+    width: int = N_ACTIONS,
+    group: str = "agents",
 ) -> TensorDictModule:
     """A hidden layer of 8, from observations to action values."""
     net = MultiAgentMLP(
@@ -32,7 +36,7 @@ def network(
         num_cells=[8],
         activation_class=nn.Tanh,
     )
-    return TensorDictModule(net, [("agents", "observation")], [("agents", name)])
+    return TensorDictModule(net, [(group, "observation")], [(group, name)])
 
 
 class SmallGru(TensorDictModuleBase):
