@@ -221,8 +221,7 @@ class BeliefPpo(PpoFamily):
             critic_states=state_keys(critic),
             **options,
         )
-        names = (*BELIEF, "belief", "prediction", "others_action", "others_seen")
-        loss.set_keys(**{name: (group, name) for name in names})
+        loss.set_group(group)
         return loss
 
     def _get_parameters(self, group: str, loss: BeliefPPOLoss) -> dict[str, Iterable[Any]]:

@@ -7,7 +7,7 @@ Foerster et al. 2018, "Counterfactual Multi-Agent Policy Gradients", https://arx
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
@@ -135,10 +135,7 @@ class Coma(Chunks, LastActionAlgorithm):
             critic_states=state_keys(critic),
             others={name: self.acting_policy(name) for name in rivals if name != group},
         )
-        own = {field.name: field.default for field in fields(loss._AcceptedKeys)}
-        loss.set_keys(
-            **{name: (group, key[1]) for name, key in own.items() if isinstance(key, tuple)}
-        )
+        loss.set_group(group)
         if config.critic_steps > 1:
             loss.delays = {"loss_actor": config.critic_steps}
         self.memories[group] = Memory(loss.memory_keys)

@@ -8,7 +8,7 @@ after the other: within an iteration a later group's targets see the earlier gro
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from tensordict import TensorDictBase
@@ -183,9 +183,7 @@ class DdpgFamily(MarlTdAlgorithm):
             recurrent=self.has_rnn,
             **self.config.loss_options(),
         )
-        entries = {field.name: field.default for field in fields(loss._AcceptedKeys)}
-        own = {name: (group, key[1]) for name, key in entries.items() if isinstance(key, tuple)}
-        loss.set_keys(**own)
+        loss.set_group(group)
         return loss, True
 
     def _get_parameters(

@@ -164,13 +164,7 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
             **self.loss_options(group),
         )
         self.memories[group] = self.memory(loss)
-        names = ("action", "value_target", "advantage", "reward", "done", "terminated", "mask")
-        loss.set_keys(
-            sample_log_prob=(group, "log_prob"),
-            value=(group, "state_value"),
-            old_value=(group, "old_value"),
-            **{name: (group, name) for name in names},
-        )
+        loss.set_group(group)
         return loss, False
 
     def build_loss(self, group: str, policy_for_loss: Any, **options: Any) -> AdvantageLoss:

@@ -51,7 +51,7 @@ class PqnVdn(Chunks, ValueBased):
             states=state_keys(network),
             **self.config.loss_options(),
         )
-        self.own_keys(group, loss)
+        loss.set_group(group)
         return loss, False
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:

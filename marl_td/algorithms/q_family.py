@@ -142,7 +142,8 @@ class QFamily(ValueBased):
             **sequences,
             **self.config.loss_options(),
         )
-        return self.own_keys(group, loss).to(self.device), True
+        loss.set_group(group)
+        return loss.to(self.device), True
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals, without what the loss does not read (it would only fill the replay)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -184,9 +184,7 @@ class SacFamily(MarlTdAlgorithm):
         self, group: str, policy_for_loss: Any, continuous: bool
     ) -> tuple[MASACLoss, bool]:
         loss = self.build_loss(group)
-        entries = {field.name: field.default for field in fields(loss._AcceptedKeys)}
-        own = {name: (group, key[1]) for name, key in entries.items() if isinstance(key, tuple)}
-        loss.set_keys(**own)
+        loss.set_group(group)
         if not continuous:
             loss.set_keys(action_value=(group, "action_value"))
         return loss, True

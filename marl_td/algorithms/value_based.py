@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -119,10 +119,3 @@ class ValueBased(LastActionAlgorithm):
             name: [parameter for network in networks for parameter in network.parameters()]
             for name, networks in loss.networks().items()
         }
-
-    def own_keys(self, group: str, loss: QLearningLoss) -> QLearningLoss:
-        """``loss`` with every key of an agent group pointed at ``group``."""
-        entries = {field.name: field.default for field in fields(loss._AcceptedKeys)}
-        own = {name: (group, key[1]) for name, key in entries.items() if isinstance(key, tuple)}
-        loss.set_keys(**own)
-        return loss
