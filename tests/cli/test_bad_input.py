@@ -71,14 +71,6 @@ def test_mappings_and_loggers_that_there_are(tmp_path, capsys):
 
 
 # -------------------------------------------------------------------------------------- resuming
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cli") / "run"
-    settings = [*SHORT, "experiment.checkpoint_interval=20"]
-    assert main(["train", "--out", str(folder), "--no-report", "--no-progress", *settings]) == 0
-    return folder
-
-
 def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

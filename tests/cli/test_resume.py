@@ -13,14 +13,6 @@ from marl_td.cli import main
 from marl_td.training.metrics import read_metrics
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cli") / "run"
-    settings = [*SHORT, "experiment.checkpoint_interval=20"]
-    assert main(["train", "--out", str(folder), "--no-report", "--no-progress", *settings]) == 0
-    return folder
-
-
 @pytest.fixture
 def run(whole, tmp_path):
     """As if killed after its first checkpoint."""
