@@ -72,12 +72,7 @@ class Hasac(SacFamily):
 
     def prepare_signals(self, group: str, batch: TensorDictBase) -> None:
         """Give every agent the team's reward and end."""
-        signals.team_signals(batch, group, self.config.team_reward)
-        following = batch.get("next")
-        shape = (*batch.get(group).batch_size, 1)
-        for name in signals.SIGNALS:
-            team = following.get(name).unsqueeze(-2).expand(shape)
-            following.set((group, name), team.clone())
+        signals.shared_signals(batch, group, self.config.team_reward)
 
 
 @dataclass

@@ -18,7 +18,6 @@ from benchmarl.utils import seed_everything
 from tensordict import TensorDictBase
 
 from marl_td.collect.collector import CompiledCollector
-from marl_td.training.check import check_settings
 from marl_td.training.checkpoint_folder import Checkpoint
 from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.history import History
@@ -258,7 +257,6 @@ class Experiment(RunLearning):
             if not hasattr(settings.experiment_config, key):
                 raise ValueError(f"the experiment has no setting '{key}'.")
             setattr(settings.experiment_config, key, value)
-        check_settings(settings)
         return Experiment(**settings.arguments())
 
     @staticmethod
