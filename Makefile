@@ -1,7 +1,7 @@
 # Every target makes the virtual environment .venv first if it is not there yet (Python 3.10 or newer is all it needs).
 # Variables: PYTHON (which Python makes .venv), WORKERS (parallel test processes), and those of scripts/install.py.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types slow gpu wheel clean
+.PHONY: help install demo test check lint types slow gpu pretend-gpu wheel clean
 
 WORKERS ?= 2
 VENV := .venv
@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 $(STAMP): pyproject.toml setup.py constraints.txt scripts/install.py
 	@python=$${PYTHON:-$$(for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -44,6 +44,11 @@ slow: $(STAMP) ## the long tests
 
 gpu: $(STAMP) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu --timeout 1800
+
+# What is recorded as a graph is compiled first, with what a real GPU needs for it.
+pretend-gpu: $(STAMP) ## the uncompiled ones of these, and short trainings, on a GPU that is none: only a CPU is needed
+	$(BIN)/python scripts/pretend_gpu -m pytest -m gpu --ignore tests/training/test_cuda_graphs.py
+	$(BIN)/python scripts/pretend_gpu scripts/pretend_gpu/trainings.py
 
 wheel: $(STAMP) ## build wheel and source distribution into dist/
 	$(BIN)/python -m build --no-isolation

@@ -10,17 +10,27 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from marl_td.losses.arguments import (
+    check_modules,
+    checked_keys,
+    checked_value_norm,
+    none_if_off,
+)
 from marl_td.losses.common import (
     MultiAgentLoss,
-    action_distribution,
+    flag,
+    living,
     masked_mean,
     next_key,
     read,
+    read_flag,
     run,
 )
+from marl_td.losses.functional.checks import check_not_negative, check_same_shape
 from marl_td.losses.functional.normalisation import normalise_advantage
 from marl_td.losses.functional.policy_gradient import clipped_value_error, explained_variance
 from marl_td.losses.functional.returns import gae
+from marl_td.losses.stochastic_actor import action_distribution, actor_parts
 from marl_td.losses.trajectory import before_padding, counted, end_of_life, trajectory_values
 from marl_td.losses.value_norm import ValueNorm
 
@@ -36,8 +46,8 @@ class AdvantageLoss(MultiAgentLoss):
         actor: reads observations; its distribution scores ``action`` ``[*B, n_agents, ...]``.
         critic: writes the ``value`` key ``[*B, n_agents, 1]``, in normalised units with a ``value_norm``.
         critic_coeff: weight of the value loss, >= 0.
-        clip_value: range of the value's change, in the critic's units; None for no clipping.
-        huber_delta: where the value error becomes linear, in the critic's units; None for squared.
+        clip_value: range of the value's change, in the critic's units; None or 0 for no clipping.
+        huber_delta: where the value error becomes linear, in the critic's units; None or 0 for squared.
         value_norm: running normalisation of value targets (or PopArt); None for none.
         normalize_advantage: normalise advantages over the batch, counting alive entries only.
         normalize_advantage_exclude_dims: dimensions of ``[n_envs, T, n_agents]`` with statistics of their
@@ -54,7 +64,9 @@ class AdvantageLoss(MultiAgentLoss):
     counts).
 
     Raises:
-        ValueError: if ``critic_coeff`` is negative.
+        TypeError: for an actor without a distribution, a critic that is no TensorDictModule, or a
+            ``value_norm`` that is none.
+        ValueError: if a number is negative or not finite.
     """
 
     @dataclass
@@ -86,22 +98,24 @@ class AdvantageLoss(MultiAgentLoss):
         critic_states: Sequence[NestedKey] = (),
     ) -> None:
         super().__init__()
-        if critic_coeff < 0.0:
-            raise ValueError(f"`critic_coeff` must not be negative; got {critic_coeff}.")
+        check_modules(critic=critic)
+        check_not_negative(critic_coeff=critic_coeff)
+        # Views of the actor's parts; the actor itself owns the parameters.
+        layers, head = actor_parts(actor)
         self.actor = actor
         self.critic = critic
-        # Views of the actor's parts; the actor itself owns the parameters.
-        *layers, head = actor
         self.__dict__["_actor_layers"] = layers
         self.__dict__["_actor_head"] = head
         self.critic_coeff = critic_coeff
-        self.clip_value = clip_value
-        self.huber_delta = huber_delta
-        self.value_norm = value_norm
+        self.clip_value = none_if_off("clip_value", clip_value)
+        self.huber_delta = none_if_off("huber_delta", huber_delta)
+        self.value_norm = checked_value_norm(value_norm)
         self.normalize_advantage = normalize_advantage
-        self.normalize_advantage_exclude_dims = normalize_advantage_exclude_dims
+        if isinstance(normalize_advantage_exclude_dims, int):
+            normalize_advantage_exclude_dims = (normalize_advantage_exclude_dims,)
+        self.normalize_advantage_exclude_dims = tuple(normalize_advantage_exclude_dims)
         self.mask_dead_values = mask_dead_values
-        self.critic_states = list(critic_states)
+        self.critic_states = checked_keys("critic_states", critic_states)
 
     # --------------------------------------------------------------- estimate
     def estimate(self, batch: TensorDictBase, *, gamma: float, lmbda: float) -> TensorDictBase:
@@ -144,9 +158,10 @@ class AdvantageLoss(MultiAgentLoss):
         )
         value = self.denormalise(raw.squeeze(-1))
         reward = read(batch, next_key(keys.reward))
+        check_same_shape(value=value, reward=reward)
         time = batch.batch_dims - 1
-        done, terminated = (read(batch, next_key(key)) for key in (keys.done, keys.terminated))
-        cut = before_padding(batch.get(keys.step_mask, None), reward, time)
+        done, terminated = (read_flag(batch, next_key(key)) for key in (keys.done, keys.terminated))
+        cut = before_padding(flag(batch, keys.step_mask), reward, time)
         died = end_of_life(batch, keys.mask) if self.mask_dead_values else None
         if died is not None:  # nobody trains the values of the dead
             done, terminated = done | died, terminated | died
@@ -235,8 +250,8 @@ class AdvantageLoss(MultiAgentLoss):
 
     def _mask(self, tensordict: TensorDictBase, like: Tensor, *, alive: bool) -> Tensor | None:
         """Entries ``[*B, n_agents]`` that are real steps (of living agents), or None if all are."""
-        living = tensordict.get(self.tensor_keys.mask, None) if alive else None
-        return counted(living, tensordict.get(self.tensor_keys.step_mask, None), like)
+        lives = living(tensordict, self.tensor_keys.mask) if alive else None
+        return counted(lives, flag(tensordict, self.tensor_keys.step_mask), like)
 
 
 def entropy_of(distribution: Any, noise: Tensor | None = None) -> Tensor:

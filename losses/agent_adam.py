@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from marl_td.losses.arguments import none_if_off
 from marl_td.losses.turns import stacked_parameters
 
 
@@ -23,8 +24,8 @@ class AgentAdam(nn.Module):
         lr: learning rate, > 0.
         betas: decay of both moments, in [0, 1).
         eps: added to the denominator, > 0.
-        clip_norm: largest norm of an agent's gradient; None for no limit.
-        clip_value: largest size of an entry of it; None for no limit.
+        clip_norm: largest norm of an agent's gradient; None or 0 for no limit.
+        clip_value: largest size of an entry of it; None or 0 for no limit.
 
     Raises:
         ValueError: if a number is out of range, both limits are given, or a parameter is not stacked.
@@ -53,14 +54,14 @@ class AgentAdam(nn.Module):
                 "`lr` and `eps` must be above 0 and `betas` in [0, 1); got "
                 f"{lr:g}, {eps:g} and {betas}."
             )
-        if clip_norm is not None and clip_value is not None:
+        self.clip_norm = none_if_off("clip_norm", clip_norm)
+        self.clip_value = none_if_off("clip_value", clip_value)
+        if self.clip_norm is not None and self.clip_value is not None:
             raise ValueError("give `clip_norm` or `clip_value`, not both.")
         stacked_parameters(network, n_agents)
         self._network = [network]  # in a list, so that its parameters are not listed twice
         self.betas = betas
         self.eps = eps
-        self.clip_norm = clip_norm
-        self.clip_value = clip_value
         self.register_buffer("lr", torch.tensor(lr), persistent=False)
         self.register_buffer("count", torch.zeros(n_agents))
         flat = _flat(self.parameters_moved()).detach()

@@ -9,8 +9,10 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.common import masked_mean, require
+from marl_td.losses.arguments import check_modules
+from marl_td.losses.common import check_written, flag, living, masked_mean, require
 from marl_td.losses.functional.belief import continuous_log_likelihood, discrete_log_likelihood
+from marl_td.losses.functional.checks import check_bool, check_not_negative
 from marl_td.losses.functional.distributions import gaussian_divergence
 from marl_td.losses.ppo import MAPPOLoss
 from marl_td.losses.trajectory import real_steps
@@ -76,8 +78,8 @@ class BeliefPPOLoss(MAPPOLoss):
         **options: Any,
     ) -> None:
         super().__init__(actor, critic, **options)
-        if beta < 0.0:
-            raise ValueError(f"`beta` must not be negative; got {beta}.")
+        check_modules(encoder=encoder, decoder=decoder)
+        check_not_negative(beta=beta)
         self.encoder = encoder
         self.decoder = decoder
         self.beta = beta
@@ -95,9 +97,11 @@ class BeliefPPOLoss(MAPPOLoss):
         The latents are means plus ``noise`` standard deviations; without noise they are the means.
         """
         keys = self.tensor_keys
+        check_written(self.encoder, keys.belief_mean, keys.belief_std)
         found = self.encoder(tensordict.copy())
         mean, std = found.get(keys.belief_mean), found.get(keys.belief_std)
         found.set(keys.belief, mean if noise is None else mean + std * noise)
+        check_written(self.decoder, keys.prediction)
         prediction = self.decoder(found).get(keys.prediction)
         action = require(tensordict, keys.others_action)
         likely = (
@@ -112,10 +116,11 @@ class BeliefPPOLoss(MAPPOLoss):
         noise = torch.randn_like(require(tensordict, keys.belief_mean))
         log_likelihood, divergence = self.log_likelihood(tensordict, noise)
         mask = require(tensordict, keys.others_seen)
-        alive = tensordict.get(keys.mask, None)
+        check_bool(keys.others_seen, mask)
+        alive = living(tensordict, keys.mask)
         if alive is not None:
             mask = mask & alive.unsqueeze(-1)
-        steps = tensordict.get(keys.step_mask, None)
+        steps = flag(tensordict, keys.step_mask)
         if steps is not None:
             mask = mask & real_steps(steps, mask)
         cross_entropy = masked_mean(-log_likelihood, mask)

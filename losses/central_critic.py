@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from marl_td.losses.common import MultiAgentLoss, require
+from marl_td.losses.arguments import kind_of
+from marl_td.losses.common import MultiAgentLoss, flag, living, next_of, require
 from marl_td.losses.functional.checks import check_fraction
 from marl_td.losses.functional.priorities import item_priority, mean_over_agents
 from marl_td.losses.group_actor import GroupActor
@@ -30,8 +31,12 @@ class CentralCriticLoss(MultiAgentLoss):
         priority_eta: share of the largest error in a sequence's priority, in [0, 1].
 
     Raises:
+        TypeError: for an actor of another kind than :attr:`ACTOR`.
         ValueError: for a number out of range, or ``actors`` without this group.
     """
+
+    ACTOR: ClassVar[type[GroupActor]] = GroupActor
+    """What actors must be."""
 
     @dataclass
     class _AcceptedKeys:
@@ -65,6 +70,8 @@ class CentralCriticLoss(MultiAgentLoss):
             raise ValueError(
                 f"`{name}` must hold this loss's own group '{group}'; got {sorted(actors)}."
             )
+        for actor in actors.values():
+            self.check_actor(actor)
         self.gamma = gamma
         self.central = central
         # A plain dict: the other groups' actors are read, not owned.
@@ -73,6 +80,19 @@ class CentralCriticLoss(MultiAgentLoss):
         self.mask_dead_values = mask_dead_values
         self.recurrent = recurrent
         self.priority_eta = priority_eta
+
+    @classmethod
+    def check_actor(cls, actor: Any) -> None:
+        """Raise unless ``actor`` is of the kind that this loss learns with.
+
+        Raises:
+            TypeError: naming what it is.
+        """
+        if not isinstance(actor, cls.ACTOR):
+            raise TypeError(
+                f"`actor` must be a {cls.ACTOR.__name__}; got {kind_of(actor)}. Wrap a network as "
+                f"{cls.ACTOR.__name__}(network, group, ...)."
+            )
 
     def item_priority(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
         """Priorities of the replayed items (steps, or rows if recurrent): the critics' mean errors."""
@@ -99,16 +119,16 @@ class CentralCriticLoss(MultiAgentLoss):
 
     def _following(self, tensordict: TensorDictBase) -> TensorDictBase:
         """What networks read to value what is reached: the next step, behind the first if recurrent."""
-        return row_of_next_steps(tensordict) if self.recurrent else tensordict.get("next")
+        return row_of_next_steps(tensordict) if self.recurrent else next_of(tensordict)
 
     def _mask(self, tensordict: TensorDictBase, like: Tensor, *, alive: bool) -> Tensor | None:
         """Entries ``[*B, n_values]`` that are real steps (of living agents), or None if all are."""
-        living = tensordict.get(self.tensor_keys.mask, None) if alive else None
-        steps = tensordict.get(self.tensor_keys.step_mask, None)
+        lives = living(tensordict, self.tensor_keys.mask) if alive else None
+        steps = flag(tensordict, self.tensor_keys.step_mask)
         if steps is None:
-            return living
+            return lives
         steps = steps.expand_as(like)
-        return steps if living is None else living & steps
+        return steps if lives is None else lives & steps
 
     def _weighted(self, tensordict: TensorDictBase, error: Tensor) -> Tensor:
         """``error`` ``[*B, n_values]`` times the importance weights of prioritised replay."""

@@ -5,25 +5,39 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from marl_td.losses.arguments import (
+    check_modules,
+    checked_keys,
+    checked_value_norm,
+    none_if_off,
+)
 from marl_td.losses.common import (
     MultiAgentLoss,
-    action_distribution,
+    flag,
+    living,
     masked_mean,
     next_key,
     read,
+    read_flag,
     require,
     run,
 )
 from marl_td.losses.functional.action_values import chosen_action_value
+from marl_td.losses.functional.checks import check_not_negative, check_same_shape
 from marl_td.losses.functional.counterfactual import counterfactual_advantage
 from marl_td.losses.functional.policy_gradient import explained_variance, regression_error
 from marl_td.losses.functional.returns import lambda_return
+from marl_td.losses.stochastic_actor import (
+    action_distribution,
+    actor_parts,
+    draw_actions,
+    log_prob_of,
+)
 from marl_td.losses.targets import target_copy
 from marl_td.losses.trajectory import before_padding, counted, end_of_life, trajectory_values
 from marl_td.losses.value_norm import ValueNorm
@@ -49,7 +63,7 @@ class ComaLoss(MultiAgentLoss):
             n_actions]``, which must not depend on the agent's own action.
         entropy_coeff: weight of the entropy bonus, >= 0.
         critic_coeff: weight of the critic's loss, >= 0.
-        huber_delta: where the critic's error becomes linear, in its units; None for squared.
+        huber_delta: where the critic's error becomes linear, in its units; None or 0 for squared.
         value_norm: running normalisation of the critic's targets; None for none.
         mask_dead_values: an agent's death ends its return, and the critic's loss leaves the dead out; the
             actor's never counts them.
@@ -64,7 +78,9 @@ class ComaLoss(MultiAgentLoss):
     from the one that acted), ``advantage`` (mean absolute), ``explained_variance``.
 
     Raises:
-        ValueError: if a coefficient is negative.
+        TypeError: for an actor without a distribution, a critic that is no TensorDictModule, or a
+            ``value_norm`` that is none.
+        ValueError: if a number is negative or not finite.
     """
 
     @dataclass
@@ -102,25 +118,22 @@ class ComaLoss(MultiAgentLoss):
         others: Others | None = None,
     ) -> None:
         super().__init__()
-        if entropy_coeff < 0.0 or critic_coeff < 0.0:
-            raise ValueError(
-                "`entropy_coeff` and `critic_coeff` must not be negative; got "
-                f"{entropy_coeff} and {critic_coeff}."
-            )
+        check_modules(critic=critic)
+        check_not_negative(entropy_coeff=entropy_coeff, critic_coeff=critic_coeff)
+        layers, head = actor_parts(actor)
         self.actor = actor
         self.critic = critic
         self.target_critic = target_copy(critic)
         # Views: the actor itself owns its parts, other groups' losses own their actors.
-        *layers, head = actor
         self.__dict__["_actor_layers"] = layers
         self.__dict__["_actor_head"] = head
         self.__dict__["_others"] = dict(others or {})
         self.entropy_coeff = entropy_coeff
         self.critic_coeff = critic_coeff
-        self.huber_delta = huber_delta
-        self.value_norm = value_norm
+        self.huber_delta = none_if_off("huber_delta", huber_delta)
+        self.value_norm = checked_value_norm(value_norm)
         self.mask_dead_values = mask_dead_values
-        self.critic_states = list(critic_states)
+        self.critic_states = checked_keys("critic_states", critic_states)
 
     def target_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """The critic and its target."""
@@ -155,12 +168,13 @@ class ComaLoss(MultiAgentLoss):
         keys = self.tensor_keys
         reward = read(batch, next_key(keys.reward))
         time = batch.batch_dims - 1
-        done = read(batch, next_key(keys.done))
-        done = done | before_padding(batch.get(keys.step_mask, None), reward, time)
+        done = read_flag(batch, next_key(keys.done))
+        check_same_shape(reward=reward, done=done)
+        done = done | before_padding(flag(batch, keys.step_mask), reward, time)
         work = self._with_next_actions(batch, done.all(-1), time)
         reached = self._target_values(batch, work)
         next_value = chosen_action_value(reached, require(work, next_key(keys.action)))
-        terminated = read(batch, next_key(keys.terminated))
+        terminated = read_flag(batch, next_key(keys.terminated))
         died = end_of_life(batch, keys.mask) if self.mask_dead_values else None
         if died is not None:  # nobody trains the values of the dead
             terminated = terminated | died
@@ -222,7 +236,7 @@ class ComaLoss(MultiAgentLoss):
         """Losses and metrics from a minibatch ``[*B]``."""
         keys = self.tensor_keys
         value_target = read(tensordict, keys.value_target)
-        alive, steps = tensordict.get(keys.mask, None), tensordict.get(keys.step_mask, None)
+        alive, steps = living(tensordict, keys.mask), flag(tensordict, keys.step_mask)
         value_mask = counted(alive if self.mask_dead_values else None, steps, value_target)
         if self.value_norm is not None:
             if self.training:
@@ -243,7 +257,7 @@ class ComaLoss(MultiAgentLoss):
         action = require(tensordict, self.tensor_keys.action)
         old_log_prob = require(tensordict, self.tensor_keys.sample_log_prob)
         distribution = self.distribution(tensordict)
-        log_prob = distribution.log_prob(action)
+        log_prob = log_prob_of(distribution, action)
         # Differences of values: the normalisation's mean plays no part, its scale does.
         advantage = counterfactual_advantage(
             self.denormalise(action_value.transpose(-1, -2)).transpose(-1, -2),
@@ -268,29 +282,3 @@ class ComaLoss(MultiAgentLoss):
 def target_key(key: NestedKey) -> NestedKey:
     """Where the hidden state of the target of a network with its state at ``key`` is."""
     return f"target_{key}" if isinstance(key, str) else (*key[:-1], f"target_{key[-1]}")
-
-
-def draw_actions(
-    policy: Any, group: str, seen: TensorDictBase, everybody: TensorDictBase
-) -> Tensor:
-    """Actions that a policy draws, each step by itself: a sequence of one step for networks with a memory.
-
-    Args:
-        policy: reads entries of ``group``, with a memory ``"is_init"``, and perhaps entries of all groups;
-            writes ``(group, "action")``.
-        group: its name.
-        seen: what the group sees, ``[*B, n_agents]``; hidden states among it.
-        everybody: where entries of all groups are, ``[*B]``.
-
-    Returns:
-        ``[*B, n_agents, ...]``.
-    """
-    rows = TensorDict({group: seen}, batch_size=seen.batch_size[:-1])
-    for key in policy.in_keys:
-        if isinstance(key, str) and key in everybody.keys():
-            rows.set(key, everybody.get(key))
-    rows = rows.reshape(-1, 1)
-    rows.set("is_init", torch.zeros((*rows.shape, 1), dtype=torch.bool, device=seen.device))
-    with set_exploration_type(ExplorationType.RANDOM):
-        action = policy(rows)[group, "action"]
-    return action.reshape(*seen.batch_size[:-1], *action.shape[2:])

@@ -1,5 +1,7 @@
 """What every loss shell shares: keys, squeezing, masked reduction, detached metrics."""
 
+import difflib
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -7,9 +9,11 @@ from typing import Any, ClassVar
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from tensordict.utils import NestedKey
+from tensordict.utils import NestedKey, unravel_key
 from torch import Tensor, nn
 from torchrl.objectives import LossModule
+
+from marl_td.losses.functional.checks import check_bool
 
 
 class MultiAgentLoss(LossModule):
@@ -39,6 +43,22 @@ class MultiAgentLoss(LossModule):
     """
     not_compilable: ClassVar[str | None] = None
     """Why a whole update cannot be one graph, as the end of a sentence; None if it can."""
+
+    def __new__(cls, *args: Any, **options: Any) -> "MultiAgentLoss":
+        """Look at the names of arguments, which Python would blame on the base that collects them.
+
+        Raises:
+            TypeError: naming what is close to one that this loss does not take.
+        """
+        constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
+        # A constructor of somebody else's may take names out of its options.
+        ours = constructors[0].__module__.startswith(f"{__package__}.")
+        taken = [inspect.signature(constructor).parameters for constructor in constructors]
+        known = {name for names in taken for name in names} - {"self", "options", "args", "kwargs"}
+        for name in options if ours else ():
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no argument '{name}'. {_closest(name, known)}")
+        return super().__new__(cls, *args, **options)
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,11 +104,33 @@ class MultiAgentLoss(LossModule):
         """``(source, target)`` networks for :class:`marl_td.losses.targets.TargetUpdater`."""
         return []
 
+    def set_keys(self, **keys: NestedKey | None) -> None:
+        """Point the loss at other entries, by the names in ``_AcceptedKeys``; None for the default.
+
+        Raises:
+            ValueError: naming what is close to a name that this loss does not have.
+        """
+        defaults = self._AcceptedKeys()
+        known = [field.name for field in fields(defaults)]
+        for name in keys:
+            if name not in known:
+                raise ValueError(
+                    f"{type(self).__name__} has no key '{name}'. {_closest(name, known)}"
+                )
+        for name, key in keys.items():
+            entry = getattr(defaults, name) if key is None else unravel_key(_as_tuple(key))
+            setattr(self.tensor_keys, name, entry)
+
     def set_group(self, group: str) -> None:
         """Read and write the entries of ``group`` wherever a key lies in ``"agents"``, masks included.
 
         What networks and mixers read is theirs to know; keys that lie elsewhere stay.
+
+        Raises:
+            TypeError: if ``group`` is no name.
         """
+        if not isinstance(group, str):
+            raise TypeError(f"`group` must be a name; got {group!r}.")
         keys = {
             field.name: getattr(self.tensor_keys, field.name)
             for field in fields(self._AcceptedKeys)
@@ -108,6 +150,13 @@ class MultiAgentLoss(LossModule):
         """Value estimates are computed by the loss's own functions; nothing to forward."""
 
 
+class MissingEntry(KeyError):
+    """A key that is not there. Of a plain ``KeyError`` the message is shown with its quotes escaped."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def require(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
     """The entry at ``key``, as it is.
 
@@ -116,7 +165,7 @@ def require(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
     """
     value = tensordict.get(key, None)
     if value is None:
-        raise KeyError(
+        raise MissingEntry(
             f"the batch has no entry {key!r}; it holds {sorted(map(str, tensordict.keys(True, True)))}. "
             "Point the loss at the right entry with `set_keys`."
         )
@@ -130,6 +179,48 @@ def read(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
         KeyError: as :func:`require`.
     """
     return require(tensordict, key).squeeze(-1)
+
+
+def flag(tensordict: TensorDictBase, key: NestedKey) -> Tensor | None:
+    """The mask at ``key``, as it is; None if there is none.
+
+    Raises:
+        TypeError: if it is not bool.
+    """
+    value = tensordict.get(key, None)
+    if value is not None and value.dtype != torch.bool:
+        # The entry may be that of a batch's "next", of which this knows nothing.
+        inside = not isinstance(key, str) and key[0] != "next"
+        also = "` and the one under `next" if inside else ""
+        check_bool(f"{key}{also}", value)
+    return value
+
+
+def living(tensordict: TensorDictBase, key: NestedKey) -> Tensor | None:
+    """Who lives, bool ``[*B, n_agents]``, at ``key`` of a batch ``[*B]``; None if nobody dies.
+
+    Raises:
+        TypeError: if it is not bool.
+        ValueError: if it has a trailing 1.
+    """
+    alive = flag(tensordict, key)
+    if alive is not None and alive.ndim == tensordict.ndim + 2 and alive.shape[-1] == 1:
+        raise ValueError(
+            f"`{key}` must be [*B, n_agents]; got {tuple(alive.shape)}. Squeeze its trailing 1."
+        )
+    return alive
+
+
+def read_flag(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
+    """An end at ``key`` without its trailing 1, bool.
+
+    Raises:
+        KeyError: as :func:`require`.
+        TypeError: if it is not bool.
+    """
+    value = read(tensordict, key)
+    check_bool(key, value)
+    return value
 
 
 def masked_mean(value: Tensor, mask: Tensor | None) -> Tensor:
@@ -150,13 +241,51 @@ def next_key(key: NestedKey) -> NestedKey:
 
 
 def run(module: TensorDictModuleBase, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
-    """Output ``key`` of ``module`` on ``tensordict``, which is left unchanged."""
+    """Output ``key`` of ``module`` on ``tensordict``, which is left unchanged.
+
+    Raises:
+        KeyError: if the module does not write it.
+    """
+    check_written(module, key)
     return module(tensordict.copy()).get(key)
 
 
-def action_distribution(layers: Iterable[Any], head: Any, tensordict: TensorDictBase) -> Any:
-    """The distribution that ``head`` makes of what ``layers`` write; ``tensordict`` is left unchanged."""
-    inputs = tensordict.copy()
-    for layer in layers:
-        inputs = layer(inputs)
-    return head.get_dist(inputs)
+def check_written(module: TensorDictModuleBase, *keys: NestedKey) -> None:
+    """Raise unless ``module`` writes ``keys``: else what the batch has there would be taken for its output.
+
+    Raises:
+        KeyError: naming what it writes.
+    """
+    for key in keys:
+        if key not in module.out_keys:
+            raise MissingEntry(
+                f"a network must write {key!r}; {type(module).__name__} writes {list(module.out_keys)}. "
+                "Name it so in the network's `out_keys`, or tell the loss with `set_keys`."
+            )
+
+
+def next_of(tensordict: TensorDictBase) -> TensorDictBase:
+    """What the steps of a batch reached.
+
+    Raises:
+        KeyError: if the batch does not say.
+    """
+    following = tensordict.get("next", None)
+    if following is None:
+        raise MissingEntry(
+            "the batch has no entry 'next' with what each step reached, as TorchRL's collectors write it; it "
+            f"holds {sorted(map(str, tensordict.keys()))}."
+        )
+    return following
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    """A sentence that helps after a typo: the closest known names, or all of them."""
+    close = difflib.get_close_matches(name, known, n=3)
+    return (
+        f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known: {', '.join(known)}."
+    )
+
+
+def _as_tuple(key: Any) -> Any:
+    return tuple(key) if isinstance(key, list) else key

@@ -8,9 +8,10 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
+from marl_td.losses.arguments import check_modules
 from marl_td.losses.common import require
 from marl_td.losses.deterministic_policy import DeterministicPolicyLoss
-from marl_td.losses.functional.checks import check_choice
+from marl_td.losses.functional.checks import check_choice, check_count
 from marl_td.losses.functional.ensembles import ensemble_weight
 from marl_td.losses.group_actor import GroupActor
 
@@ -77,12 +78,12 @@ class MADDPGLoss(DeterministicPolicyLoss):
         target_actors: Mapping[str, GroupActor] | None = None,
         **options: Any,
     ) -> None:
+        check_modules(critic=critic)
         super().__init__(actor, critic, target_actors=target_actors, **options)
         check_choice("actor_gradient", actor_gradient, ACTOR_GRADIENTS)
         check_choice("discrete_gradient", discrete_gradient, DISCRETE_GRADIENTS)
         check_discrete_gradient(discrete_gradient, actor_gradient)
-        if ensemble_size < 1:
-            raise ValueError(f"`ensemble_size` must be at least 1; got {ensemble_size}.")
+        check_count(ensemble_size=ensemble_size)
         self.actor_gradient = actor_gradient
         self._critic_keys = list(critic.in_keys)
         self.expected = actor.discrete and discrete_gradient == "expected"

@@ -10,9 +10,10 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.utils import distance_loss
 
+from marl_td.losses.arguments import check_modules
 from marl_td.losses.central_critic import CentralCriticLoss
-from marl_td.losses.common import masked_mean, next_key, read, run
-from marl_td.losses.functional.checks import check_choice, check_not_negative
+from marl_td.losses.common import living, masked_mean, next_key, read, run
+from marl_td.losses.functional.checks import check_bool, check_choice, check_not_negative
 from marl_td.losses.functional.deterministic import joint_action_rows
 from marl_td.losses.functional.returns import one_step_target
 from marl_td.losses.group_actor import GroupActor
@@ -39,7 +40,7 @@ class DeterministicPolicyLoss(CentralCriticLoss):
         gamma: discount in [0, 1].
         loss_function: ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
         central: whether critics take the joint action, or their own agent's action only.
-        regularisation_coef: c, >= 0; the reference code of MADDPG takes 1e-3.
+        regularisation_coeff: c, >= 0; the reference code of MADDPG takes 1e-3.
         mask_dead_values: an agent's death ends its return: critics learn nothing from its later steps and
             bootstrap nothing from them. By default they learn what death is worth.
         target_actors: target actors of every group in the critic's order, this group's own included; losses
@@ -60,6 +61,7 @@ class DeterministicPolicyLoss(CentralCriticLoss):
     priority of each replayed item to its ``item_priority`` key, ``[*B, n_agents, 1]`` both.
 
     Raises:
+        TypeError: for an actor that is no GroupActor, or a critic that is no TensorDictModule.
         ValueError: for an unknown option, a number out of range, or ``target_actors`` without this group.
     """
 
@@ -82,14 +84,17 @@ class DeterministicPolicyLoss(CentralCriticLoss):
         gamma: float = 0.95,
         loss_function: Literal["l2", "l1", "smooth_l1"] = "l2",
         central: bool = True,
-        regularisation_coef: float = 0.0,
+        regularisation_coeff: float = 0.0,
         mask_dead_values: bool = False,
         target_actors: Mapping[str, GroupActor] | None = None,
         recurrent: bool = False,
         priority_eta: float = 0.9,
     ) -> None:
+        self.check_actor(actor)
+        if not isinstance(critic, nn.Module):
+            check_modules(critic=critic)
         check_choice("loss_function", loss_function, LOSS_FUNCTIONS)
-        check_not_negative(regularisation_coef=regularisation_coef)
+        check_not_negative(regularisation_coeff=regularisation_coeff)
         if target_actors is None:
             target_actors = {actor.group: target_copy(actor)}
         super().__init__(
@@ -103,7 +108,7 @@ class DeterministicPolicyLoss(CentralCriticLoss):
             priority_eta=priority_eta,
         )
         self.loss_function = loss_function
-        self.regularisation_coef = regularisation_coef
+        self.regularisation_coeff = regularisation_coeff
         self.actor = actor
         self.critic = critic
         self.target_actor = target_actors[actor.group]
@@ -159,7 +164,8 @@ class DeterministicPolicyLoss(CentralCriticLoss):
         if self.recurrent:
             next_value = next_value[..., 1:, :]
         ended = self._signal(tensordict, next_key(keys.terminated))
-        alive = tensordict.get(next_key(keys.mask), None)
+        check_bool(next_key(keys.terminated), ended)
+        alive = living(tensordict, next_key(keys.mask))
         if self.mask_dead_values and alive is not None:
             ended = ended | ~alive
         reward = self._signal(tensordict, next_key(keys.reward))
@@ -185,7 +191,7 @@ class DeterministicPolicyLoss(CentralCriticLoss):
     # ----------------------------------------------------------------- policy
     def _policy(self, tensordict: TensorDictBase, taken: list[Tensor]) -> dict[str, Tensor]:
         action, parameter = self.actor(tensordict)
-        alive = tensordict.get(self.tensor_keys.mask, None)
+        alive = living(tensordict, self.tensor_keys.mask)
         if alive is not None:  # what the dead would do is no lesson for them
             action = torch.where(alive.unsqueeze(-1), action, action.detach())
         value = self._actor_value(tensordict, taken, action, parameter)
@@ -193,7 +199,7 @@ class DeterministicPolicyLoss(CentralCriticLoss):
         out = {"loss_actor": -self._actor_mean(tensordict, value, self._of_values(mask))}
         if parameter is not None:
             square = self._actor_mean(tensordict, parameter.square().mean(-1), mask)
-            out["loss_actor"] = out["loss_actor"] + self.regularisation_coef * square
+            out["loss_actor"] = out["loss_actor"] + self.regularisation_coeff * square
             out["parameter_square"] = square
             if self.actor.discrete:
                 entropy = self.actor.entropy(tensordict, parameter.detach())

@@ -10,7 +10,8 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from marl_td.losses.common import require
+from marl_td.losses.arguments import check_modules
+from marl_td.losses.common import living, require, run
 from marl_td.losses.deterministic_policy import DeterministicPolicyLoss
 from marl_td.losses.group_actor import GroupActor
 
@@ -75,6 +76,7 @@ class FACMACLoss(DeterministicPolicyLoss):
         target_actors: Mapping[str, GroupActor] | None = None,
         **options: Any,
     ) -> None:
+        check_modules(critic=critic, mixer=mixer)
         mixed = MixedCritic(critic, mixer)
         super().__init__(actor, mixed, central=False, target_actors=target_actors, **options)
 
@@ -90,11 +92,11 @@ class FACMACLoss(DeterministicPolicyLoss):
         """Q_tot, ``[*B, 1]``."""
         keys = self.tensor_keys
         value = super()._action_value(critic.agents, tensordict, rows)
-        alive = tensordict.get(keys.mask, None)
+        alive = living(tensordict, keys.mask)
         if alive is not None:
             value = torch.where(alive, value, torch.zeros_like(value))
         inputs = tensordict.copy().set(keys.action_value, value.unsqueeze(-1))
-        return require(critic.mixer(inputs), keys.global_value)
+        return run(critic.mixer, inputs, keys.global_value)
 
     def _signal(self, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
         return require(tensordict, key)

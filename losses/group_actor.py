@@ -1,11 +1,16 @@
 """The actor of one group of agents, and its actions in the form that critics take."""
 
+from typing import Any
+
+import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from marl_td.losses.common import require
+from marl_td.losses.arguments import check_modules, kind_of
+from marl_td.losses.common import check_written, flag, require
 from marl_td.losses.functional.action_values import mask_unavailable, one_hot_action
+from marl_td.losses.functional.checks import ONE_HOT, check_count, check_floats, check_positive
 from marl_td.losses.functional.deterministic import gumbel_noise, smoothing_noise, straight_through
 from marl_td.losses.functional.distributions import categorical_entropy
 
@@ -28,7 +33,9 @@ class GroupActor(nn.Module):
         action_scale: half range of the scaled actions, > 0.
 
     Raises:
-        ValueError: if ``temperature`` or ``action_scale`` is not above 0.
+        TypeError: if ``network`` is no TensorDictModule, or ``bounds`` are no tensors.
+        ValueError: if ``temperature``, ``action_scale`` or ``n_actions`` is out of range, or a lower bound is
+            not below its upper one.
     """
 
     middle: Tensor | None
@@ -45,14 +52,14 @@ class GroupActor(nn.Module):
         action_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if not temperature > 0.0:
-            raise ValueError(f"`temperature` must be above 0; got {temperature}.")
-        if not action_scale > 0.0:
-            raise ValueError(f"`action_scale` must be above 0; got {action_scale}.")
+        check_modules(network=network)
+        check_positive(temperature=temperature, action_scale=action_scale)
+        if n_actions is not None:
+            check_count(n_actions=n_actions)
         middle = half_range = None
         if bounds is not None:
-            low, high = bounds
-            middle, half_range = (high + low) / 2, (high - low) / 2 / action_scale
+            middle, half_range = _middle_and_half(*bounds)
+            half_range = half_range / action_scale
         self.register_buffer("middle", middle)
         self.register_buffer("half_range", half_range)
         self.network = network
@@ -70,12 +77,34 @@ class GroupActor(nn.Module):
         """Actions in the batch, as a critic takes them: ``[*B, n_agents, d_action or n_actions]``.
 
         Raises:
+            IndexError: for an index above the range (looked at on a CPU, outside graphs).
             KeyError: if the batch has no action of this group.
+            TypeError: if discrete actions are no indices, or continuous ones no floats.
+            ValueError: for one-hot rows.
         """
-        action = require(tensordict, (self.group, "action"))
-        if self.n_actions is not None:
-            return one_hot_action(action, self.n_actions)
-        return self._scaled(action)
+        key = (self.group, "action")
+        action = require(tensordict, key)
+        if self.n_actions is None:
+            check_floats(key, action)
+            if action.ndim != tensordict.ndim + 2:
+                raise ValueError(
+                    f"`{key}` must be [*B, n_agents, d_action]; got {tuple(action.shape)}."
+                )
+            return self._scaled(action)
+        if action.ndim > tensordict.ndim + 1:
+            raise ValueError(
+                f"`{key}` must be [*B, n_agents], one index each; got {tuple(action.shape)}. {ONE_HOT}"
+            )
+        if not torch.compiler.is_compiling() and action.device.type == "cpu":
+            self._check_range(action)
+        return one_hot_action(action, self.n_actions)
+
+    def _check_range(self, action: Tensor) -> None:
+        """What is not in range would be a row of zeros; on a GPU a look at it would wait for it."""
+        if self.n_actions is not None and action.numel() and action.max() >= self.n_actions:
+            raise IndexError(
+                f"`{(self.group, 'action')}` must hold indices in [0, {self.n_actions}); got {action.max()}."
+            )
 
     def forward(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor | None]:
         """Fresh actions ``[*B, n_agents, d_action or n_actions]``, and what made them.
@@ -85,7 +114,7 @@ class GroupActor(nn.Module):
         Returns:
             action and the logits, or the parameter before the bound if the network writes one.
         """
-        out = self.network(tensordict.copy())
+        out = self._out(tensordict, "action" if self.n_actions is None else "logits")
         if self.n_actions is None:
             action = self._scaled(out.get((self.group, "action")))
             return action, out.get((self.group, "parameter"), None)
@@ -97,10 +126,15 @@ class GroupActor(nn.Module):
 
     def policy(self, tensordict: TensorDictBase) -> Tensor:
         """The policy itself, without a sample: actions as critics take them, or the logits if discrete."""
-        out = self.network(tensordict.copy())
+        out = self._out(tensordict, "logits" if self.discrete else "action")
         if self.discrete:
             return out.get((self.group, "logits"))
         return self._scaled(out.get((self.group, "action")))
+
+    def _out(self, tensordict: TensorDictBase, *names: str) -> TensorDictBase:
+        """What the network writes, the entries ``names`` of the group among it."""
+        check_written(self.network, *((self.group, name) for name in names))
+        return self.network(tensordict.copy())
 
     def smoothed(self, tensordict: TensorDictBase, *, sigma: float, clip: float) -> Tensor:
         """Fresh continuous actions with clipped Gaussian noise, clamped to their bounds.
@@ -138,4 +172,19 @@ class GroupActor(nn.Module):
         return (action - self.middle) / self.half_range
 
     def _mask(self, tensordict: TensorDictBase) -> Tensor | None:
-        return tensordict.get((self.group, "action_mask"), None)
+        return flag(tensordict, (self.group, "action_mask"))
+
+
+def _middle_and_half(low: Any, high: Any) -> tuple[Tensor, Tensor]:
+    """Middle and half range of bounds."""
+    for bound in (low, high):
+        if not isinstance(bound, Tensor):
+            raise TypeError(f"`bounds` must be two tensors; got {kind_of(bound)}.")
+    middle, half = (high + low) / 2, (high - low) / 2
+    # Tensors that only stand for a device have no values.
+    if not half.is_meta and not bool(((half > 0.0) & half.isfinite()).all()):
+        raise ValueError(
+            "`bounds` must be finite, low below high; got "
+            f"low in [{low.min():g}, {low.max():g}], high in [{high.min():g}, {high.max():g}]."
+        )
+    return middle, half

@@ -10,6 +10,7 @@ from marl_td.losses.common import masked_mean, require
 from marl_td.losses.functional.policy_gradient import clipped_objective
 from marl_td.losses.ppo import MAPPOLoss
 from marl_td.losses.sequential import SequentialLoss, of_agent
+from marl_td.losses.stochastic_actor import log_prob_of
 
 
 class HAPPOLoss(SequentialLoss, MAPPOLoss):
@@ -36,7 +37,7 @@ class HAPPOLoss(SequentialLoss, MAPPOLoss):
     ) -> dict[str, Tensor]:
         """Minus the mean clipped gain of the next agent, minus its entropy bonus."""
         distribution = self.distribution(tensordict)
-        log_prob = distribution.log_prob(require(tensordict, self.tensor_keys.action))
+        log_prob = log_prob_of(distribution, require(tensordict, self.tensor_keys.action))
         old_log_prob = require(tensordict, self.tensor_keys.sample_log_prob)
         agent, earlier, _ = self.turns.next()
         factor = self.factor(tensordict, log_prob, old_log_prob, earlier, mask).unsqueeze(-1)

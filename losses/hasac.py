@@ -9,6 +9,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from marl_td.losses.agent_adam import AgentAdam
+from marl_td.losses.arguments import kind_of
 from marl_td.losses.common import masked_mean
 from marl_td.losses.functional.agent_order import agent_order
 from marl_td.losses.masac import MASACLoss
@@ -48,6 +49,7 @@ class HASACLoss(MASACLoss):
     finite if an agent's step was left out).
 
     Raises:
+        TypeError: as ``MASACLoss``, or if ``optimiser`` is another one.
         ValueError: as ``MASACLoss``, or if critics do not read the joint action of several agents.
     """
 
@@ -73,6 +75,8 @@ class HASACLoss(MASACLoss):
         **options: Any,
     ) -> None:
         super().__init__(actor, critics, temperature, **{"entropy_bonus": "team", **options})
+        if not isinstance(optimiser, AgentAdam):
+            raise TypeError(f"`optimiser` must be an AgentAdam; got {kind_of(optimiser)}.")
         self.n_agents = len(optimiser.count)
         if not self.central and self.n_agents > 1:
             raise ValueError(

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from marl_td.losses.advantage import entropy_of, unsquashed
 from marl_td.losses.common import masked_mean, require
-from marl_td.losses.functional.checks import check_not_negative
+from marl_td.losses.functional.checks import (
+    check_between,
+    check_count,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+)
 from marl_td.losses.functional.distributions import categorical_divergence, gaussian_divergence
 from marl_td.losses.functional.trust_region import (
     conjugate_gradient,
@@ -18,6 +24,7 @@ from marl_td.losses.functional.trust_region import (
     trust_region_step,
 )
 from marl_td.losses.sequential import SequentialLoss, of_agent
+from marl_td.losses.stochastic_actor import log_prob_of
 from marl_td.losses.turns import Turn, stacked_parameters
 
 STEP_METRICS = (
@@ -100,18 +107,15 @@ class HATRPOLoss(SequentialLoss):
         **options: Any,
     ) -> None:
         super().__init__(actor, critic, **options)
-        if kl_threshold <= 0.0 or not 0.0 < backtrack < 1.0 or not 0.0 <= accept_ratio <= 1.0:
-            raise ValueError(
-                "`kl_threshold` must be above 0, `backtrack` in (0, 1) and `accept_ratio` in [0, 1]; got "
-                f"{kl_threshold}, {backtrack} and {accept_ratio}."
-            )
-        counts = (cg_iterations, line_search_steps, steps_per_turn)
-        if min(counts) < 1 or cg_damping < 0.0:
-            raise ValueError(
-                "`cg_iterations`, `line_search_steps` and `steps_per_turn` must be at least 1, `cg_damping` "
-                f"at least 0; got {', '.join(map(str, counts))} and {cg_damping}."
-            )
-        check_not_negative(entropy_coeff=entropy_coeff)
+        check_positive(kl_threshold=kl_threshold)
+        check_between("backtrack", backtrack, 0.0, 1.0)
+        check_fraction("accept_ratio", accept_ratio)
+        check_count(
+            cg_iterations=cg_iterations,
+            line_search_steps=line_search_steps,
+            steps_per_turn=steps_per_turn,
+        )
+        check_not_negative(cg_damping=cg_damping, entropy_coeff=entropy_coeff)
         self.entropy_coeff = entropy_coeff
         self.kl_threshold = kl_threshold
         self.cg_iterations = cg_iterations
@@ -181,7 +185,7 @@ class HATRPOLoss(SequentialLoss):
         """What a step of this agent is measured by."""
         action = require(tensordict, self.tensor_keys.action)
         old_log_prob = require(tensordict, self.tensor_keys.sample_log_prob)
-        log_prob = distribution.log_prob(action)
+        log_prob = log_prob_of(distribution, action)
         factor = self.factor(tensordict, log_prob, old_log_prob, turn.earlier, mask).unsqueeze(-1)
         old = tuple(value.detach() for value in _parameters(distribution))
         return Surroundings(

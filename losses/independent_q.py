@@ -9,7 +9,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.common import masked_mean, require
+from marl_td.losses.common import flag, living, masked_mean, next_key, require
 from marl_td.losses.functional.action_values import chosen_action_value, greedy_value
 from marl_td.losses.functional.priorities import item_priority, mean_over_agents
 from marl_td.losses.q_learning import QLearningLoss, metrics_of
@@ -65,10 +65,9 @@ class IndependentQLoss(QLearningLoss):
         local_value = chosen_action_value(values.now, action)  # [*B, n_agents]
         valid = self._valid_agents(tensordict, local_value)
         with torch.no_grad():
-            following = tensordict.get("next")
-            mask = following.get(self.tensor_keys.action_mask, None)
+            mask = flag(tensordict, next_key(self.tensor_keys.action_mask))
             next_value = greedy_value(values.evaluated, values.choosing, mask)
-            alive = following.get(self.tensor_keys.mask, None)
+            alive = living(tensordict, next_key(self.tensor_keys.mask))
             if alive is not None:
                 next_value = torch.where(alive, next_value, torch.zeros_like(next_value))
             value_target = self._value_target(
@@ -99,7 +98,7 @@ class IndependentQLoss(QLearningLoss):
     def _valid_agents(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
         """The steps ``[*B, n_agents]`` that count: no padding, nothing after an end, nobody dead."""
         steps = self._valid(tensordict, like)
-        alive = tensordict.get(self.tensor_keys.mask, None)
+        alive = living(tensordict, self.tensor_keys.mask)
         if steps is None or alive is None:
             return alive if steps is None else steps
         return steps & alive

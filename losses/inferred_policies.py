@@ -5,7 +5,10 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
+from marl_td.losses.arguments import check_modules
+from marl_td.losses.common import flag, run
 from marl_td.losses.functional.action_values import mask_unavailable
+from marl_td.losses.functional.checks import check_count
 from marl_td.losses.functional.deterministic import gumbel_noise, straight_through
 from marl_td.losses.functional.distributions import (
     categorical_divergence,
@@ -43,8 +46,8 @@ class InferredPolicies(nn.Module):
 
     def __init__(self, network: TensorDictModuleBase, actor: GroupActor, n_believers: int) -> None:
         super().__init__()
-        if n_believers < 1:
-            raise ValueError(f"`n_believers` must be at least 1; got {n_believers}.")
+        check_modules(network=network)
+        check_count(n_believers=n_believers)
         self.network = network
         self.group = actor.group
         self.discrete = actor.discrete
@@ -54,7 +57,7 @@ class InferredPolicies(nn.Module):
 
     def forward(self, tensordict: TensorDictBase) -> Tensor:
         """What describes the distributions, ``[*B, n_believers, n_agents, d]``."""
-        out = self.network(tensordict.copy()).get("belief")
+        out = run(self.network, tensordict, "belief")
         return out.unflatten(-2, (self.n_believers, -1))
 
     def action(self, tensordict: TensorDictBase) -> Tensor:
@@ -112,5 +115,5 @@ class InferredPolicies(nn.Module):
         return entry.unsqueeze(-3).expand(*batch, self.n_believers, n_agents, width)
 
     def _action_mask(self, tensordict: TensorDictBase, belief: Tensor) -> Tensor | None:
-        mask = tensordict.get((self.group, "action_mask"), None)
+        mask = flag(tensordict, (self.group, "action_mask"))
         return None if mask is None else self._to_believers(mask)

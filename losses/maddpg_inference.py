@@ -8,7 +8,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from marl_td.losses.common import masked_mean
+from marl_td.losses.common import flag, living, masked_mean
 from marl_td.losses.ddpg import MADDPGLoss
 from marl_td.losses.functional.checks import check_not_negative
 from marl_td.losses.functional.inference import believed_action_rows, inference_error
@@ -32,7 +32,7 @@ class InferringMADDPGLoss(MADDPGLoss):
         beliefs: what this group's agents believe, one for each group in the critic's order.
         policies: the true policies of these groups, for the metric ``inference_kl`` only; by default the
             target actors and this loss's own actor.
-        inference_entropy_coef: lambda, >= 0.
+        inference_entropy_coeff: lambda, >= 0.
         options: as for :class:`marl_td.losses.ddpg.MADDPGLoss`; ``actor_gradient`` must be ``"own"``.
 
     Reads what MADDPG reads; if present the alive mask ``(group, "mask")`` of every group. Writes
@@ -57,12 +57,12 @@ class InferringMADDPGLoss(MADDPGLoss):
         beliefs: Sequence[InferredPolicies],
         *,
         policies: Mapping[str, GroupActor] | None = None,
-        inference_entropy_coef: float = 1e-3,
+        inference_entropy_coeff: float = 1e-3,
         target_actors: Mapping[str, GroupActor] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(actor, critic, target_actors=target_actors, **options)
-        check_not_negative(inference_entropy_coef=inference_entropy_coef)
+        check_not_negative(inference_entropy_coeff=inference_entropy_coeff)
         if not self.central or self.actor_gradient != "own":
             raise ValueError(
                 "policies are inferred for central critics and `actor_gradient='own'` only: other critics "
@@ -73,7 +73,7 @@ class InferringMADDPGLoss(MADDPGLoss):
             raise ValueError(
                 f"`beliefs` must be of the groups {list(self._actors)}, in this order; got {names}."
             )
-        self.inference_entropy_coef = inference_entropy_coef
+        self.inference_entropy_coeff = inference_entropy_coeff
         self.beliefs = nn.ModuleList(beliefs)
         self.target_beliefs = target_copy(self.beliefs)
         # A plain dict: policies are read, not owned.
@@ -102,8 +102,8 @@ class InferringMADDPGLoss(MADDPGLoss):
         errors, entropies, divergences, masks = [], [], [], []
         for taken, beliefs in zip(self._taken(tensordict), _listed(self.beliefs), strict=True):
             log_prob, entropy = beliefs.fit(joint, taken)
-            coef = self.inference_entropy_coef
-            errors.append(inference_error(log_prob, entropy, entropy_coef=coef))
+            coeff = self.inference_entropy_coeff
+            errors.append(inference_error(log_prob, entropy, entropy_coeff=coeff))
             entropies.append(entropy.detach())
             divergences.append(beliefs.divergence(joint, self._policies[beliefs.group]))
             masks.append(self._pairs(tensordict, joint, beliefs.group, entropy))
@@ -121,10 +121,10 @@ class InferringMADDPGLoss(MADDPGLoss):
         mask = torch.ones_like(like, dtype=torch.bool)
         if group == self.actor.group:
             mask = mask & ~torch.eye(like.shape[-1], dtype=torch.bool, device=like.device)
-        alive = joint.get((group, "mask"), None)
+        alive = living(joint, (group, "mask"))
         if alive is not None:
             mask = mask & alive.unsqueeze(-2)
-        steps = tensordict.get(self.tensor_keys.step_mask, None)
+        steps = flag(tensordict, self.tensor_keys.step_mask)
         return mask if steps is None else mask & steps.unsqueeze(-1)
 
 

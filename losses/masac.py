@@ -10,12 +10,14 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
+from marl_td.losses.arguments import check_critics, checked_value_norm
 from marl_td.losses.central_critic import CentralCriticLoss
-from marl_td.losses.common import masked_mean, next_key, read, run
-from marl_td.losses.functional.checks import check_choice
+from marl_td.losses.common import living, masked_mean, next_key, read, read_flag, run
+from marl_td.losses.functional.checks import check_choice, check_count, check_positive
 from marl_td.losses.functional.deterministic import joint_action_rows
 from marl_td.losses.functional.returns import n_step_return
 from marl_td.losses.functional.soft import PolicySample, soft_state_value
+from marl_td.losses.group_actor import GroupActor
 from marl_td.losses.regression import LOSS_FUNCTIONS, LossFunction, regression_error
 from marl_td.losses.soft_actor import SoftActor
 from marl_td.losses.targets import FrozenView, target_copy
@@ -72,8 +74,11 @@ class MASACLoss(CentralCriticLoss):
     are in the critics' units, the largest over the critics; values are in units of the return.
 
     Raises:
+        TypeError: for an actor, critic, temperature or normaliser of another kind.
         ValueError: for an unknown option, a number out of range, no critic, or ``actors`` without this group.
     """
+
+    ACTOR: ClassVar[type[GroupActor]] = SoftActor
 
     @dataclass
     class _AcceptedKeys(CentralCriticLoss._AcceptedKeys):
@@ -115,10 +120,12 @@ class MASACLoss(CentralCriticLoss):
         check_choice("loss_function", loss_function, LOSS_FUNCTIONS)
         check_choice("actor_gradient", actor_gradient, ACTOR_GRADIENTS)
         check_choice("entropy_bonus", entropy_bonus, ENTROPY_BONUSES)
-        if n_steps < 1 or not critics:
-            raise ValueError(
-                f"`n_steps` must be at least 1 and there must be a critic; got {n_steps} and {len(critics)}."
-            )
+        self.check_actor(actor)
+        check_critics(critics)
+        check_count(n_steps=n_steps)
+        check_positive(huber_delta=huber_delta)
+        if not isinstance(temperature, Temperature):
+            raise TypeError(f"`temperature` must be a Temperature; got {temperature!r}.")
         super().__init__(
             "actors",
             {actor.group: actor} if actors is None else actors,
@@ -138,7 +145,7 @@ class MASACLoss(CentralCriticLoss):
         self.critics = nn.ModuleList(critics)
         self.target_critics = target_copy(self.critics)
         self.temperature = temperature
-        self.value_norm = value_norm
+        self.value_norm = checked_value_norm(value_norm)
         self._frozen_critics = FrozenView(self.critics)
 
     def networks(self) -> dict[str, list[nn.Module]]:
@@ -192,13 +199,13 @@ class MASACLoss(CentralCriticLoss):
         next_value = self._next_value(self._following(tensordict), alpha)
         if self.recurrent:
             next_value = next_value[..., 1:, :]
-        ended = read(tensordict, next_key(keys.terminated))
-        alive = tensordict.get(next_key(keys.mask), None)
+        ended = read_flag(tensordict, next_key(keys.terminated))
+        alive = living(tensordict, next_key(keys.mask))
         if self.mask_dead_values and alive is not None:
             ended = ended | ~alive
         reward = read(tensordict, next_key(keys.reward))
         if self.recurrent and self.n_steps > 1:
-            done = read(tensordict, next_key(keys.done))
+            done = read_flag(tensordict, next_key(keys.done))
             steps = (reward, next_value, done, ended)
             return n_step_return(*steps, gamma=self.gamma, n_steps=self.n_steps, time_dim=-2)
         kept = torch.where(ended, torch.zeros_like(next_value), next_value)
@@ -212,7 +219,7 @@ class MASACLoss(CentralCriticLoss):
         own = samples[self._position]
         rows = self._rows([sample.action for sample in samples])
         bonus = -alpha * own.log_prob
-        alive = following.get(self.tensor_keys.mask, None)
+        alive = living(following, self.tensor_keys.mask)
         if alive is not None:
             bonus = torch.where(alive, bonus, torch.zeros_like(bonus))
         if self.entropy_bonus == "team":
@@ -224,7 +231,7 @@ class MASACLoss(CentralCriticLoss):
         self, tensordict: TensorDictBase, taken: list[Tensor], alpha: Tensor
     ) -> dict[str, Tensor]:
         sample = self.actor(tensordict)
-        action, alive = sample.action, tensordict.get(self.tensor_keys.mask, None)
+        action, alive = sample.action, living(tensordict, self.tensor_keys.mask)
         if self.actor_gradient == "own":
             rows = self._rows(taken, action)
         elif self.actor_gradient == "current":

@@ -6,6 +6,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from torch import Tensor
 
+from marl_td.losses.arguments import check_modules
 from marl_td.losses.ppo import MAPPOLoss
 
 
@@ -43,6 +44,7 @@ class MatLoss(MAPPOLoss):
         **options: Any,
     ) -> None:
         super().__init__(actor, critic, **options)
+        check_modules(trunk=trunk)
         self.trunk = trunk
         self.__dict__["_whole_critic"] = TensorDictSequential(trunk, critic)  # a view
 

@@ -8,8 +8,9 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
+from marl_td.losses.arguments import check_modules
 from marl_td.losses.ddpg import MADDPGLoss
-from marl_td.losses.functional.checks import check_not_negative
+from marl_td.losses.functional.checks import check_count, check_not_negative
 from marl_td.losses.group_actor import GroupActor
 from marl_td.losses.targets import target_copy
 
@@ -59,8 +60,8 @@ class MATD3Loss(MADDPGLoss):
     ) -> None:
         super().__init__(actor, critic, target_actors=target_actors, **options)
         check_not_negative(target_noise=target_noise, target_noise_clip=target_noise_clip)
-        if policy_freq < 1:
-            raise ValueError(f"`policy_freq` must be at least 1; got {policy_freq}.")
+        check_modules(second_critic=second_critic)
+        check_count(policy_freq=policy_freq)
         self.target_noise = target_noise
         self.target_noise_clip = target_noise_clip
         self.delays = {} if policy_freq == 1 else {"loss_actor": policy_freq}

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from marl_td.losses.functional.checks import check_choice, check_fraction
+from marl_td.losses.functional.checks import check_choice, check_count, check_fraction
 from marl_td.losses.functional.returns import lambda_return, n_step_return, one_step_target
 
 Q_LAMBDAS = ("peng", "watkins", "corrected")
@@ -38,8 +38,7 @@ class Returns:
         """Check the ranges."""
         check_fraction("lmbda", self.lmbda)
         check_choice("q_lambda", self.q_lambda, Q_LAMBDAS)
-        if self.n_steps < 1:
-            raise ValueError(f"`n_steps` must be at least 1; got {self.n_steps}.")
+        check_count(n_steps=self.n_steps)
         if self.lmbda > 0.0 and self.n_steps > 1:
             raise ValueError(
                 f"`lmbda` = {self.lmbda} and `n_steps` = {self.n_steps} are two ways of using several "

@@ -8,7 +8,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.common import MultiAgentLoss, require, run
+from marl_td.losses.common import MultiAgentLoss, check_written, flag, next_of, require, run
 from marl_td.losses.functional.action_values import chosen_action_value, mask_unavailable
 from marl_td.losses.trajectory import window_entries
 
@@ -60,12 +60,13 @@ class NetworkValues(MultiAgentLoss):
         **which: bool,
     ) -> tuple[TensorDictBase, TensorDictBase | None]:
         """The same for several outputs of one run: TensorDicts ``[*B]`` of ``keys``."""
+        check_written(module, *keys)
         if not self.sequences:
             now = module(tensordict.copy()).select(*keys)
             if not which.get("following", True):
                 return now, None
             with torch.no_grad():
-                return now, module(tensordict.get("next").copy()).select(*keys)
+                return now, module(next_of(tensordict).copy()).select(*keys)
         values = window_entries(
             module,
             tensordict,
@@ -89,7 +90,7 @@ class NetworkValues(MultiAgentLoss):
         if self.sequences:
             return self._live(module, tensordict, key)
         now = run(module, tensordict, key) if which.get("now", False) else None
-        return now, run(module, tensordict.get("next"), key)
+        return now, run(module, next_of(tensordict), key)
 
     def _values_and_choosing(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor]:
         """Live values of this step, and those that choose the next action."""
@@ -110,7 +111,7 @@ class NetworkValues(MultiAgentLoss):
     def _is_greedy(self, tensordict: TensorDictBase, action_value: Tensor) -> Tensor:
         """Whether each agent's action has the largest available value, ``[*B, n_agents]``."""
         action = require(tensordict, self.tensor_keys.action)
-        mask = tensordict.get(self.tensor_keys.action_mask, None)
+        mask = flag(tensordict, self.tensor_keys.action_mask)
         available = mask_unavailable(action_value, mask)
         return chosen_action_value(available, action) == available.amax(-1)
 

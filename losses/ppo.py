@@ -8,7 +8,9 @@ from torch import Tensor
 
 from marl_td.losses.advantage import AdvantageLoss, entropy_of
 from marl_td.losses.common import masked_mean, require
+from marl_td.losses.functional.checks import check_between, check_not_negative
 from marl_td.losses.functional.policy_gradient import clipped_objective
+from marl_td.losses.stochastic_actor import log_prob_of
 
 
 class MAPPOLoss(AdvantageLoss):
@@ -47,11 +49,8 @@ class MAPPOLoss(AdvantageLoss):
         **options: Any,
     ) -> None:
         super().__init__(actor, critic, **options)
-        if not 0.0 < clip_epsilon < 1.0 or entropy_coeff < 0.0:
-            raise ValueError(
-                "`clip_epsilon` must lie in (0, 1) and `entropy_coeff` must not be negative; got "
-                f"{clip_epsilon} and {entropy_coeff}."
-            )
+        check_between("clip_epsilon", clip_epsilon, 0.0, 1.0)
+        check_not_negative(entropy_coeff=entropy_coeff)
         self.clip_epsilon = clip_epsilon
         self.entropy_coeff = entropy_coeff
 
@@ -60,7 +59,7 @@ class MAPPOLoss(AdvantageLoss):
     ) -> dict[str, Tensor]:
         """Minus the mean clipped gain of all agents, minus the entropy bonus."""
         distribution = self.distribution(tensordict)
-        log_prob = distribution.log_prob(require(tensordict, self.tensor_keys.action))
+        log_prob = log_prob_of(distribution, require(tensordict, self.tensor_keys.action))
         old_log_prob = require(tensordict, self.tensor_keys.sample_log_prob)
         gain = clipped_objective(log_prob, old_log_prob, advantage, clip_epsilon=self.clip_epsilon)
         return self._summary(gain, log_prob, old_log_prob, entropy_of(distribution), mask)

@@ -10,7 +10,8 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from marl_td.losses.common import next_key, read, require, run
+from marl_td.losses.arguments import check_modules
+from marl_td.losses.common import flag, next_key, next_of, read, read_flag, require, run
 from marl_td.losses.functional.returns import lambda_return
 from marl_td.losses.q_mixing import MixedQLoss
 from marl_td.losses.trajectory import before_padding, real_steps, trajectory_values
@@ -77,6 +78,7 @@ class PqnLoss(MixedQLoss):
         **options: Any,
     ) -> None:
         super().__init__(network, lmbda=lmbda, sequences=True, states=states, **options)
+        check_modules(mixer=mixer)
         self.mixer = mixer
 
     def networks(self) -> dict[str, list[nn.Module]]:
@@ -106,7 +108,7 @@ class PqnLoss(MixedQLoss):
             value_target = read(tensordict, keys.value_target)
         action = require(tensordict, keys.action)
         global_value = self._mix(self.mixer, tensordict, action_value, action)
-        steps = tensordict.get(keys.step_mask, None)
+        steps = flag(tensordict, keys.step_mask)
         valid = None if steps is None else real_steps(steps, global_value)
         return self._regression(tensordict, action_value, global_value, value_target, valid)
 
@@ -124,18 +126,18 @@ class PqnLoss(MixedQLoss):
             done=keys.done,
             states=self.states,
         )
-        following = tensordict.get("next")
+        following = next_of(tensordict)
         with torch.no_grad():
             next_action = self._next_action(tensordict, reached)
             next_value = self._mix(self.mixer, following, reached, next_action)
         reward = read(tensordict, next_key(keys.reward))
         time = tensordict.ndim - 1
-        cut = before_padding(tensordict.get(keys.step_mask, None), reward, time)
+        cut = before_padding(flag(tensordict, keys.step_mask), reward, time)
         value_target = lambda_return(
             reward,
             next_value,
-            read(tensordict, next_key(keys.done)) | cut,
-            read(tensordict, next_key(keys.terminated)),
+            read_flag(tensordict, next_key(keys.done)) | cut,
+            read_flag(tensordict, next_key(keys.terminated)),
             gamma=self.gamma,
             lmbda=self.returns.lmbda,
             time_dim=time,

@@ -10,8 +10,9 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from marl_td.losses.common import masked_mean, next_key, read
-from marl_td.losses.functional.checks import check_choice, check_fraction
+from marl_td.losses.arguments import check_modules, checked_keys
+from marl_td.losses.common import flag, masked_mean, next_key, read, read_flag
+from marl_td.losses.functional.checks import check_choice, check_fraction, check_positive
 from marl_td.losses.functional.priorities import item_priority
 from marl_td.losses.functional.returns import one_step_target
 from marl_td.losses.multi_step import QLambda, Returns, followed
@@ -53,6 +54,7 @@ class QLearningLoss(NetworkValues):
         priority_eta: share of the largest error in the priority of a row, in [0, 1]; the rest is their mean.
 
     Raises:
+        TypeError: for a network that is no TensorDictModule, or a number that is none.
         ValueError: for an unknown choice, a number out of range, ``lmbda`` above 0, ``n_steps``
             above 1, ``burn_in`` or ``states`` without ``sequences``, or both of the first at once; on a batch
             that has no step after ``burn_in``.
@@ -92,11 +94,11 @@ class QLearningLoss(NetworkValues):
         priority_eta: float = 0.9,
     ) -> None:
         super().__init__()
+        check_modules(network=network)
         check_fraction("gamma", gamma)
         check_fraction("priority_eta", priority_eta)
         check_choice("loss_function", loss_function, LOSS_FUNCTIONS)
-        if not huber_delta > 0.0:
-            raise ValueError(f"`huber_delta` must be above 0; got {huber_delta}.")
+        check_positive(huber_delta=huber_delta)
         if burn_in < 0 or ((burn_in or states) and not sequences):
             raise ValueError(
                 f"`burn_in` must be at least 0 and, as `states`, needs sequences=True; got {burn_in}."
@@ -111,7 +113,7 @@ class QLearningLoss(NetworkValues):
         self.returns = Returns(lmbda, n_steps, q_lambda)
         self.sequences = sequences
         self.burn_in = burn_in
-        self.states = list(states)
+        self.states = checked_keys("states", states)
         self.priority_eta = priority_eta
         if not sequences:
             self.returns.check_single_steps()
@@ -148,7 +150,7 @@ class QLearningLoss(NetworkValues):
         the target value of this step's action, shaped as ``next_value``, that of the next greedy action.
         """
         reward = read(tensordict, next_key(self.tensor_keys.reward))
-        terminated = read(tensordict, next_key(self.tensor_keys.terminated))
+        terminated = read_flag(tensordict, next_key(self.tensor_keys.terminated))
         if valid is None:
             return one_step_target(reward, next_value, terminated, gamma=self.gamma)
         time = tensordict.ndim - 1
@@ -165,12 +167,12 @@ class QLearningLoss(NetworkValues):
 
     def _valid(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
         """What counts, shaped like ``like``: no padding and, in a sequence, nothing after its first end."""
-        steps = tensordict.get(self.tensor_keys.step_mask, None)
+        steps = flag(tensordict, self.tensor_keys.step_mask)
         if steps is not None:
             steps = real_steps(steps, like)
         if not self.sequences:
             return steps
-        done = read(tensordict, next_key(self.tensor_keys.done))
+        done = read_flag(tensordict, next_key(self.tensor_keys.done))
         first = (done.cumsum(tensordict.ndim - 1) - done.long()) == 0
         return first if steps is None else first & steps
 

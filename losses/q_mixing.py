@@ -9,7 +9,18 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from marl_td.losses.common import masked_mean, read, require, run
+from marl_td.losses.arguments import check_modules
+from marl_td.losses.common import (
+    check_written,
+    flag,
+    living,
+    masked_mean,
+    next_key,
+    next_of,
+    read,
+    require,
+    run,
+)
 from marl_td.losses.functional.action_values import (
     chosen_action_value,
     greedy_value,
@@ -71,12 +82,13 @@ class MixedQLoss(QLearningLoss):
         local_value = self._of_alive(tensordict, chosen_action_value(action_value, action))
         inputs.set(keys.chosen_action_value, local_value.unsqueeze(-1))
         if keys.greedy_action_value in mixer.in_keys:
-            mask = tensordict.get(keys.action_mask, None)
+            mask = flag(tensordict, keys.action_mask)
             best = self._of_alive(tensordict, greedy_value(action_value, action_value, mask))
             inputs.set(keys.greedy_action_value, best.unsqueeze(-1))
         if keys.joint_action in mixer.in_keys:
             rows = self._joint_action(tensordict, action, action_value.shape[-1])
             inputs.set(keys.joint_action, rows)
+        check_written(mixer, keys.global_value)
         return read(mixer(inputs), keys.global_value)
 
     def _joint_action(self, tensordict: TensorDictBase, action: Tensor, n_actions: int) -> Tensor:
@@ -85,7 +97,7 @@ class MixedQLoss(QLearningLoss):
 
     def _of_alive(self, tensordict: TensorDictBase, value: Tensor) -> Tensor:
         """``value`` ``[*B, n_agents, ...]`` with 0 for dead agents."""
-        alive = tensordict.get(self.tensor_keys.mask, None)
+        alive = living(tensordict, self.tensor_keys.mask)
         if alive is None:
             return value
         alive = alive.reshape(*alive.shape, *[1] * (value.ndim - alive.ndim))
@@ -94,12 +106,12 @@ class MixedQLoss(QLearningLoss):
     def _is_greedy(self, tensordict: TensorDictBase, action_value: Tensor) -> Tensor:
         """Whether every living agent's action has its largest available value, ``[*B]``."""
         greedy = super()._is_greedy(tensordict, action_value)
-        alive = tensordict.get(self.tensor_keys.mask, None)
+        alive = living(tensordict, self.tensor_keys.mask)
         return (greedy if alive is None else greedy | ~alive).all(-1)
 
     def _next_action(self, tensordict: TensorDictBase, choosing: Tensor) -> Tensor:
         """Greedy available next actions ``[*B, n_agents]``."""
-        mask = tensordict.get("next").get(self.tensor_keys.action_mask, None)
+        mask = flag(tensordict, next_key(self.tensor_keys.action_mask))
         return masked_argmax(choosing, mask)
 
     def _priority(self, td_error: Tensor, action: Tensor) -> Tensor:
@@ -181,6 +193,7 @@ class QMixingLoss(MixedQLoss):
         **options: Any,
     ) -> None:
         super().__init__(network, **options)
+        check_modules(mixer=mixer)
         self.mixer = mixer
         self.copies_mixer = target_mixer is None
         self.target_mixer = target_copy(mixer) if target_mixer is None else target_mixer
@@ -207,7 +220,7 @@ class QMixingLoss(MixedQLoss):
         with torch.no_grad():
             next_action = self._next_action(tensordict, values.choosing)
             next_value = self._mix(
-                self.target_mixer, tensordict.get("next"), values.evaluated, next_action
+                self.target_mixer, next_of(tensordict), values.evaluated, next_action
             )
             # A target mixer that is no copy holds for greedy actions only.
             mixer = self.target_mixer if self.copies_mixer else self.mixer

@@ -9,8 +9,17 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from marl_td.losses.common import masked_mean, read, require, run
+from marl_td.losses.arguments import check_modules
+from marl_td.losses.common import (
+    flag,
+    living,
+    masked_mean,
+    next_of,
+    require,
+    run,
+)
 from marl_td.losses.functional.action_values import chosen_action_value, masked_argmax
+from marl_td.losses.functional.checks import check_not_negative
 from marl_td.losses.functional.mixing import mix_sum
 from marl_td.losses.functional.transformation import (
     below_zero_error,
@@ -44,8 +53,8 @@ class QtranLoss(MixedQLoss):
         state_value: reads a state, writes ``state_value`` ``[*B, 1]``.
         counterfactual: reads what ``joint`` does, writes ``counterfactual_value``
             ``[*B, n_agents, n_actions]``; given, it is QTRAN-alt, None: QTRAN-base.
-        opt_coef: c_opt, >= 0.
-        nopt_coef: c_nopt, >= 0.
+        opt_coeff: c_opt, >= 0.
+        nopt_coeff: c_nopt, >= 0.
         options: as for :class:`marl_td.losses.q_learning.QLearningLoss`.
 
     Reads what :class:`marl_td.losses.q_mixing.MixedQLoss` lists. Writes ``loss_value``, ``loss_joint`` and
@@ -80,22 +89,21 @@ class QtranLoss(MixedQLoss):
         state_value: TensorDictModuleBase,
         *,
         counterfactual: TensorDictModuleBase | None = None,
-        opt_coef: float = 1.0,
-        nopt_coef: float = 1.0,
+        opt_coeff: float = 1.0,
+        nopt_coeff: float = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(network, **options)
-        for name, coef in (("opt_coef", opt_coef), ("nopt_coef", nopt_coef)):
-            if coef < 0.0:
-                raise ValueError(f"`{name}` must be at least 0; got {coef}.")
+        check_modules(feature_network=feature_network, joint=joint, state_value=state_value)
+        check_not_negative(opt_coeff=opt_coeff, nopt_coeff=nopt_coeff)
         self.feature_network = feature_network
         self.joint = joint
         self.state_value = state_value
         self.counterfactual = counterfactual
         self.target_feature_network = target_copy(feature_network)
         self.target_joint = target_copy(joint)
-        self.opt_coef = opt_coef
-        self.nopt_coef = nopt_coef
+        self.opt_coeff = opt_coeff
+        self.nopt_coeff = nopt_coeff
 
     def networks(self) -> dict[str, list[nn.Module]]:
         """The agents' values with V, and the joint value."""
@@ -132,7 +140,7 @@ class QtranLoss(MixedQLoss):
 
             value_target = self._value_target(
                 tensordict,
-                target_value(tensordict.get("next"), reached, next_action),
+                target_value(next_of(tensordict), reached, next_action),
                 valid,
                 action_value=action_value,
                 chosen_value=lambda: target_value(tensordict, now, action),
@@ -142,7 +150,7 @@ class QtranLoss(MixedQLoss):
         nonoptimal = self._nonoptimal_error(
             tensordict, action_value, inputs.detach(), joint_value.detach()
         )
-        total = self.opt_coef * optimal + self.nopt_coef * nonoptimal
+        total = self.opt_coeff * optimal + self.nopt_coeff * nonoptimal
         return {
             "loss_value": masked_mean(self._weighted(tensordict, total), valid),
             "loss_joint": masked_mean(error, valid),
@@ -183,16 +191,16 @@ class QtranLoss(MixedQLoss):
         return inputs.set(self.tensor_keys.joint_action, rows)
 
     def _joint_value(self, joint: TensorDictModuleBase, inputs: TensorDictBase) -> Tensor:
-        return read(joint(inputs.copy()), self.tensor_keys.global_value)
+        return run(joint, inputs, self.tensor_keys.global_value).squeeze(-1)
 
     def _state_value(self, tensordict: TensorDictBase) -> Tensor:
-        return read(self.state_value(tensordict.copy()), self.tensor_keys.state_value)
+        return run(self.state_value, tensordict, self.tensor_keys.state_value).squeeze(-1)
 
     def _optimal_error(
         self, tensordict: TensorDictBase, action_value: Tensor, feature: Tensor
     ) -> Tensor:
         """Squared gap ``[*B]`` at the greedy joint action."""
-        mask = tensordict.get(self.tensor_keys.action_mask, None)
+        mask = flag(tensordict, self.tensor_keys.action_mask)
         greedy = masked_argmax(action_value, mask)
         with torch.no_grad():
             inputs = self._joint_inputs(tensordict, feature, greedy, action_value.shape[-1])
@@ -217,6 +225,6 @@ class QtranLoss(MixedQLoss):
             gap = transformation_gap(mix_sum(local_value), joint_value, state_value)
             return below_zero_error(gap)
         with torch.no_grad():
-            others = self.counterfactual(inputs.copy()).get(keys.counterfactual_value)
-        mask, alive = tensordict.get(keys.action_mask, None), tensordict.get(keys.mask, None)
+            others = run(self.counterfactual, inputs, keys.counterfactual_value)
+        mask, alive = flag(tensordict, keys.action_mask), living(tensordict, keys.mask)
         return counterfactual_error(local_value, action_value, others, state_value, mask, alive)

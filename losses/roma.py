@@ -9,7 +9,9 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from marl_td.losses.common import masked_mean, next_key, require
+from marl_td.losses.arguments import check_finite, check_modules
+from marl_td.losses.common import check_written, living, masked_mean, next_key, require, run
+from marl_td.losses.functional.checks import check_count, check_not_negative
 from marl_td.losses.functional.distributions import gaussian_divergence, gaussian_entropy
 from marl_td.losses.functional.roles import (
     mean_over_alive,
@@ -45,9 +47,9 @@ class RomaLoss(QMixingLoss):
         posterior: reads ``trajectory`` and ``agent_input``, writes ``posterior_mean`` and ``posterior_std``.
         dissimilarity: reads ``trajectory``, writes ``dissimilarity`` ``[*B, n_agents, n_agents]``.
         d_role: width of a role.
-        kl_coef: c_I, >= 0.
-        dis_coef: c_D, >= 0.
-        entropy_coef: c_H, >= 0 (above 0 it makes roles more certain).
+        kl_coeff: c_I, >= 0.
+        dis_coeff: c_D, >= 0.
+        entropy_coeff: c_H, >= 0 (above 0 it makes roles more certain).
         bound: U, at which a pair's term ends.
         scaled: both parts of a pair's term are moved to [0, 1] by
             :func:`marl_td.losses.functional.roles.scale_pairs`; otherwise they are in nats.
@@ -88,26 +90,24 @@ class RomaLoss(QMixingLoss):
         dissimilarity: TensorDictModuleBase,
         *,
         d_role: int = 3,
-        kl_coef: float = 1e-4,
-        dis_coef: float = 1e-3,
-        entropy_coef: float = 0.0,
+        kl_coeff: float = 1e-4,
+        dis_coeff: float = 1e-3,
+        entropy_coeff: float = 0.0,
         bound: float = 1.0,
         scaled: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(network, mixer, **options)
-        coefs = {"kl_coef": kl_coef, "dis_coef": dis_coef, "entropy_coef": entropy_coef}
-        for name, coef in coefs.items():
-            if coef < 0.0:
-                raise ValueError(f"`{name}` must be at least 0; got {coef}.")
-        if d_role < 1:
-            raise ValueError(f"`d_role` must be at least 1; got {d_role}.")
+        check_modules(posterior=posterior, dissimilarity=dissimilarity)
+        check_not_negative(kl_coeff=kl_coeff, dis_coeff=dis_coeff, entropy_coeff=entropy_coeff)
+        check_count(d_role=d_role)
+        check_finite(bound=bound)
         self.posterior = posterior
         self.dissimilarity = dissimilarity
         self.d_role = d_role
-        self.kl_coef = kl_coef
-        self.dis_coef = dis_coef
-        self.entropy_coef = entropy_coef
+        self.kl_coeff = kl_coeff
+        self.dis_coeff = dis_coeff
+        self.entropy_coeff = entropy_coeff
         self.bound = bound
         self.scaled = scaled
 
@@ -127,12 +127,12 @@ class RomaLoss(QMixingLoss):
         tensordict = self._learnt(tensordict)
         values = ActionValues(now.get(keys.action_value), choosing, evaluated, target_now)
         out = self._losses(tensordict, values)
-        alive = tensordict.get(keys.mask, None)
+        alive = living(tensordict, keys.mask)
         terms = self._role_terms(now, alive)
         total = (
-            self.kl_coef * terms["identifiability"]
-            + self.dis_coef * terms["specialisation"]
-            + self.entropy_coef * terms["role_entropy"]
+            self.kl_coeff * terms["identifiability"]
+            + self.dis_coeff * terms["specialisation"]
+            + self.entropy_coeff * terms["role_entropy"]
         )
         valid = self._valid(tensordict, total)
         out["loss_value"] = out["loss_value"] + masked_mean(
@@ -155,13 +155,14 @@ class RomaLoss(QMixingLoss):
         keys = self.tensor_keys
         role, mean, std = now.get(keys.role), now.get(keys.role_mean), now.get(keys.role_std)
         known = now.select(keys.trajectory, keys.agent_input).detach()
+        check_written(self.posterior, keys.posterior_mean, keys.posterior_std)
         posterior = self.posterior(known.copy())
         found_mean, found_std = (
             posterior.get(keys.posterior_mean),
             posterior.get(keys.posterior_std),
         )
         likely = pairwise_log_likelihood(role, found_mean, found_std)
-        unlike = self.dissimilarity(known.copy()).get(keys.dissimilarity)
+        unlike = run(self.dissimilarity, known, keys.dissimilarity)
         if self.scaled:
             likely, unlike = scale_pairs(likely, alive), scale_pairs(unlike, alive)
         divergence = gaussian_divergence(mean, std, found_mean, found_std)

@@ -8,8 +8,9 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from torch import Tensor, nn
 
 from marl_td.losses.advantage import AdvantageLoss
-from marl_td.losses.common import action_distribution, require
+from marl_td.losses.common import living, require
 from marl_td.losses.functional.sequential import sequential_factor
+from marl_td.losses.stochastic_actor import action_distribution, log_prob_of
 from marl_td.losses.turns import AgentRows, AgentTurns, stacked_parameters
 
 
@@ -104,14 +105,12 @@ class SequentialLoss(AdvantageLoss):
         if is_init is not None:
             data.set("is_init", is_init)
         *layers, head = actor
-        log_prob = action_distribution(layers, head, data).log_prob(
-            require(data, (group, "action"))
-        )
+        action = require(data, (group, "action"))
+        log_prob = log_prob_of(action_distribution(layers, head, data), action)
         old_log_prob = require(data, (group, "log_prob"))
         everyone = log_prob.new_ones(log_prob.shape[-1]).bool()
-        return sequential_factor(
-            log_prob, old_log_prob, everyone, data.get((group, "mask"), None)
-        ).detach()
+        alive = living(data, (group, "mask"))
+        return sequential_factor(log_prob, old_log_prob, everyone, alive).detach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> "SequentialLoss":
         super()._apply(fn)

@@ -44,7 +44,7 @@ class SoftActor(GroupActor):
 
         Densities are of actions counted in [-1, 1] where there are bounds, squashed or not.
         """
-        out = self.network(tensordict.copy())
+        out = self._out(tensordict, *(("loc", "scale") if self.n_actions is None else ("logits",)))
         if self.n_actions is not None:
             logits = out.get((self.group, "logits"))
             return categorical_sample(logits, self._mask(tensordict), gumbel_noise(logits))

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from marl_td.losses.functional.checks import check_fraction
+from marl_td.losses.functional.checks import check_count, check_fraction
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -60,6 +60,7 @@ class TargetUpdater:
         interval: they move at every ``interval``-th step.
 
     Raises:
+        TypeError: if ``pairs`` is a module.
         ValueError: if ``tau`` is outside (0, 1], ``interval`` is below 1, or a pair's structures differ.
     """
 
@@ -74,8 +75,12 @@ class TargetUpdater:
             check_fraction("tau", tau)
             if tau == 0.0:
                 raise ValueError("`tau` must be above 0, or the target never moves; got 0.0.")
-        if interval < 1:
-            raise ValueError(f"`interval` must be at least 1 step; got {interval}.")
+        check_count(interval=interval)
+        if isinstance(pairs, nn.Module):
+            raise TypeError(
+                f"`pairs` must be (source, target) networks; got {type(pairs).__name__}. Of a loss give "
+                "`loss.target_pairs()`."
+            )
         self.tau = tau
         self.interval = interval
         self.n_steps = 0

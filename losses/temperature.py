@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from marl_td.losses.arguments import check_finite
 from marl_td.losses.common import masked_mean
+from marl_td.losses.functional.checks import check_count
 from marl_td.losses.functional.soft import temperature_error
 
 
@@ -17,7 +19,7 @@ class Temperature(nn.Module):
         n_agents: a temperature for each of so many agents; None for one for all.
         init: alpha at the start, > 0.
         fixed: keep it there.
-        low: smallest alpha, > 0; None for no limit.
+        low: smallest alpha, > 0; None or 0 for no limit.
         high: largest alpha; None for no limit.
 
     Raises:
@@ -37,6 +39,9 @@ class Temperature(nn.Module):
         high: float | None = None,
     ) -> None:
         super().__init__()
+        check_finite(target_entropy=target_entropy)
+        if n_agents is not None:
+            check_count(n_agents=n_agents)
         smallest = 0.0 if low is None else low
         largest = math.inf if high is None else high
         if not init > 0.0 or not smallest <= init <= largest:

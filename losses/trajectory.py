@@ -9,7 +9,14 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.common import next_key, require, run
+from marl_td.losses.common import (
+    check_written,
+    living,
+    next_key,
+    next_of,
+    require,
+    run,
+)
 
 
 def trajectory_values(
@@ -45,6 +52,7 @@ def trajectory_values(
     Raises:
         KeyError: naming an entry that is missing.
     """
+    check_written(critic, value)
     out = critic(batch.copy())
     raw = require(out, value)
     with torch.no_grad():
@@ -62,7 +70,7 @@ def _reached_values(
 ) -> Tensor:
     """Values of the states that the steps of ``batch`` reach; ``out`` is what the critic made of it."""
     raw = out.get(value)
-    following = batch.get("next").copy()
+    following = next_of(batch).copy()
     if states:
         for state in states:
             _hand_on(batch, following, state, require(out, next_key(state)).detach())
@@ -134,7 +142,7 @@ def window_entries(
     own = [key for key in module.in_keys if key not in (is_init, *states)]
     steps = window[..., burn_in:]
     inputs = steps.select(*own, strict=False)[..., :1]
-    following = steps.get("next").select(*own, strict=False)
+    following = next_of(steps).select(*own, strict=False)
     first = steps.get(is_init, None)
     if first is not None:
         inputs.set(is_init, first.narrow(window.ndim - 1, 0, 1))
@@ -169,8 +177,17 @@ def _states_before(
 
 
 def real_steps(step_mask: Tensor, like: Tensor) -> Tensor:
-    """A padding mask ``[*B, 1]`` in the shape of ``like``, ``[*B]`` or ``[*B, n_agents]``."""
+    """A padding mask ``[*B, 1]`` in the shape of ``like``, ``[*B]`` or ``[*B, n_agents]``.
+
+    Raises:
+        ValueError: if it has other sizes.
+    """
     steps = step_mask.squeeze(-1)
+    if steps.shape != like.shape[: steps.ndim]:
+        raise ValueError(
+            f"`step_mask` must be [*B, 1], one for all agents; got {tuple(step_mask.shape)} beside "
+            f"{tuple(like.shape)}."
+        )
     return steps.reshape(*steps.shape, *[1] * (like.ndim - steps.ndim)).expand_as(like)
 
 
@@ -198,9 +215,11 @@ def end_of_life(batch: TensorDictBase, mask: NestedKey) -> Tensor | None:
     Raises:
         KeyError: if only who lives before each step is known.
     """
-    if batch.get(mask, None) is None:
+    if living(batch, mask) is None:
         return None
-    return ~require(batch, next_key(mask))
+    require(batch, next_key(mask))
+    after = living(batch, next_key(mask))
+    return None if after is None else ~after
 
 
 def before_padding(step_mask: Tensor | None, like: Tensor, time_dim: int) -> Tensor:
@@ -220,7 +239,7 @@ def row_of_next_steps(batch: TensorDictBase) -> TensorDictBase:
     hidden state reset wherever an episode began inside it; such an episode misses its own first step.
     """
     time_dim = batch.batch_dims - 1
-    following = batch.get("next")
+    following = next_of(batch)
     shared = set(batch.keys(True, True)) & set(following.keys(True, True))
     first = batch.narrow(time_dim, 0, 1).select(*shared)
     out: TensorDictBase = TensorDict.cat([first, following.select(*shared)], dim=time_dim)

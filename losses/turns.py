@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from marl_td.losses.functional.agent_order import agent_order
+from marl_td.losses.functional.checks import check_count
 from marl_td.losses.functional.sequential import turn_position
 
 
@@ -49,8 +50,7 @@ class AgentTurns(nn.Module):
         self, n_agents: int, n_updates: int, *, seed: int = 0, fixed_order: bool = False
     ) -> None:
         super().__init__()
-        if n_updates < 1:
-            raise ValueError(f"`n_updates` must be at least 1; got {n_updates}.")
+        check_count(n_updates=n_updates)
         self.n_agents = n_agents
         self.n_updates = n_updates
         self.seed = seed

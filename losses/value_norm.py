@@ -6,7 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marl_td.losses.functional.checks import check_fraction
+from marl_td.losses.functional.checks import (
+    check_count,
+    check_fraction,
+    check_positive,
+    check_shape,
+)
 from marl_td.losses.functional.normalisation import (
     masked_moments,
     popart_rescale,
@@ -41,10 +46,11 @@ class ValueNorm(nn.Module):
     ) -> None:
         super().__init__()
         check_fraction("beta", beta)
-        if beta == 1.0 or min_variance <= 0.0:
-            raise ValueError(
-                f"`beta` must be below 1 and `min_variance` above 0; got {beta} and {min_variance}."
-            )
+        if beta == 1.0:
+            raise ValueError("`beta` must be below 1; got 1.0.")
+        check_positive(min_variance=min_variance)
+        if n_agents is not None:
+            check_count(n_agents=n_agents)
         self.n_agents = n_agents
         self.beta = beta
         self.min_variance = min_variance
@@ -64,6 +70,7 @@ class ValueNorm(nn.Module):
 
         Statistics of which no entry counts stay as they are.
         """
+        self._check(value_target)
         last = value_target.ndim - (0 if self.n_agents is None else 1)
         mean, variance, count = masked_moments(value_target, mask, tuple(range(last)))
         rate = (1.0 - self.beta) * (count > 0).to(mean.dtype)
@@ -77,13 +84,19 @@ class ValueNorm(nn.Module):
 
     def normalise(self, value: Tensor) -> Tensor:
         """Returns ``[*B, n_agents]`` in normalised units."""
+        self._check(value)
         mean, scale = self.statistics()
         return (value - mean) / scale
 
     def denormalise(self, value: Tensor) -> Tensor:
         """Critic outputs ``[*B, n_agents]`` in units of the return."""
+        self._check(value)
         mean, scale = self.statistics()
         return value * scale + mean
+
+    def _check(self, value: Tensor) -> None:
+        if self.n_agents is not None:
+            check_shape("value", value, (self.n_agents,), "[*B, n_agents]")
 
 
 class PopArt(ValueNorm):
@@ -162,6 +175,8 @@ def output_layer(critic: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
     Raises:
         ValueError: if the critic does not end in one linear layer (or stack) with one output and a bias.
     """
+    if not isinstance(critic, nn.Module):
+        raise TypeError(f"`critic` must be the critic's module; got {type(critic).__name__}.")
     named = dict(critic.named_parameters())
     found = []
     for name, bias in named.items():

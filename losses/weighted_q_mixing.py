@@ -7,7 +7,8 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from marl_td.losses.common import masked_mean, require
+from marl_td.losses.arguments import check_modules
+from marl_td.losses.common import flag, living, masked_mean, next_of, require
 from marl_td.losses.functional.action_values import masked_argmax
 from marl_td.losses.functional.checks import check_choice, check_fraction
 from marl_td.losses.functional.weighting import central_weight, optimistic_weight
@@ -69,6 +70,7 @@ class WeightedQMixingLoss(MixedQLoss):
         **options: Any,
     ) -> None:
         super().__init__(network, **options)
+        check_modules(mixer=mixer, central_network=central_network, central_mixer=central_mixer)
         check_choice("weighting", weighting, WEIGHTINGS)
         check_fraction("alpha", alpha)
         self.mixer = mixer
@@ -110,7 +112,7 @@ class WeightedQMixingLoss(MixedQLoss):
         with torch.no_grad():
             next_action = self._next_action(tensordict, choosing)
             next_value = self._mix(
-                self.target_central_mixer, tensordict.get("next"), evaluated, next_action
+                self.target_central_mixer, next_of(tensordict), evaluated, next_action
             )
             value_target = self._value_target(
                 tensordict,
@@ -156,10 +158,10 @@ class WeightedQMixingLoss(MixedQLoss):
         """Weights ``[*B]``."""
         if self.weighting == "optimistic":
             return optimistic_weight(global_value, value_target, alpha=self.alpha)
-        mask = tensordict.get(self.tensor_keys.action_mask, None)
+        mask = flag(tensordict, self.tensor_keys.action_mask)
         greedy = masked_argmax(action_value, mask)
         differs = greedy != require(tensordict, self.tensor_keys.action)
-        alive = tensordict.get(self.tensor_keys.mask, None)
+        alive = living(tensordict, self.tensor_keys.mask)
         if alive is not None:
             differs = differs & alive
         greedy_value = self._mix(self.target_central_mixer, tensordict, target_central, greedy)

@@ -3,7 +3,8 @@
 * ``task=marl_td/retail`` or ``MarlTdTask.RETAIL.get_task()``: a batched task of this package;
 * ``task=marl_td/mpe task.scenario=simple_spread_v3``: an adapted environment;
 * ``task=marl_td/pettingzoo task.env=my_env:make``: a PettingZoo environment of yours;
-* ``FunctionTask("mine", make_env, max_steps=50)``: any TorchRL environment, from a function of yours.
+* ``FunctionTask("mine", make_env, max_steps=50)``: any TorchRL environment, from a function of yours;
+* ``task=acme/line``: a task that :func:`marl_td.extend.register_task` added.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from marl_td.tasks.vector_env import batched_task
 
 PYTHON_COPIES = 16
 """Copies of a PettingZoo environment that an evaluation runs side by side at most."""
+OWN_NAMESPACE = "own"
+"""First part of the registry name of a task that was given none."""
 NOT_OBSERVED = ("action_mask", "mask", "info")
 """Entries of a group beside its observation; networks do not read them as features."""
 
@@ -149,8 +152,10 @@ class MarlTdTaskClass(SpecTask):
 class FunctionTask(SpecTask):
     """Your own environment inside BenchMARL.
 
+    Runs on it can be evaluated and resumed where it is registered (:func:`marl_td.extend.register_task`).
+
     Args:
-        name: how runs are labelled.
+        name: how runs are labelled, such as ``"arena"`` or ``"acme/arena"``.
         make_env: ``make_env(num_envs, continuous_actions, seed, device) -> EnvBase`` with batch size
             ``[num_envs]``, such as a call of an adapter of :mod:`marl_td.tasks.adapters`. It must be a
             function of a module (not a lambda) if BenchMARL is to save the experiment.
@@ -168,10 +173,16 @@ class FunctionTask(SpecTask):
         continuous: bool = True,
         discrete: bool = False,
     ) -> None:
-        super().__init__(name, {"max_steps": max_steps})
+        namespace, _, leaf = name.rpartition("/")
+        super().__init__(leaf, {"max_steps": max_steps})
+        self.namespace = namespace or OWN_NAMESPACE
         self.make_env = make_env
         self.continuous = continuous
         self.discrete = discrete
+
+    def env_name(self) -> str:  # type: ignore[override]
+        """First part of its registry name; it is not ours, whatever it is called."""
+        return self.namespace
 
     def get_env_fun(
         self, num_envs: int, continuous_actions: bool, seed: int | None, device: Any
@@ -190,12 +201,6 @@ class FunctionTask(SpecTask):
     def has_render(self, env: EnvBase) -> bool:
         """Drawing is left to the environment's own tools."""
         return False
-
-
-def params_class(name: str) -> type[TaskParams]:
-    """The parameter dataclass of the task ``name``."""
-    key = name.lower()
-    return ADAPTED[key] if key in ADAPTED else task_class(key).Params
 
 
 class MarlTdTask(Task):
@@ -232,11 +237,21 @@ class MarlTdTask(Task):
         """The class that makes the environments."""
         return MarlTdTaskClass
 
+    @property
+    def params(self) -> type[TaskParams]:
+        """The dataclass of its parameters."""
+        key = self.name.lower()
+        return ADAPTED[key] if key in ADAPTED else task_class(key).Params
+
     def get_from_yaml(self, path: str | None = None) -> TaskClass:
         """The task with its default parameters, or with those of the YAML file at ``path``."""
-        params = params_class(self.name)
-        if path is None:
-            return self.get_task(asdict(params()))
-        from benchmarl.utils import _read_yaml_config
+        return self.get_task(asdict(from_yaml(self.params, path)))
 
-        return self.get_task(asdict(params(**_read_yaml_config(path))))
+
+def from_yaml(params: type[Any], path: str | None) -> Any:
+    """The defaults of a dataclass, or what the YAML file at ``path`` sets of it."""
+    if path is None:
+        return params()
+    from benchmarl.utils import _read_yaml_config
+
+    return params(**_read_yaml_config(path))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tensordict import unravel_key
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from tensordict.utils import NestedKey
 from torch import nn
@@ -19,6 +20,8 @@ from marl_td import policies
 from marl_td.models.inputs import AgentInput, ExpandToAgents, FirstRow, JointInput
 
 SCOPES = ("agent", "group", "environment")
+TEAM_SCOPES = ("environment", "group")
+"""Those of more than one agent."""
 
 
 def scope_groups(algorithm: Any, group: str, scope: str) -> list[tuple[str, tuple[str, ...]]]:
@@ -65,8 +68,7 @@ def _joint_entries(
             return entries
     for name, prefix in scope_groups(algorithm, group, scope):
         for leaf, spec in algorithm.observation_spec[name].items(True, True):
-            key = (*prefix, *((leaf,) if isinstance(leaf, str) else leaf))
-            entries[key] = spec
+            entries[unravel_key((*prefix, leaf))] = spec
     return entries
 
 
@@ -79,6 +81,12 @@ def joint_input(
     return TensorDictModule(JointInput(n_dims), in_keys=list(entries), out_keys=[out_key])
 
 
+def own_observation_keys(algorithm: Any, group: str) -> list[NestedKey]:
+    """Keys of the entries of the agents' own observations."""
+    leaves = algorithm.observation_spec[group].keys(True, True)
+    return [unravel_key((group, leaf)) for leaf in leaves]
+
+
 def own_observation_size(algorithm: Any, group: str) -> int:
     """Width of one agent's observation, all its entries flattened."""
     leaves = algorithm.observation_spec[group].values(True, True)
@@ -87,10 +95,9 @@ def own_observation_size(algorithm: Any, group: str) -> int:
 
 def own_input(algorithm: Any, group: str, out_key: NestedKey) -> TensorDictModule:
     """Module that writes each agent's flattened observation ``[*B, n_agents, d]`` under ``out_key``."""
-    n_dims, keys = [], []
-    for leaf, spec in algorithm.observation_spec[group].items(True, True):
-        n_dims.append(len(spec.shape) - 1)
-        keys.append((group, *((leaf,) if isinstance(leaf, str) else leaf)))
+    leaves = algorithm.observation_spec[group].values(True, True)
+    n_dims = [len(spec.shape) - 1 for spec in leaves]
+    keys = own_observation_keys(algorithm, group)
     return TensorDictModule(JointInput(n_dims), in_keys=keys, out_keys=[out_key])
 
 
@@ -176,10 +183,8 @@ def _value_per_agent(
     in_keys: list[NestedKey] = ["critic_input"]
     mortal = agent_specific and algorithm.is_mortal(group)
     if agent_specific:
-        for leaf, spec in algorithm.observation_spec[group].items(True, True):
-            in_keys.append((group, *((leaf,) if isinstance(leaf, str) else leaf)))
-            size += spec.shape.numel() // n_agents
-        size += n_agents
+        in_keys += own_observation_keys(algorithm, group)
+        size += own_observation_size(algorithm, group) + n_agents
     if mortal:
         in_keys.append((group, "mask"))
     rows = AgentInput(n_agents, agent_specific, agent_specific, mortal).to(algorithm.device)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tensordict import unravel_key
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule, TensorDictSequential
 from tensordict.utils import NestedKey
 from torch import nn
@@ -86,7 +87,7 @@ def agent_context(algorithm: Any, group: str) -> TensorDictModule | None:
     else:
         key, spec = next(iter(algorithm.observation_spec[group].items(True, True)))
         module = AgentContext(n_agents, 0, index, n_dims=len(spec.shape))
-    in_key = (group, *((key,) if isinstance(key, str) else key))
+    in_key = unravel_key((group, key))
     return TensorDictModule(module.to(algorithm.device), [in_key], [(group, CONTEXT)])
 
 

@@ -8,14 +8,16 @@ with the field's name.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 import types
+import warnings
 from dataclasses import make_dataclass
 from typing import Any
 
 from marl_td.tasks.registry import suggest
 
-ALGORITHMS: dict[str, str] = {
+ALGORITHMS: dict[str, str | type[Any]] = {
     "mappo": "marl_td.algorithms.mappo:MappoConfig",
     "iddpg": "marl_td.algorithms.iddpg:IddpgConfig",
     "ippo": "marl_td.algorithms.ippo:IppoConfig",
@@ -44,7 +46,7 @@ ALGORITHMS: dict[str, str] = {
     "shaq": "marl_td.algorithms.shaq:ShaqConfig",
     "roma": "marl_td.algorithms.roma:RomaConfig",
 }
-"""Algorithm name to ``module:config class``."""
+"""Algorithm name to ``module:config class``; users' own with their registry name and their class."""
 
 MODELS: dict[str, str] = {
     "gru": "marl_td.models.gru:StatefulGruConfig",
@@ -54,11 +56,16 @@ MODELS: dict[str, str] = {
 EXPERIMENT = "marl_td.training.config:RunConfig"
 """The settings class behind ``experiment=marl_td``."""
 
+PLUGINS = "marl_td"
+"""The group of entry points by which installed packages name modules that register something."""
+
 _registered = False
 
 
-def load(path: str) -> Any:
+def load(path: str | type[Any]) -> Any:
     """The object at ``module:name``, for the entries of this module's own tables only."""
+    if not isinstance(path, str):
+        return path
     module, name = path.split(":")
     return getattr(importlib.import_module(module), name)
 
@@ -97,51 +104,67 @@ def register() -> None:
         _register_levels()
         _register_experiment()
         _register_resolver()
+        _load_plugins()
     except BaseException:
         _registered = False
         raise
 
 
 def _register_algorithms() -> None:
-    from benchmarl.algorithms import algorithm_config_registry
-    from hydra.core.config_store import ConfigStore
-
-    store = ConfigStore.instance()
     for name, path in ALGORITHMS.items():
-        config = load(path)
-        algorithm_config_registry[f"marl_td/{name}"] = config
-        store.store(group="algorithm/marl_td", name=name, node=config, provider="marl_td")
+        add_algorithm(f"marl_td/{name}", load(path))
+
+
+def add_algorithm(name: str, config: type[Any]) -> None:
+    """``algorithm=<name>`` is the algorithm that ``config`` configures."""
+    from benchmarl.algorithms import algorithm_config_registry
+
+    algorithm_config_registry[name] = config
+    _store("algorithm", name, config)
 
 
 def _register_models() -> None:
-    from benchmarl.models import model_config_registry
-    from hydra.core.config_store import ConfigStore
-
-    store = ConfigStore.instance()
     for name, path in MODELS.items():
-        config = load(path)
-        model_config_registry[f"marl_td/{name}"] = config
-        # BenchMARL finds a model by the entry `name` of its settings.
-        node = make_dataclass(config.__name__, [("name", str, f"marl_td/{name}")], bases=(config,))
-        store.store(group="model/layers/marl_td", name=name, node=node, provider="marl_td")
+        add_model(f"marl_td/{name}", load(path))
+
+
+def add_model(name: str, config: type[Any]) -> None:
+    """``model=layers/<name>`` is the network that ``config`` configures."""
+    from benchmarl.models import model_config_registry
+
+    model_config_registry[name] = config
+    # BenchMARL finds a model by the entry `name` of its settings.
+    node = make_dataclass(config.__name__, [("name", str, name)], bases=(config,))
+    _store("model/layers", name, node)
 
 
 def _register_tasks() -> None:
+    from marl_td.benchmarl_tasks import MarlTdTask
+
+    for member in MarlTdTask.__members__.values():
+        add_task(f"marl_td/{member.name.lower()}", member)
+
+
+def add_task(name: str, member: Any) -> None:
+    """``task=<name>`` is what ``member.get_task`` makes, with the settings of ``member.params``."""
     from benchmarl.environments import task_config_registry
+
+    task_config_registry[name] = member
+    _store("task", name, _open(member.params))
+    # BenchMARL looks for a task's dataclass in a module of this fixed name, and warns without it.
+    module = types.ModuleType(f"benchmarl.environments.{name.replace('/', '.')}")
+    module.TaskConfig = member.params  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+
+
+def _store(group: str, name: str, node: Any) -> None:
+    """Give Hydra the option ``name``, such as ``marl_td/retail``, of a group of settings."""
     from hydra.core.config_store import ConfigStore
 
-    from marl_td.benchmarl_tasks import MarlTdTask, params_class
-
-    store = ConfigStore.instance()
-    for member in MarlTdTask.__members__.values():
-        name = member.name.lower()
-        params = params_class(name)
-        task_config_registry[f"marl_td/{name}"] = member
-        store.store(group="task/marl_td", name=name, node=_open(params), provider="marl_td")
-        # BenchMARL looks for a task's dataclass in a module of this fixed name, and warns without it.
-        module = types.ModuleType(f"benchmarl.environments.marl_td.{name}")
-        module.TaskConfig = params  # type: ignore[attr-defined]
-        sys.modules.setdefault(module.__name__, module)
+    namespace, leaf = name.split("/")
+    ConfigStore.instance().store(
+        group=f"{group}/{namespace}", name=leaf, node=node, provider=namespace
+    )
 
 
 def _open(params: type[Any]) -> Any:
@@ -156,23 +179,28 @@ def _open(params: type[Any]) -> Any:
 
 
 def _register_levels() -> None:
+    from marl_td.tasks.registry import TASKS
+
+    for key in TASKS:
+        add_levels(key)
+
+
+def add_levels(key: str) -> None:
     """``level=NAME_LEVEL``, such as ``level=warehouse_hard``: a task at one of its named difficulties."""
     from hydra.core.config_store import ConfigStore
 
-    from marl_td.tasks.registry import TASKS, task_class
+    from marl_td.tasks.registry import full_name, task_class
 
-    store = ConfigStore.instance()
-    for name in TASKS:
-        for level, params in task_class(name).levels.items():
-            defaults = [{"override /task": f"marl_td/{name}"}, "_self_"]
-            node = {"defaults": defaults, "task": params}
-            store.store(
-                group="level",
-                name=f"{name}_{level}",
-                node=node,
-                package="_global_",
-                provider="marl_td",
-            )
+    namespace, _, leaf = key.rpartition("/")
+    for level, params in task_class(key).levels.items():
+        defaults = [{"override /task": full_name(key)}, "_self_"]
+        ConfigStore.instance().store(
+            group=f"level/{namespace}" if namespace else "level",
+            name=f"{leaf}_{level}",
+            node={"defaults": defaults, "task": params},
+            package="_global_",
+            provider=namespace or "marl_td",
+        )
 
 
 def _register_experiment() -> None:
@@ -189,6 +217,23 @@ def _register_resolver() -> None:
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("episodes", _steps_of_episodes, replace=True)
+
+
+def _load_plugins() -> None:
+    """Import what installed packages name in the entry points ``marl_td``; it registers what they add.
+
+    One that fails is named in a warning, and keeps nobody from the rest.
+    """
+    for entry in importlib.metadata.entry_points(group=PLUGINS):
+        try:
+            entry.load()
+        except Exception as error:
+            warnings.warn(
+                f"the plug-in '{entry.name}' ({entry.value}) of marl_td failed, so that what it "
+                f"registers is unknown in this program: {type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 def _steps_of_episodes(n_episodes: int, *, _root_: Any) -> int:

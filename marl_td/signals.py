@@ -9,12 +9,13 @@ Environments give them per group (``("next", group, "reward")``, ``[*B, n_agents
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from tensordict import TensorDictBase
 from torch import Tensor
 
 TeamReward = Literal["mean", "sum"]
+TEAM_REWARDS: tuple[str, ...] = get_args(TeamReward)
 SIGNALS = ("reward", "done", "terminated")
 
 

@@ -21,6 +21,8 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from typing_extensions import NamedTuple  # Python 3.10's own cannot be generic
 
+from marl_td.field_types import check_fields, check_type, plain
+
 Groups = dict[str, Tensor]
 """One tensor per agent group, ``{group: [n_envs, n_agents, ...]}``."""
 
@@ -115,6 +117,7 @@ class TaskParams:
     """Constraints on actions that always hold (:class:`marl_td.tasks.shield.Shield`), or None."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require(self.max_steps >= 1, f"max_steps must be at least 1; got {self.max_steps}.")
 
 
@@ -140,6 +143,18 @@ def require(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless ``condition`` holds."""
     if not condition:
         raise ValueError(message)
+
+
+def checked_n_envs(n_envs: Any) -> int:
+    """A number of environments as a Python number.
+
+    Raises:
+        ValueError: unless it is a whole one of at least 1.
+    """
+    number: int = plain(n_envs)
+    check_type("n_envs", number, int)
+    require(number >= 1, f"n_envs must be at least 1; got {number}.")
+    return number
 
 
 class Task(ABC, Generic[P, S]):

@@ -14,7 +14,7 @@ from marl_td.tasks.base import Task
 from marl_td.tasks.shield import shielded
 from marl_td.tasks.vector_env import VectorEnv
 
-TASKS: dict[str, str] = {
+TASKS: dict[str, str | type[Task[Any, Any]]] = {
     "matrix_game": "marl_td.tasks.matrix_game:MatrixGame",
     "two_step": "marl_td.tasks.two_step:TwoStep",
     "sharing_game": "marl_td.tasks.sharing_game:SharingGame",
@@ -38,7 +38,15 @@ TASKS: dict[str, str] = {
     "energy_grid": "marl_td.tasks.energy_grid:EnergyGrid",
     "drones": "marl_td.tasks.drones:Drones",
 }
-"""Task name to ``module:class``; a module is imported only when its task is asked for."""
+"""Task name to ``module:class``; a module is imported only when its task is asked for.
+
+Tasks of users (:func:`marl_td.extend.register_task`) are added with their registry name and their class.
+"""
+
+
+def full_name(key: str) -> str:
+    """The registry name of an entry of our tables: ``marl_td/retail``, or a user's own ``acme/line``."""
+    return key if "/" in key else f"marl_td/{key}"
 
 
 def task_of_mode(name: str, mode: str | None) -> str:
@@ -55,7 +63,7 @@ def task_of_mode(name: str, mode: str | None) -> str:
 
 
 def task_class(name: str) -> type[Task[Any, Any]]:
-    """The class of the task called ``name`` (with or without the ``marl_td/`` prefix).
+    """The class of the task called ``name`` (with or without the ``marl_td/`` prefix; a user's with its own).
 
     Raises:
         ValueError: if there is no such task; the message names the closest ones.
@@ -63,7 +71,10 @@ def task_class(name: str) -> type[Task[Any, Any]]:
     short = name.removeprefix("marl_td/")
     if short not in TASKS:
         raise ValueError(f"unknown task '{name}'. {suggest(short, TASKS)}")
-    module, attribute = TASKS[short].split(":")
+    entry = TASKS[short]
+    if not isinstance(entry, str):
+        return entry
+    module, attribute = entry.split(":")
     found: type[Task[Any, Any]] = getattr(importlib.import_module(module), attribute)
     return found
 

@@ -14,7 +14,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase, TransformedEnv
 
-from marl_td.tasks.base import Noise, Step, Task, require
+from marl_td.tasks.base import Noise, Step, Task, checked_n_envs, require
 from marl_td.tasks.shield import shielded
 from marl_td.tasks.specs import DONE_KEYS, random_available, read_action, set_specs
 
@@ -34,14 +34,14 @@ class VectorEnv(EnvBase):
         seed: seed of the environment's own random stream.
 
     Raises:
-        ValueError: if ``n_envs`` is below 1, or an action has a wrong shape.
+        ValueError: if ``n_envs`` is no whole number of at least 1, or an action has a wrong shape.
         RuntimeError: for a step before the first reset.
     """
 
     rng: torch.Generator
 
     def __init__(self, task: Task[Any, Any], n_envs: int, seed: int | None = 0) -> None:
-        require(n_envs >= 1, f"n_envs must be at least 1; got {n_envs}.")
+        n_envs = checked_n_envs(n_envs)
         super().__init__(device=task.device, batch_size=torch.Size([n_envs]))
         self.task = task = shielded(task)
         self.n_envs = n_envs

@@ -11,7 +11,7 @@ import pytest
 from hydra.errors import ConfigCompositionException
 
 from marl_td import register
-from marl_td.benchmarl_tasks import MarlTdTask, params_class
+from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.registry import ALGORITHMS, algorithm_config
 from marl_td.tasks.adapters.by_name import ADAPTED
 from marl_td.tasks.registry import TASKS
@@ -109,8 +109,9 @@ def test_hydra_composes_the_dataclass_defaults(name, compose):
 @pytest.mark.parametrize("name", [*TASKS, *ADAPTED])
 def test_every_task_composes_and_is_enumerated(name, compose):
     _, task = compose("algorithm=marl_td/mappo", f"task=marl_td/{name}")
-    assert task == params_class(name)()
-    assert MarlTdTask[name.upper()].get_task().config == asdict(params_class(name)())
+    params = MarlTdTask[name.upper()].params
+    assert task == params()
+    assert MarlTdTask[name.upper()].get_task().config == asdict(params())
 
 
 def test_tables_and_enumeration_agree():

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from source_tree import ROOT, Source, sources, write_tree
 
+EVERYWHERE = {"field_types"}
 PARTS = {"models", "policies", "critics", "signals"}
-BELOW_ALGORITHMS = {"losses", "losses.functional", *PARTS}
+BELOW_ALGORITHMS = {*EVERYWHERE, "losses", "losses.functional", *PARTS}
 BELOW_COLLECT = {"tasks", "losses.functional", *PARTS}
 BELOW_TRAINING = {
     "algorithms",
@@ -29,10 +30,12 @@ BELOW_DEPLOY = {"evaluation", *BELOW_EVALUATION}
 LAYERS: dict[str, set[str]] = {
     "losses.functional": set(),
     "losses": {"losses.functional"},
-    "tasks": set(),
-    **{part: PARTS | {"losses.functional"} for part in PARTS},
+    "field_types": set(),
+    "tasks": EVERYWHERE,
+    **{part: EVERYWHERE | PARTS | {"losses.functional"} for part in PARTS},
     "algorithms": {"collect", *BELOW_ALGORITHMS},
     "benchmarl_tasks": {"tasks"},
+    "extend": {"registry", "benchmarl_tasks", "tasks"},
     "registry": {"algorithms", "models", "tasks", "benchmarl_tasks"},
     "collect": BELOW_COLLECT,
     "training": BELOW_TRAINING,
@@ -49,6 +52,7 @@ OTHER_ENVIRONMENTS = {"pettingzoo", "gymnasium", "vmas", "mpe2"}
 THIRD_PARTIES: dict[str, tuple[set[str], set[str]]] = {
     "losses.functional": ({"torch", "typing_extensions"}, set()),
     "losses": (TENSORS, set()),
+    "field_types": (set(), set()),
     "tasks": (TENSORS | {"numpy"}, SOLVERS | OTHER_ENVIRONMENTS),
 }
 """Part to the third parties that it may import at the top of a file, and inside functions besides.
@@ -193,6 +197,7 @@ BAD = [
     ("tasks/a.py", "from marl_td import register", 1, "may not import marl_td.register"),
     ("tasks/a.py", "import scipy.optimize", 1, "may not import scipy here; .* inside functions"),
     ("tasks/a.py", "from tasks.base import Task", 1, "write `marl_td.tasks`"),
+    ("marl_td/field_types.py", "import torch", 1, "marl_td.field_types may not import torch"),
     ("marl_td/policies.py", "import losses", 1, "write `marl_td.losses`"),
     ("marl_td/models/a.py", "from ..algorithms import x", 1, "may not import marl_td.algorithms.x"),
     (
@@ -230,7 +235,7 @@ GOOD = [
     ),
     ("tasks/a.py", "import torch\ndef f():\n    from scipy import optimize\n    import numpy"),
     ("tasks/adapters/a.py", "import pettingzoo\nimport numpy as np"),
-    ("tasks/a.py", "import numpy as np"),
+    ("tasks/a.py", "import numpy as np\nfrom marl_td.field_types import check_fields"),
     ("tasks/shop/render.py", "import matplotlib\nfrom PIL import Image"),
     (
         "marl_td/algorithms/a.py",

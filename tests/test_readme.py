@@ -1,4 +1,4 @@
-"""Python examples of the README and of own training code run as they stand, in a folder of their own."""
+"""Python examples of the README, of own training code and of the command line's page run as they stand."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/own_training.md")
+PAGES = ("README.md", "docs/own_training.md", "docs/cli.md")
 EXAMPLES = [
     example
     for page in PAGES

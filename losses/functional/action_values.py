@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor
 
-from marl_td.losses.functional.checks import check_same_shape, check_shape
+from marl_td.losses.functional.checks import (
+    check_bool,
+    check_discrete_action,
+    check_indices,
+    check_same_shape,
+    check_shape,
+    named_range,
+)
 
 
 def mask_unavailable(action_value: Tensor, action_mask: Tensor | None) -> Tensor:
@@ -19,10 +26,12 @@ def mask_unavailable(action_value: Tensor, action_mask: Tensor | None) -> Tensor
         ``[*B, n_actions]``.
 
     Raises:
+        TypeError: if ``action_mask`` is not bool.
         ValueError: if the shapes differ.
     """
     if action_mask is None:
         return action_value
+    check_bool("action_mask", action_mask)
     check_shape("action_mask", action_mask, action_value.shape, "[*B, n_actions]")
     lowest = torch.finfo(action_value.dtype).min
     return torch.where(action_mask, action_value, lowest)
@@ -58,12 +67,14 @@ def chosen_action_value(action_value: Tensor, action: Tensor) -> Tensor:
         ``[*B]``.
 
     Raises:
+        TypeError: if ``action`` holds no indices.
         ValueError: if ``action`` is not ``[*B]``.
-        RuntimeError: for an index out of range; in a compiled graph that gives 0.
+        IndexError: for an index out of range; in a compiled graph that gives 0.
     """
-    check_shape("action", action, action_value.shape[:-1], "[*B]")
+    check_discrete_action(action, action_value.shape)
     if not torch.compiler.is_compiling():
-        return action_value.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        with named_range(action_value.shape[-1]):
+            return action_value.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     # In a graph `gather` takes numbers one by one, and its gradient puts them back one by one.
     actions = torch.arange(action_value.shape[-1], device=action.device)
     return torch.where(actions == action.unsqueeze(-1), action_value, 0.0).sum(-1)
@@ -115,11 +126,15 @@ def one_hot_action(action: Tensor, n_actions: int) -> Tensor:
     Returns:
         ``[*B, n_actions]`` of the default float type.
 
+    Raises:
+        TypeError: if ``action`` holds no indices.
+
     Example:
         >>> import torch
         >>> one_hot_action(torch.tensor([2, 0]), 3)
         tensor([[0., 0., 1.],
                 [1., 0., 0.]])
     """
+    check_indices("action", action)
     index = torch.arange(n_actions, device=action.device)
     return (action.unsqueeze(-1) == index).to(torch.get_default_dtype())

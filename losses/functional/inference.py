@@ -12,7 +12,7 @@ from torch import Tensor
 from marl_td.losses.functional.checks import check_exact_shape, check_same_shape
 
 
-def inference_error(log_prob: Tensor, entropy: Tensor, *, entropy_coef: float = 1e-3) -> Tensor:
+def inference_error(log_prob: Tensor, entropy: Tensor, *, entropy_coeff: float = 1e-3) -> Tensor:
     """Error of a belief about one observed action.
 
         error = -(log mu_hat(u | o) + lambda H(mu_hat(. | o)))
@@ -22,7 +22,7 @@ def inference_error(log_prob: Tensor, entropy: Tensor, *, entropy_coef: float = 
     Args:
         log_prob: ``[*B]``, of the action that was taken, in nats.
         entropy: ``[*B]`` of the belief, in nats.
-        entropy_coef: lambda, >= 0.
+        entropy_coeff: lambda, >= 0.
 
     Returns:
         ``[*B]``.
@@ -31,7 +31,7 @@ def inference_error(log_prob: Tensor, entropy: Tensor, *, entropy_coef: float = 
         ValueError: if the shapes differ.
     """
     check_same_shape(log_prob=log_prob, entropy=entropy)
-    return -(log_prob + entropy_coef * entropy)
+    return -(log_prob + entropy_coeff * entropy)
 
 
 def believed_action_rows(believed: Sequence[Tensor], position: int, own_action: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from marl_td.losses.functional.checks import check_same_shape
+from marl_td.losses.functional.checks import check_bool, check_same_shape
 
 
 def masked_moments(
@@ -21,11 +21,13 @@ def masked_moments(
         ``(mean, variance, count)``; where nothing counts all three are 0.
 
     Raises:
+        TypeError: if ``mask`` is not bool.
         ValueError: if the shapes differ.
     """
     if mask is None:
         variance, mean = torch.var_mean(value, dims, correction=0, keepdim=keepdim)
         return mean, variance, torch.full_like(mean, value.numel() / max(mean.numel(), 1))
+    check_bool("mask", mask)
     check_same_shape(value=value, mask=mask)
     zero = torch.zeros_like(value)
     count = mask.sum(dims, keepdim=True).to(value.dtype)
@@ -136,8 +138,14 @@ def normalise_advantage(
         Like ``advantage``.
 
     Raises:
-        ValueError: if the shapes differ.
+        TypeError: if ``mask`` is not bool.
+        ValueError: if the shapes differ, or a dimension is not there.
     """
+    for dim in exclude_dims:
+        if not -advantage.ndim <= dim < advantage.ndim:
+            raise ValueError(
+                f"`exclude_dims` must be dimensions of {tuple(advantage.shape)}; got {tuple(exclude_dims)}."
+            )
     kept = {dim % advantage.ndim for dim in exclude_dims}
     dims = tuple(dim for dim in range(advantage.ndim) if dim not in kept)
     mean, variance, _ = masked_moments(advantage, mask, dims, keepdim=True)

@@ -8,7 +8,7 @@ so that a step whose ``done`` is true still bootstraps unless it also ``terminat
 import torch
 from torch import Tensor
 
-from marl_td.losses.functional.checks import check_fraction, check_same_shape
+from marl_td.losses.functional.checks import check_bool, check_fraction, check_same_shape
 
 
 def one_step_target(
@@ -26,6 +26,7 @@ def one_step_target(
         ``[*B]``; gradient flows if it does in the arguments.
 
     Raises:
+        TypeError: if ``terminated`` is not bool.
         ValueError: if shapes differ or ``gamma`` is out of range.
 
     Example:
@@ -35,6 +36,7 @@ def one_step_target(
         tensor([6., 1.])
     """
     check_same_shape(reward=reward, next_value=next_value, terminated=terminated)
+    check_bool("terminated", terminated)
     check_fraction("gamma", gamma)
     return reward + gamma * torch.where(terminated, torch.zeros_like(next_value), next_value)
 
@@ -69,11 +71,13 @@ def gae(
         ``(advantage, value_target)``, both like ``reward``; ``value_target = advantage + value``.
 
     Raises:
+        TypeError: if ``done`` or ``terminated`` is not bool.
         ValueError: if shapes differ or ``gamma`` or ``lmbda`` is out of range.
     """
     check_same_shape(
         reward=reward, value=value, next_value=next_value, done=done, terminated=terminated
     )
+    check_bool("done", done)
     check_fraction("lmbda", lmbda)
     delta = one_step_target(reward, next_value, terminated, gamma=gamma) - value
     keep = gamma * lmbda * (~done).to(delta.dtype)
@@ -124,6 +128,7 @@ def lambda_return(
         Like ``reward``.
 
     Raises:
+        TypeError: if ``done`` or ``terminated`` is not bool.
         ValueError: if shapes differ or ``gamma`` or ``lmbda`` is out of range.
     """
     check_fraction("lmbda", lmbda)
@@ -136,6 +141,7 @@ def lambda_return(
         next_chosen_value=baseline,
         keeps=done if keeps is None else keeps,
     )
+    check_bool("done", done)
     one_step = one_step_target(reward, next_value, terminated, gamma=gamma)
     goes_on = ~(done | terminated) if keeps is None else keeps & ~(done | terminated)
     # G_t = one_step_t + gamma lmbda c_t (1 - cut_t) (G_{t+1} - b_t): solved for the difference G - one_step.
@@ -176,6 +182,7 @@ def n_step_return(
         Like ``reward``.
 
     Raises:
+        TypeError: if ``done`` or ``terminated`` is not bool.
         ValueError: if shapes differ, ``gamma`` is out of range or ``n_steps`` is below 1.
 
     Example:
@@ -188,6 +195,7 @@ def n_step_return(
     if n_steps < 1:
         raise ValueError(f"`n_steps` must be at least 1; got {n_steps}.")
     check_same_shape(reward=reward, next_value=next_value, done=done, terminated=terminated)
+    check_bool("done", done)
     target = one_step_target(reward, next_value, terminated, gamma=gamma)
     for _ in range(min(n_steps, reward.shape[time_dim]) - 1):
         following = torch.cat([_tail(target, time_dim), _last(next_value, time_dim)], dim=time_dim)

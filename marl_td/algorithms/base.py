@@ -15,9 +15,11 @@ from torchrl.data import ReplayBuffer
 from torchrl.envs import Transform, TransformedEnv
 from torchrl.objectives import LossModule
 
+from marl_td.algorithms import checks
 from marl_td.algorithms.callbacks import DelayedSteps, JointKeys, add_callback
-from marl_td.algorithms.checks import check_ensemble, check_finite, check_models, warn_of_unused
+from marl_td.algorithms.recurrent import row_length
 from marl_td.algorithms.replay import replay_buffer
+from marl_td.field_types import check_fields
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.losses.targets import TargetUpdater
 
@@ -39,10 +41,10 @@ class MarlTdAlgorithm(Algorithm):
         self.config = config
         self.trainers: Mapping[str, Any] = {}
         super().__init__(experiment)
-        check_ensemble(experiment.algorithm_config)
-        check_models(experiment)
+        checks.check_ensemble(experiment.algorithm_config)
+        checks.check_models(experiment)
         self._check_actions()
-        warn_of_unused(experiment)
+        checks.warn_of_unused(experiment)
         if self.needs_joint_keys:
             add_callback(experiment, JointKeys())
 
@@ -92,6 +94,11 @@ class MarlTdAlgorithm(Algorithm):
         """Number of agents in ``group``."""
         return len(self.group_map[group])
 
+    def group_seed(self, group: str) -> int:
+        """A seed that differs from group to group, and from that of every group of the next run."""
+        groups = list(self.group_map)
+        return int(self.experiment.seed) * len(groups) + groups.index(group)
+
     def is_continuous(self, group: str) -> bool:
         """Whether ``group`` has continuous actions."""
         return self.action_spec[group, "action"].dtype.is_floating_point
@@ -105,6 +112,10 @@ class MarlTdAlgorithm(Algorithm):
         """Whether the environment says who of ``group`` is alive: ``(group, "mask")`` ``[*B, n_agents]``."""
         return (group, "mask") in self.experiment.test_env.observation_keys
 
+    def idle_settings(self) -> dict[str, str]:
+        """Settings that change nothing in this experiment, and why; those that were given are warned of."""
+        return checks.idle_settings(self)
+
     def _check_actions(self) -> None:
         for group in self.group_map:
             space = self.action_spec[group, "action"]
@@ -117,6 +128,8 @@ class MarlTdAlgorithm(Algorithm):
     # ------------------------------------------------------------- BenchMARL
     def get_loss_and_updater(self, group: str) -> tuple[LossModule, TargetUpdater | None]:
         """The loss of ``group`` and what moves its target networks; built once."""
+        if not self._losses_and_updaters:  # where something is trained, and once
+            checks.warn_of_idle(self)
         if group not in self._losses_and_updaters:
             loss, _ = self._get_loss(
                 group=group,
@@ -128,6 +141,18 @@ class MarlTdAlgorithm(Algorithm):
                 add_callback(self.experiment, DelayedSteps())
             self._losses_and_updaters[group] = (loss, self._target_updater(loss))
         return self._losses_and_updaters[group]
+
+    def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
+        """The policy that is trained, where nothing explores beside it."""
+        return policy_for_loss
+
+    def _get_parameters(self, group: str, loss: Any) -> dict[str, Iterable[Any]]:
+        """What each named loss moves: the parameters of its networks, if they have any."""
+        found = {
+            name: [parameter for network in networks for parameter in network.parameters()]
+            for name, networks in loss.networks().items()
+        }
+        return {name: parameters for name, parameters in found.items() if parameters}
 
     def _target_updater(self, loss: MultiAgentLoss) -> TargetUpdater | None:
         pairs = loss.target_pairs()
@@ -143,11 +168,7 @@ class MarlTdAlgorithm(Algorithm):
         if self.on_policy:
             return super().get_replay_buffer(group, transforms)
         settings = self.experiment_config
-        n_frames, n_envs = (
-            settings.collected_frames_per_batch(False),
-            settings.n_envs_per_worker(False),
-        )
-        row = -(-n_frames // n_envs) if self.has_rnn else 1
+        row = row_length(settings, on_policy=False) if self.has_rnn else 1
         return replay_buffer(self, group, item_length=row, transforms=transforms)
 
     def process_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
@@ -156,7 +177,7 @@ class MarlTdAlgorithm(Algorithm):
         Raises:
             ValueError: if an observation, state, reward or action is NaN or infinite.
         """
-        check_finite(batch)
+        checks.check_finite(batch)
         return self.prepare_batch(group, batch)
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
@@ -175,7 +196,8 @@ class MarlTdConfig(AlgorithmConfig):
     CENTRAL_CRITIC: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Check the ranges of the fields."""
+        """Check the types of the fields; configurations that extend it check their ranges."""
+        check_fields(self)
 
     def get_algorithm(self, experiment: Any) -> MarlTdAlgorithm:
         """The algorithm of this configuration."""

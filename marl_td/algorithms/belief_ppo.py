@@ -31,6 +31,7 @@ from marl_td.algorithms.base import (
 )
 from marl_td.algorithms.ppo_family import PpoConfig, PpoFamily
 from marl_td.algorithms.recurrent import state_keys
+from marl_td.algorithms.value_norms import value_norm
 from marl_td.collect.history import JOINT, OBSERVATION, SEEN, ActionHistory, Remembered
 from marl_td.losses.belief import BeliefPPOLoss
 from marl_td.models.belief import BeliefContext, BeliefDecoder, BeliefEncoder
@@ -111,7 +112,7 @@ class BeliefPpo(PpoFamily):
     @property
     def n_groups(self) -> dict[str, int]:
         """How many networks of each kind the agents of a group have."""
-        shared = self.experiment_config.share_policy_params
+        shared = self.share_policy_params
         return {group: 1 if shared else self.n_agents(group) for group in self.group_map}
 
     def widths(self) -> list[int]:
@@ -210,19 +211,17 @@ class BeliefPpo(PpoFamily):
         critic = self.state_value(group)
         widths = torch.tensor(self.widths())
         available = torch.arange(int(widths.max())) < widths.unsqueeze(-1)
-        loss = BeliefPPOLoss(
+        return BeliefPPOLoss(
             policy_for_loss,
             critic,
             self.encoder(group),
             self.decoder(group),
             available=available.to(self.device),
             beta=self.config.belief_beta,
-            value_norm=self._value_norm(group, critic),
+            value_norm=value_norm(self, group, critic),
             critic_states=state_keys(critic),
             **options,
         )
-        loss.set_group(group)
-        return loss
 
     def _get_parameters(self, group: str, loss: BeliefPPOLoss) -> dict[str, Iterable[Any]]:
         belief = [*loss.encoder.parameters(), *loss.decoder.parameters()]

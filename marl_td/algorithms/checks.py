@@ -1,7 +1,8 @@
-"""Checks of the experiment around an algorithm, and of the batches that it is given."""
+"""Checks of the experiment around an algorithm, of its settings, and of the batches that it is given."""
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -13,6 +14,10 @@ from tensordict.utils import NestedKey
 
 SUM = "episode_reward"
 """The sum of an episode's rewards: nothing learns from it, and it stays bad while they are good again."""
+CONTINUOUS_ONLY = ("scale_mapping", "use_tanh_normal", "action_scale", "exploration_sigma")
+"""Settings that say something of continuous actions alone."""
+DISCRETE_ONLY = ("gumbel_temperature", "discrete_gradient", "coupled_discrete_values")
+"""Settings that say something of discrete actions alone."""
 NETWORK_OUTPUTS = ("action", "log_prob", "logits", "loc", "scale", "parameter")
 
 
@@ -43,6 +48,46 @@ def warn_of_unused(experiment: Any) -> None:
         warnings.warn(
             f"{listed} has no effect in BenchMARL's own experiment; run `marl-td train` (or "
             "marl_td.training.experiment.Experiment), or leave it out.",
+            stacklevel=2,
+        )
+
+
+def idle_settings(algorithm: Any) -> dict[str, str]:
+    """Settings that, if the algorithm has them, change nothing in its experiment; and why."""
+    idle: dict[str, str] = {}
+    groups = algorithm.group_map
+    if not any(map(algorithm.is_mortal, groups)):
+        idle["mask_dead_values"] = "nobody dies in this task"
+    if not any(map(algorithm.is_continuous, groups)):
+        idle.update(dict.fromkeys(CONTINUOUS_ONLY, "all actions are discrete"))
+    if all(map(algorithm.is_continuous, groups)):
+        idle.update(dict.fromkeys(DISCRETE_ONLY, "all actions are continuous"))
+    if not algorithm.experiment_config.off_policy_use_prioritized_replay_buffer:
+        why = "experiment.off_policy_use_prioritized_replay_buffer is false"
+        idle.update(dict.fromkeys(("priority_beta_end", "priority_eta"), why))
+    config = algorithm.config
+    if getattr(config, "value_norm", "none") == "none":
+        idle["value_norm_beta"] = "value_norm is none"
+    return idle
+
+
+def warn_of_idle(algorithm: Any) -> None:
+    """Say which settings were given that change nothing (``algorithm.idle_settings``) or make no sense."""
+    idle = algorithm.idle_settings()
+    for field in dataclasses.fields(algorithm.config):
+        why = idle.get(field.name)
+        value = getattr(algorithm.config, field.name)
+        if why is not None and value != field.default:
+            warnings.warn(
+                f"algorithm.{field.name}={value} has no effect here: {why}.", stacklevel=2
+            )
+    settings = algorithm.experiment_config
+    stored, sampled = settings.off_policy_memory_size, settings.off_policy_train_batch_size
+    if not algorithm.on_policy and stored < sampled:
+        warnings.warn(
+            f"experiment.off_policy_memory_size={stored} is less than "
+            f"experiment.off_policy_train_batch_size={sampled}, so that minibatches hold the same steps "
+            "several times; set a larger memory or a smaller batch.",
             stacklevel=2,
         )
 

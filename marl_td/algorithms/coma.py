@@ -28,14 +28,12 @@ from marl_td.algorithms.base import (
 )
 from marl_td.algorithms.last_actions import LastActionAlgorithm
 from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
+from marl_td.algorithms.value_norms import value_norm
 from marl_td.losses.coma import ComaLoss
 from marl_td.losses.common import next_key
-from marl_td.losses.value_norm import ValueNorm
 from marl_td.models.counterfactual import CounterfactualInput
 from marl_td.models.floored import FlooredSoftmax
 from marl_td.models.heads import scale_output
-
-TEAM_REWARDS = ("mean", "sum", "none")
 
 
 class Coma(Chunks, LastActionAlgorithm):
@@ -67,9 +65,6 @@ class Coma(Chunks, LastActionAlgorithm):
         layer = net if gain == 1.0 else scale_output(net, gain)
         return ProbabilisticTensorDictSequential(layer, head.to(self.device))
 
-    def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
-        return policy_for_loss
-
     def critic(self, group: str) -> TensorDictSequential:
         """Values of all actions of every agent, ``(group, "action_value")`` ``[*B, n_agents, n_actions]``.
 
@@ -79,10 +74,7 @@ class Coma(Chunks, LastActionAlgorithm):
         scope, n_agents = self.config.critic_scope, self.n_agents(group)
         n_actions, mortal = policies.n_actions(self, group), self.is_mortal(group)
         rivals = [name for name, _ in critics.scope_groups(self, group, scope) if name != group]
-        own = [
-            (group, *((leaf,) if isinstance(leaf, str) else leaf))
-            for leaf in self.observation_spec[group].keys(True, True)
-        ]
+        own = critics.own_observation_keys(self, group)
         rows = CounterfactualInput(
             n_agents,
             n_actions,
@@ -130,7 +122,7 @@ class Coma(Chunks, LastActionAlgorithm):
             entropy_coeff=config.entropy_coef,
             critic_coeff=config.critic_coef,
             huber_delta=config.huber_delta or None,
-            value_norm=self._value_norm(group),
+            value_norm=value_norm(self, group, critic),
             mask_dead_values=config.mask_dead_values,
             critic_states=state_keys(critic),
             others={name: self.acting_policy(name) for name in rivals if name != group},
@@ -147,13 +139,6 @@ class Coma(Chunks, LastActionAlgorithm):
         keys = [(name, key) for name in self.group_map for key in self.acting_policy(name).in_keys]
         read = [key[1] for name, key in keys if isinstance(key, tuple) and key[0] == name]
         return ("mask", *read)
-
-    def _value_norm(self, group: str) -> ValueNorm | None:
-        """Statistics of the team with one critic for all agents, of each agent with one critic each."""
-        if self.config.value_norm == "none":
-            return None
-        n_agents = None if self.config.share_param_critic else self.n_agents(group)
-        return ValueNorm(n_agents, beta=self.config.value_norm_beta)
 
     def _get_parameters(self, group: str, loss: ComaLoss) -> dict[str, Iterable[Any]]:
         return {
@@ -231,5 +216,5 @@ class ComaConfig(MarlTdConfig):
         for name in ("entropy_coef", "critic_coef", "huber_delta", "chunk_length"):
             check_range(name, getattr(self, name), 0.0)
         check_choice("value_norm", self.value_norm, ("none", "running"))
-        check_choice("team_reward", self.team_reward, TEAM_REWARDS)
-        check_choice("critic_scope", self.critic_scope, ("environment", "group"))
+        check_choice("team_reward", self.team_reward, (*signals.TEAM_REWARDS, "none"))
+        check_choice("critic_scope", self.critic_scope, critics.TEAM_SCOPES)

@@ -7,7 +7,6 @@ after the other: within an iteration a later group's targets see the earlier gro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +53,9 @@ class DdpgConfig(OffPolicyConfig):
 
     def loss_options(self) -> dict[str, Any]:
         """The fields that the loss takes, by its argument names."""
-        names = ("loss_function", "regularisation_coef", "priority_eta")
-        return {name: getattr(self, name) for name in names}
+        names = ("loss_function", "priority_eta")
+        own = {name: getattr(self, name) for name in names}
+        return {**own, "regularisation_coeff": self.regularisation_coef}
 
 
 @dataclass
@@ -185,14 +185,6 @@ class DdpgFamily(MarlTdAlgorithm):
         )
         loss.set_group(group)
         return loss, True
-
-    def _get_parameters(
-        self, group: str, loss: DeterministicPolicyLoss
-    ) -> dict[str, Iterable[Any]]:
-        return {
-            name: [parameter for network in networks for parameter in network.parameters()]
-            for name, networks in loss.networks().items()
-        }
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals per agent, without what the loss computes anew (it would only fill the replay)."""

@@ -15,7 +15,6 @@ from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from marl_td import critics, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, check_choice, check_range
 from marl_td.algorithms.ddpg_family import DdpgConfig, DdpgFamily
-from marl_td.algorithms.value_based import TEAM_REWARDS
 from marl_td.losses.facmac import FACMACLoss
 from marl_td.models.mixers import STATE_NORMS, CentralMixer, Mixer, QMixer, SumMixer
 
@@ -81,8 +80,8 @@ class FacmacConfig(DdpgConfig):
         check_range("hypernet_layers", self.hypernet_layers, 1, 2)
         check_range("hypernet_embed", self.hypernet_embed, 1)
         check_choice("state_norm", self.state_norm, STATE_NORMS)
-        check_choice("critic_scope", self.critic_scope, ("environment", "group"))
-        check_choice("team_reward", self.team_reward, TEAM_REWARDS)
+        check_choice("critic_scope", self.critic_scope, critics.TEAM_SCOPES)
+        check_choice("team_reward", self.team_reward, signals.TEAM_REWARDS)
 
     def mixer(self, n_agents: int, d_state: int, group: str) -> Mixer:
         """The mixer of a team."""

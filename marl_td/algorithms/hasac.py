@@ -18,9 +18,6 @@ from marl_td.losses.agent_adam import AgentAdam
 from marl_td.losses.hasac import HASACLoss
 from marl_td.losses.masac import MASACLoss
 
-SCOPES = ("group", "environment")
-TEAM_REWARDS = ("mean", "sum")
-
 
 class Hasac(SacFamily):
     """HASAC on every group of agents; see :class:`HasacConfig`."""
@@ -63,9 +60,7 @@ class Hasac(SacFamily):
             [self.action_value(group) for _ in range(config.num_qvalue_nets)],
             self.temperature(group),
             optimiser,
-            # Every group has orders of its own.
-            order_seed=self.experiment.seed * len(self.group_map)
-            + list(self.group_map).index(group),
+            order_seed=self.group_seed(group),
             fixed_order=config.fixed_order,
             **self.loss_options(group),
         )
@@ -105,8 +100,8 @@ class HasacConfig(SacConfig):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        check_choice("critic_scope", self.critic_scope, SCOPES)
-        check_choice("team_reward", self.team_reward, TEAM_REWARDS)
+        check_choice("critic_scope", self.critic_scope, critics.TEAM_SCOPES)
+        check_choice("team_reward", self.team_reward, signals.TEAM_REWARDS)
         if self.mask_dead_values:
             raise ValueError(
                 "mask_dead_values has no meaning here: the return is the team's, which an agent's death does "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tensordict import unravel_key
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.data import Composite, Unbounded
@@ -43,7 +44,7 @@ def _network(algorithm: Any, group: str, n_believers: int) -> TensorDictSequenti
     inputs, in_keys, n_dims = Composite(shape=(n_rows,)), [], []
     for leaf, spec in algorithm.observation_spec[group].items(True, True):
         inputs[leaf] = Unbounded((n_rows, *spec.shape[1:]))
-        in_keys.append((leaf,) if isinstance(leaf, str) else leaf)
+        in_keys.append(leaf)
         n_dims.append(len(spec.shape))
     net = algorithm.model_config.get_model(
         input_spec=Composite({rows: inputs}).to(algorithm.device),
@@ -60,8 +61,8 @@ def _network(algorithm: Any, group: str, n_believers: int) -> TensorDictSequenti
     )
     repeat = TensorDictModule(
         RepeatAgents(n_believers, n_dims),
-        [(group, *key) for key in in_keys],
-        [(rows, *key) for key in in_keys],
+        [unravel_key((group, key)) for key in in_keys],
+        [unravel_key((rows, key)) for key in in_keys],
     )
     output = TensorDictModule(nn.Identity(), [(rows, "belief")], ["belief"])
     return TensorDictSequential(repeat, net, output)

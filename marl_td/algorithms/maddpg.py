@@ -33,12 +33,9 @@ class Maddpg(CentralCritics):
             return super().network(group, name, width)
         members: list[Any] = [policies.network(self, group, name, width) for _ in range(size)]
         # What a network reads of its group beside observations is its own state.
-        seen = {(group, *((key,) if isinstance(key, str) else key)) for key in self._seen(group)}
+        seen = critics.own_observation_keys(self, group)
         own = [key for key in members[0].in_keys if isinstance(key, tuple) and key not in seen]
         return SubPolicies(members, group, states=own)
-
-    def _seen(self, group: str) -> list[Any]:
-        return list(self.observation_spec[group].keys(True, True))
 
     def loss(self, group: str, **options: Any) -> MADDPGLoss:
         """The loss of ``group``; with inferred policies if the agents do not know the others'."""
@@ -51,9 +48,16 @@ class Maddpg(CentralCritics):
             self.action_value(group),
             inferred_policies(self, group, self.scope, actors),
             policies=actors,
-            inference_entropy_coef=self.config.inference_entropy_coef,
+            inference_entropy_coeff=self.config.inference_entropy_coef,
             **options,
         )
+
+    def idle_settings(self) -> dict[str, str]:
+        """That of inferred policies, where none are."""
+        idle = super().idle_settings()
+        if not self.config.infer_policies:
+            idle["inference_entropy_coef"] = "infer_policies is false"
+        return idle
 
     @property
     def joint_entries(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from marl_td.algorithms.base import MarlTdAlgorithm
-from marl_td.algorithms.ppo_family import CentralCriticConfig, PpoConfig, PpoFamily
+from marl_td.algorithms.ppo_family import CentralValueConfig, PpoConfig, PpoFamily
 
 
 class Mappo(PpoFamily):
@@ -18,7 +18,7 @@ class Mappo(PpoFamily):
 
 
 @dataclass
-class MappoConfig(CentralCriticConfig, PpoConfig):
+class MappoConfig(CentralValueConfig, PpoConfig):
     """Hyperparameters of MAPPO."""
 
     ALGORITHM: ClassVar[type[MarlTdAlgorithm]] = Mappo

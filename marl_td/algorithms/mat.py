@@ -18,11 +18,13 @@ from tensordict.nn import (
     TensorDictSequential,
 )
 from torch import nn
+from torchrl.data import Composite
 
 from marl_td import critics, policies
 from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_range
 from marl_td.algorithms.ppo_family import PpoConfig, PpoFamily
 from marl_td.algorithms.recurrent import Memory, state_keys
+from marl_td.algorithms.value_norms import value_norm
 from marl_td.losses.mat import MatLoss
 from marl_td.models.autoregressive import ActionRows, AutoregressivePolicy, TeacherForcing
 from marl_td.models.transformer import Decoder, Encoder, ValueHead
@@ -110,7 +112,7 @@ class Mat(MatFamily):
             trunk,
             ProbabilisticTensorDictSequential(*actor),
             critic,
-            value_norm=self._value_norm(group, critic),
+            value_norm=value_norm(self, group, critic),
             critic_states=state_keys(trunk),
             **options,
         )
@@ -132,7 +134,7 @@ class MatDec(MatFamily):
         features = critics.critic_network(
             self,
             group,
-            critics.Composite({group: leaves}),
+            Composite({group: leaves}),
             FEATURES,
             d_out=self.config.embed_dim,
             centralised=False,

@@ -12,10 +12,10 @@ from tensordict import TensorDictBase
 from marl_td import critics, policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice, check_range
 from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
+from marl_td.algorithms.value_norms import value_norm
 from marl_td.losses.advantage import AdvantageLoss
 from marl_td.losses.common import next_key
 from marl_td.losses.ppo import MAPPOLoss
-from marl_td.losses.value_norm import PopArt, ValueNorm
 
 VALUE_NORMS = ("none", "running", "popart")
 ADVANTAGE_NORMS = ("none", "team", "agent")
@@ -91,7 +91,7 @@ class PpoConfig(AdvantageConfig):
 
 
 @dataclass
-class CentralCriticConfig(AdvantageConfig):
+class CentralValueConfig(AdvantageConfig):
     """Settings of a central critic."""
 
     critic_scope: str = "environment"
@@ -145,9 +145,6 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
             output_gain=self.config.actor_gain,
         )
 
-    def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
-        return policy_for_loss
-
     def _get_loss(
         self, group: str, policy_for_loss: Any, continuous: bool
     ) -> tuple[AdvantageLoss, bool]:
@@ -173,7 +170,7 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
         return self.LOSS(
             policy_for_loss,
             critic,
-            value_norm=self._value_norm(group, critic),
+            value_norm=value_norm(self, group, critic),
             critic_states=state_keys(critic),
             **options,
         )
@@ -181,14 +178,6 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
     def memory(self, loss: AdvantageLoss) -> Memory:
         """What goes on from one batch to the next."""
         return Memory(loss.critic_states)
-
-    def _value_norm(self, group: str, critic: Any) -> ValueNorm | None:
-        """Statistics of the team with one critic for all agents, of each agent with one critic each."""
-        beta = self.config.value_norm_beta
-        n_agents = None if self.config.share_param_critic else self.n_agents(group)
-        if self.config.value_norm == "popart":
-            return PopArt(critic, n_agents, beta=beta)
-        return ValueNorm(n_agents, beta=beta) if self.config.value_norm == "running" else None
 
     def _get_parameters(self, group: str, loss: Any) -> dict[str, Iterable[Any]]:
         return {

@@ -97,6 +97,18 @@ class QFamily(ValueBased):
         """Reward, done and terminated in the form that the loss reads."""
         raise NotImplementedError
 
+    def idle_settings(self) -> dict[str, str]:
+        """Those of sequences, where single steps or whole episodes are replayed."""
+        idle, window = super().idle_settings(), ("window_length", "window_overlap", "burn_in")
+        if not self.keeps_sequences:
+            why = "single steps are replayed (no recurrent network, lmbda=0, n_steps=1)"
+            idle.update(dict.fromkeys(("sequence", "priority_eta", *window), why))
+        elif not self.keeps_windows:
+            idle.update(dict.fromkeys(window, "sequence is episode"))
+        elif not self.model_config.is_rnn:
+            idle["burn_in"] = "the network is not recurrent"
+        return idle
+
     @property
     def keeps_sequences(self) -> bool:
         """Whether sequences are replayed: for recurrent networks and multi-step returns."""

@@ -46,7 +46,7 @@ class StateMixingConfig(QMixingConfig):
         """Check the ranges."""
         super().__post_init__()
         check_choice("state_norm", self.state_norm, STATE_NORMS)
-        check_choice("critic_scope", self.critic_scope, ("environment", "group"))
+        check_choice("critic_scope", self.critic_scope, critics.TEAM_SCOPES)
 
 
 class GroupNetworks:

@@ -67,8 +67,8 @@ class QtranConfig(StateMixingConfig):
             networks.central(joint),
             networks.central(state_value(team.d_state, state_key=team.state_key, **sizes)),
             counterfactual=counterfactual,
-            opt_coef=self.opt_coef,
-            nopt_coef=self.nopt_coef,
+            opt_coeff=self.opt_coef,
+            nopt_coeff=self.nopt_coef,
             **options,
         )
 

@@ -100,11 +100,10 @@ class EvenMinibatches(SamplerWithoutReplacement):
         return super().sample(storage, size)
 
 
-def row_length(settings: Any) -> int:
+def row_length(settings: Any, on_policy: bool = True) -> int:
     """Steps that each environment makes in one collected batch."""
-    return -(
-        -int(settings.collected_frames_per_batch(True)) // int(settings.n_envs_per_worker(True))
-    )
+    n_frames = int(settings.collected_frames_per_batch(on_policy))
+    return -(-n_frames // int(settings.n_envs_per_worker(on_policy)))
 
 
 def count_minibatches(settings: Any) -> int:
@@ -146,6 +145,13 @@ class Chunks:
     device: Any
     experiment_config: Any
     has_rnn: bool
+
+    def idle_settings(self) -> dict[str, str]:
+        """Nothing is cut into chunks for networks without memory."""
+        idle: dict[str, str] = super().idle_settings()  # type: ignore[misc]
+        if not self.has_rnn:
+            idle["chunk_length"] = "no network is recurrent"
+        return idle
 
     @property
     def has_chunks(self) -> bool:

@@ -8,7 +8,6 @@ others for their next actions and moves only its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +106,19 @@ class SacFamily(MarlTdAlgorithm):
         """Whether the critics of ``group`` read others' actions (their own, if continuous)."""
         return self.scope != "agent"
 
+    def idle_settings(self) -> dict[str, str]:
+        """Those of another error, and of the temperature where it is fixed or its target given."""
+        config, idle = self.config, super().idle_settings()
+        if config.loss_function != "huber":
+            idle["huber_delta"] = f"loss_function is {config.loss_function}"
+        targets = ("target_entropy_scale", "discrete_target_entropy_weight")
+        if config.fixed_alpha:
+            names = ("min_alpha", "max_alpha", "target_entropy", *targets)
+            idle.update(dict.fromkeys(names, "fixed_alpha is true"))
+        elif config.target_entropy is not None:
+            idle.update(dict.fromkeys(targets, "target_entropy is given"))
+        return idle
+
     # ------------------------------------------------------------------ parts
     def soft_actor(self, group: str) -> SoftActor:
         """The actor of ``group`` as critics see it; its parameters are the policy's. Built once."""
@@ -177,9 +189,6 @@ class SacFamily(MarlTdAlgorithm):
             squash=self.config.use_tanh_normal,
         )
 
-    def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
-        return policy_for_loss
-
     def _get_loss(
         self, group: str, policy_for_loss: Any, continuous: bool
     ) -> tuple[MASACLoss, bool]:
@@ -188,13 +197,6 @@ class SacFamily(MarlTdAlgorithm):
         if not continuous:
             loss.set_keys(action_value=(group, "action_value"))
         return loss, True
-
-    def _get_parameters(self, group: str, loss: MASACLoss) -> dict[str, Iterable[Any]]:
-        found = {
-            name: [parameter for network in networks for parameter in network.parameters()]
-            for name, networks in loss.networks().items()
-        }
-        return {name: parameters for name, parameters in found.items() if parameters}
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals per agent, n steps as one transition, without what the loss computes anew."""

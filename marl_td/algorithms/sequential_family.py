@@ -7,14 +7,14 @@ from typing import Any
 
 from tensordict.nn import ProbabilisticTensorDictModule
 
+from marl_td import critics
 from marl_td.algorithms.base import check_choice
-from marl_td.algorithms.ppo_family import CentralCriticConfig, PpoFamily
-
-TURN_SCOPES = ("group", "environment")
+from marl_td.algorithms.ppo_family import CentralValueConfig, PpoFamily
+from marl_td.algorithms.recurrent import count_minibatches
 
 
 @dataclass
-class SequentialConfig(CentralCriticConfig):
+class SequentialConfig(CentralValueConfig):
     """Hyperparameters of the algorithms that update one agent after the other."""
 
     fixed_order: bool = False
@@ -25,7 +25,7 @@ class SequentialConfig(CentralCriticConfig):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        check_choice("turn_scope", self.turn_scope, TURN_SCOPES)
+        check_choice("turn_scope", self.turn_scope, critics.TEAM_SCOPES)
 
 
 class SequentialFamily(PpoFamily):
@@ -54,8 +54,7 @@ class SequentialFamily(PpoFamily):
     @property
     def n_minibatches(self) -> int:
         """Minibatches of one batch."""
-        settings = self.experiment_config
-        return -(-int(settings.train_batch_size(True)) // int(settings.train_minibatch_size(True)))
+        return count_minibatches(self.experiment_config)
 
     def earlier_groups(self, group: str) -> list[str]:
         """Groups whose updates on a batch come before those of ``group``, and count in its factor."""
@@ -85,8 +84,7 @@ class SequentialFamily(PpoFamily):
             **super().loss_options(group),
             "n_agents": self.n_agents(group),
             "n_updates": self.experiment_config.n_optimizer_steps(True) * self.n_minibatches,
-            # Every group has orders of its own.
-            "seed": self.experiment.seed * len(self.group_map) + list(self.group_map).index(group),
+            "seed": self.group_seed(group),
             "fixed_order": self.config.fixed_order,
             "earlier_groups": {
                 name: self._earlier_policy(group, name) for name in self.earlier_groups(group)

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 from tensordict.nn import TensorDictModuleBase
 
-from marl_td import policies
+from marl_td import policies, signals
 from marl_td.algorithms.base import (
     MarlTdConfig,
     check_choice,
     check_range,
 )
 from marl_td.algorithms.last_actions import LastActionAlgorithm
-from marl_td.losses.q_learning import QLearningLoss
 from marl_td.losses.q_mixing import MixedQLoss
 from marl_td.losses.regression import LOSS_FUNCTIONS
 from marl_td.models.mixers import Mixer
 from marl_td.models.team import Team, TeamNetworks
 
 EXPLORATIONS = ("epsilon_greedy", "boltzmann")
-TEAM_REWARDS = ("mean", "sum")
 
 
 @dataclass
@@ -77,7 +74,7 @@ class TeamValueConfig(ValueBasedConfig):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        check_choice("team_reward", self.team_reward, TEAM_REWARDS)
+        check_choice("team_reward", self.team_reward, signals.TEAM_REWARDS)
 
     def mixer(self, team: Team) -> Mixer:
         """The mixer of a team."""
@@ -103,6 +100,16 @@ class ValueBased(LastActionAlgorithm):
         """What gives the agents' values: observations to ``(group, name)`` ``[*B, n_agents, width]``."""
         return policies.network(self, group, name, width)
 
+    def idle_settings(self) -> dict[str, str]:
+        """Those of other ways to explore, and of another error."""
+        idle = super().idle_settings()
+        if self.config.exploration != "boltzmann":
+            names = ("temperature_init", "temperature_end")
+            idle.update(dict.fromkeys(names, f"exploration is {self.config.exploration}"))
+        if self.config.loss_function != "huber":
+            idle["huber_delta"] = f"loss_function is {self.config.loss_function}"
+        return idle
+
     # ------------------------------------------------------------- BenchMARL
     def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
         make_network = partial(self.network, group)
@@ -113,9 +120,3 @@ class ValueBased(LastActionAlgorithm):
             temperature = (self.config.temperature_init, self.config.temperature_end)
             return policies.boltzmann(self, group, policy_for_loss, *temperature)
         return policies.epsilon_greedy(self, group, policy_for_loss)
-
-    def _get_parameters(self, group: str, loss: QLearningLoss) -> dict[str, Iterable[Any]]:
-        return {
-            name: [parameter for network in networks for parameter in network.parameters()]
-            for name, networks in loss.networks().items()
-        }

@@ -1,6 +1,7 @@
 """The command line ``marl-td``: one file per command, which imports torch only when it runs.
 
-Exit codes: 0 done, 2 bad input (one sentence on stderr), 1 anything else, 130 interrupted.
+Exit codes: 0 done, 2 bad input (one sentence on stderr), 1 anything else, 130 interrupted, 141 nobody reads
+what is printed.
 """
 
 from __future__ import annotations
@@ -62,10 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     _quiet_libraries()
     settle_threads()
     try:
-        return int(arguments.run(arguments) or 0)
+        _import_modules(getattr(arguments, "imports", []))
+        code = int(arguments.run(arguments) or 0)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or flushing it at the end would fail
+        return 141
     except Exception as error:
         return report_error(error, debug=arguments.debug)
 
@@ -97,6 +104,19 @@ def _parser() -> Parser:
         module = importlib.import_module(f"marl_td.cli.{MODULES.get(name, name)}")
         module.add_parser(subparsers)
     return parser
+
+
+def _import_modules(names: Sequence[str]) -> None:
+    """What ``--import`` names, which registers tasks, algorithms and networks of users."""
+    for name in names:
+        from marl_td.tasks.adapters.by_path import import_user_module
+
+        asked = f"--import '{name}'"
+        if not all(word.isidentifier() for word in name.split(".")) or name.endswith(".py"):
+            raise ValueError(
+                f"{asked} is not a module's name; write it as in Python, such as package.module."
+            )
+        import_user_module(name, asked)
 
 
 def _quiet_libraries() -> None:

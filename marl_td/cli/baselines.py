@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marl_td.cli.output import Steps, add_progress_option, count, note, print_json, table_text
+from marl_td.cli.output import (
+    Steps,
+    add_import_option,
+    add_progress_option,
+    count,
+    note,
+    print_json,
+    table_text,
+)
 
 if TYPE_CHECKING:
     from marl_td.evaluation.baselines import BaselineTable
@@ -46,6 +54,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--every", type=count, default=1, metavar="K", help="a picture of every K-th step only"
     )
+    add_import_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     add_progress_option(parser)
     parser.set_defaults(run=run)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from marl_td.cli.output import (
     Steps,
     add_env_option,
+    add_import_option,
     add_progress_option,
     count,
     note,
@@ -46,6 +47,7 @@ def add_parser(subparsers: Any) -> None:
         "--video", type=Path, metavar="FILE", help="also record one episode (.mp4 or .gif)"
     )
     add_env_option(parser)
+    add_import_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     add_progress_option(parser)
     parser.set_defaults(run=run)

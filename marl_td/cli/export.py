@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marl_td.cli.output import Steps, add_env_option, add_progress_option, print_json, table_text
+from marl_td.cli.output import (
+    Steps,
+    add_env_option,
+    add_import_option,
+    add_progress_option,
+    print_json,
+    table_text,
+)
 
 if TYPE_CHECKING:
     from marl_td.deploy.export import ExportReport
@@ -38,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
         help="licence of the policy's weights, for the card (default: not stated)",
     )
     add_env_option(parser)
+    add_import_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     add_progress_option(parser)
     parser.set_defaults(run=run)

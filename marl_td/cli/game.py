@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marl_td.cli.output import add_progress_option, count, print_json
+from marl_td.cli.output import add_import_option, add_progress_option, count, print_json
 
 if TYPE_CHECKING:
     from marl_td.evaluation.games import GameRun
@@ -48,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--seeds", type=count, default=8, metavar="N", help="seeds 0 to N-1 (default 8)"
     )
+    add_import_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     add_progress_option(parser)
     parser.set_defaults(run=run)

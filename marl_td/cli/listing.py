@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from marl_td.cli.output import print_json, table_text
+from marl_td.cli.output import add_import_option, print_json, table_text
 
 PREFIX = "marl_td/"
 PRESETS = Path(__file__).parents[1] / "conf" / "preset"
@@ -25,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("kind", choices=KINDS, help="what to list")
     parser.add_argument("--all", action="store_true", help="BenchMARL's own as well")
+    add_import_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.set_defaults(run=run)
 
@@ -35,9 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     register()
     make, heads = KINDS[arguments.kind]
-    entries = make()
-    if make in (_algorithms, _tasks) and not arguments.all:
-        entries = [entry for entry in entries if entry["name"].startswith(PREFIX)]
+    entries = make(arguments.all)
     if arguments.json:
         print_json(entries)
         return 0
@@ -58,11 +57,13 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else ", ".join(value) or "?"
 
 
-def _algorithms() -> list[dict[str, Any]]:
+def _algorithms(with_benchmarl: bool) -> list[dict[str, Any]]:
     from benchmarl.algorithms import algorithm_config_registry
 
-    from marl_td.registry import action_kinds
+    from marl_td.registry import ALGORITHMS, action_kinds
+    from marl_td.tasks.registry import full_name
 
+    ours = {full_name(key) for key in ALGORITHMS}
     return [
         {
             "name": name,
@@ -72,6 +73,7 @@ def _algorithms() -> list[dict[str, Any]]:
             "central_critic": bool(config.has_centralized_critic()),
         }
         for name, config in sorted(algorithm_config_registry.items())
+        if with_benchmarl or name in ours
     ]
 
 
@@ -83,34 +85,39 @@ def _about(name: str, config: type) -> str:
     return first_sentence(sys.modules[config.__module__])
 
 
-def _tasks() -> list[dict[str, Any]]:
+def _tasks(with_benchmarl: bool) -> list[dict[str, Any]]:
     from benchmarl.environments import task_config_registry
 
-    return [_task(name, member) for name, member in sorted(task_config_registry.items())]
+    return [
+        _task(name, member)
+        for name, member in sorted(task_config_registry.items())
+        if with_benchmarl or hasattr(member, "params")
+    ]
 
 
 def _task(name: str, member: Any) -> dict[str, Any]:
-    from marl_td.benchmarl_tasks import params_class
     from marl_td.registry import action_kinds
     from marl_td.tasks.registry import TASKS, task_class
 
-    short = name.removeprefix(PREFIX)
-    if not name.startswith(PREFIX):
+    if not hasattr(member, "params"):  # BenchMARL's own
         return {"name": name, "description": "", "actions": []}
     entry: dict[str, Any] = {"name": name, "actions": list(action_kinds(member.get_task({})))}
-    if short not in TASKS:  # an adapted environment
-        own = first_sentence(params_class(short)).removeprefix("Parameters of ")
-        return {**entry, "description": own[0].upper() + own[1:]}
+    short = name.removeprefix(PREFIX)
+    if short not in TASKS:  # an adapted environment, or a user's function
+        about = first_sentence(getattr(member, "described", member.params))
+        about = about.removeprefix("Parameters of ")
+        return {**entry, "description": about[:1].upper() + about[1:]}
     cls = task_class(short)
+    described = sys.modules[cls.__module__] if name.startswith(PREFIX) else cls
     return {
         **entry,
-        "description": first_sentence(sys.modules[cls.__module__]),
+        "description": first_sentence(described),
         "unit": cls.unit,
         "higher_is_better": cls.higher_is_better,
     }
 
 
-def _presets() -> list[dict[str, Any]]:
+def _presets(_: bool) -> list[dict[str, Any]]:
     from omegaconf import OmegaConf
 
     entries = []
@@ -127,11 +134,11 @@ def _presets() -> list[dict[str, Any]]:
     return entries
 
 
-def _levels() -> list[dict[str, Any]]:
-    from marl_td.tasks.registry import TASKS, task_class
+def _levels(_: bool) -> list[dict[str, Any]]:
+    from marl_td.tasks.registry import TASKS, full_name, task_class
 
     return [
-        {"name": f"{name}_{level}", "task": f"{PREFIX}{name}", "settings": dict(params)}
+        {"name": f"{name}_{level}", "task": full_name(name), "settings": dict(params)}
         for name in sorted(TASKS)
         for level, params in task_class(name).levels.items()
     ]

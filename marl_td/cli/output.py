@@ -62,6 +62,19 @@ def add_env_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+    """``--import``, for commands that look names up."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module of yours first, which registers tasks, algorithms or networks "
+        "(marl_td.extend); may be given several times",
+    )
+
+
 class Steps:
     """Announces what runs now, on stderr, if wanted (or if stderr is a terminal)."""
 

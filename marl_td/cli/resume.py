@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from marl_td.cli.checks import check_loggers, check_longer
-from marl_td.cli.output import add_env_option, add_progress_option
+from marl_td.cli.output import add_env_option, add_import_option, add_progress_option
 from marl_td.cli.train import add_report_options, finish
 
 EPILOG = """examples:
@@ -30,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("out", type=Path, metavar="DIR", help="the run folder")
     add_env_option(parser)
+    add_import_option(parser)
     add_report_options(parser)
     add_progress_option(parser)
     parser.add_argument(
@@ -47,8 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
     from marl_td.training.experiment import Experiment
 
     patch = experiment_patch(arguments.overrides)
-    check_loggers(patch.get("loggers", []))
-    check_longer(arguments.out, patch.get("max_n_frames"), arguments.env)
     experiment = Experiment.resume(arguments.out, patch, arguments.env)
     experiment.show_progress = arguments.progress
     before = experiment.total_frames

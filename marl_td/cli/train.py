@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marl_td.cli.checks import check_settings_of, check_writable
-from marl_td.cli.output import add_progress_option, count, note
+from marl_td.cli.output import add_import_option, add_progress_option, count, note
 from marl_td.training.files import remove
 from marl_td.training.lock import FolderLock
 
@@ -51,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="remove the run that DIR already holds"
     )
+    add_import_option(parser)
     add_report_options(parser)
     add_progress_option(parser)
     parser.add_argument(
@@ -79,12 +79,11 @@ def add_report_options(parser: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, then report."""
     _check_folder(arguments.out, arguments.overwrite)
-    check_writable(arguments.out)
+    _check_writable(arguments.out)
     from marl_td.training.compose import compose
     from marl_td.training.experiment import Experiment
 
     settings = compose(arguments.overrides)
-    check_settings_of(settings.algorithm_config, settings.experiment_config)
     settings.experiment_config.save_folder = str(arguments.out)
     with _replacing(arguments.out, arguments.overwrite):
         experiment = Experiment(**settings.arguments())
@@ -124,6 +123,25 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
             f"--out '{folder}' holds no run (no config.yaml), so --overwrite leaves it alone; give "
             "another folder."
         )
+
+
+def _check_writable(folder: Path) -> None:
+    """Check that ``folder`` can be made, or written into, and leave nothing behind.
+
+    Raises:
+        ValueError: if not.
+    """
+    place = folder.absolute()
+    try:
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryDirectory(prefix=".marl-td-", dir=place):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(
+            f"--out '{folder}' cannot be written ({reason}): give a folder in a place that you may write to."
+        ) from error
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.data import Composite, Unbounded
 
+from marl_td.field_types import check_fields
 from marl_td.models.fast_tanh import FastTanh
 from marl_td.models.grouped import GroupedGRU, GroupedLayerNorm, GroupedLinear
 
@@ -146,7 +147,8 @@ class StatefulGruConfig(ModelConfig):
     """Normalise the layers of the encoder before their activation, and the output of the recurrence."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check types and ranges."""
+        check_fields(self)
         sizes = [self.hidden_size, self.n_layers, *self.encoder_cells]
         if min(sizes) < 1:
             raise ValueError(

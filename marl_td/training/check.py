@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.models.common import SequenceModelConfig
+from tensordict.nn.utils import _MAPPINGS, mappings
 
+from marl_td.field_types import check_type, plain
 from marl_td.registry import action_kinds
+from marl_td.training import extras
+from marl_td.training.checkpoint_folder import Checkpoint
 from marl_td.training.devices import check_devices
 
 POSITIVE = (
@@ -42,13 +49,24 @@ FRACTIONS = (
 """Experiment settings that must lie in [0, 1]."""
 
 
+LOGGERS = {
+    "csv": "",
+    "mlflow": "mlflow",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+}
+"""Trackers of TorchRL, and the package that each needs."""
+
+
 def check_settings(settings: Any) -> None:
     """Check that the experiment's numbers make sense and that algorithm and task fit together.
 
     Raises:
         ValueError: naming the setting, its value and what would do.
+        ImportError: for a tracker whose package is not installed.
     """
-    check_experiment(settings.experiment_config)
+    check_experiment(settings.experiment_config, settings.algorithm_config)
     check_model("model", settings.model_config)
     check_model("critic_model", settings.critic_model_config)
     check_actions(
@@ -56,8 +74,14 @@ def check_settings(settings: Any) -> None:
     )
 
 
-def check_experiment(config: Any) -> None:
-    """Check the ranges of the experiment's settings, and that its devices are here."""
+def check_experiment(config: Any, algorithm_config: Any) -> None:
+    """Check the experiment's numbers, its trackers, that its devices are here, and what makes deviations.
+
+    Errors are those of :func:`check_settings`.
+    """
+    hints = typing.get_type_hints(type(config))
+    for name in (*POSITIVE, *FRACTIONS):
+        check_type(f"experiment.{name}", plain(getattr(config, name)), hints[name])
     for name in POSITIVE:
         value = getattr(config, name)
         if value is not None and not value > 0:
@@ -77,6 +101,62 @@ def check_experiment(config: Any) -> None:
             "`python -m benchmarl.run`, or set it to false."
         )
     check_devices(config)
+    _check_loggers(config.loggers)
+    mapping = getattr(algorithm_config, "scale_mapping", None)
+    if mapping is not None:
+        _check_mapping(mapping)
+
+
+def _check_loggers(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in LOGGERS:
+            near = difflib.get_close_matches(str(name), LOGGERS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(
+                f"experiment.loggers: there is no logger '{name}'; there are {', '.join(LOGGERS)}.{hint}"
+            )
+        package = LOGGERS[name]
+        if package and not extras.is_installed(package):
+            tracked = package in extras.EXTRAS["track"]
+            remedy = extras.install_command("track") if tracked else f"pip install {package}"
+            raise ImportError(
+                f"experiment.loggers: '{name}' needs the package '{package}', which is not installed; get "
+                f"it with: {remedy}"
+            )
+
+
+def _check_mapping(name: str) -> None:
+    try:
+        usable = bool(mappings(name)(torch.zeros(())).isfinite())
+    except (NotImplementedError, ValueError):  # which of them depends on how the name starts
+        usable = False
+    if not usable:
+        raise ValueError(
+            f"algorithm.scale_mapping: there is no mapping '{name}'; there are "
+            f"{', '.join(sorted(_MAPPINGS))}, and biased_softplus_BIAS with a number, such as "
+            "biased_softplus_1.0."
+        )
+
+
+def check_longer(checkpoint: Path, asked: int | None, own: int | None) -> None:
+    """Check that a run that goes on is not to end before where it is.
+
+    Args:
+        checkpoint: where it goes on.
+        asked: frames that are asked for; None if nothing is.
+        own: frames that it was to have, which may be asked for again.
+
+    Raises:
+        ValueError: if it has more than are asked for.
+    """
+    if asked is None or asked == own or not checkpoint.is_dir():
+        return
+    n_frames = Checkpoint(checkpoint).summary.frames
+    if asked < n_frames:
+        raise ValueError(
+            f"'{checkpoint.parent.parent}' already has {n_frames} frames, more than "
+            f"experiment.max_n_frames={asked}: ask for more, or leave the setting out."
+        )
 
 
 def check_model(name: str, model: Any) -> None:

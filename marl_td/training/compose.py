@@ -26,10 +26,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from marl_td import register
-from marl_td.tasks.registry import suggest, task_of_mode
+from marl_td.tasks.registry import full_name, suggest, task_of_mode
 from marl_td.training.check import check_settings
 from marl_td.training.extras import require_simulator
-from marl_td.training.settings import OWN_ENVIRONMENT, RunSettings
+from marl_td.training.settings import OWN_ENVIRONMENT, RunSettings, or_own
 
 
 def compose(overrides: list[str]) -> RunSettings:
@@ -46,7 +46,7 @@ def compose(overrides: list[str]) -> RunSettings:
         task=chosen["task"],
         seed=_seed(config.seed),
         algorithm_config=_build("algorithm", config.algorithm),
-        task_config=load_task_config_from_hydra(config.task, chosen["task"]),
+        task_config=_task(config.task, chosen["task"]),
         experiment_config=_build("experiment", config.experiment),
         model_config=load_model_config_from_hydra(config.model),
         critic_model_config=load_model_config_from_hydra(config.critic_model),
@@ -78,7 +78,7 @@ def compose_task(overrides: list[str]) -> tuple[str, TaskClass]:
     """Name and settings of a task alone, from overrides such as ``["task=marl_td/retail"]``."""
     config, chosen = _compose("baselines", overrides, needed=("task",))
     require_simulator(chosen["task"])
-    return chosen["task"], load_task_config_from_hydra(config.task, chosen["task"])
+    return chosen["task"], _task(config.task, chosen["task"])
 
 
 def _seed(value: Any) -> int:
@@ -93,6 +93,14 @@ def _build(group: str, config: DictConfig) -> Any:
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise ValueError(_reworded(error, group, None)) from error
+    except ValueError as error:  # a range that a user's own class checks
+        raise ValueError(str(error)) from error
+
+
+def _task(config: DictConfig, name: str) -> TaskClass:
+    """The task with its settings; errors as for :func:`_build`."""
+    _build("task", config)
+    return load_task_config_from_hydra(config, name)
 
 
 def _compose(
@@ -169,7 +177,7 @@ def _check_names(given: dict[str, str]) -> None:
     ):
         name = given.get(kind)
         if name is not None and name not in registry:
-            hint = closest(name, registry) or f"`marl-td list {kind}s` shows the names."
+            hint = closest(name, registry) or _elsewhere(name, kind, registry)
             raise ValueError(f"unknown {kind} '{name}'. {hint}")
 
 
@@ -179,9 +187,9 @@ def _check_level(given: dict[str, str]) -> None:
     The task of a run is the one on the command line, else the preset's, else the level's.
     """
     level = given.get("level", "")
-    if level not in GlobalHydra.instance().config_loader().get_group_options("level"):
+    if level not in _options_below("level"):
         return  # none was given, or a name that Hydra refuses
-    of_level = f"marl_td/{level.rpartition('_')[0]}"
+    of_level = full_name(level.rpartition("_")[0])
     preset = given.get("preset", "")
     if "task" in given:
         task, source = given["task"], "the task given"
@@ -211,6 +219,14 @@ def closest(name: str, known: Iterable[str]) -> str:
     alike = {word.rpartition("/")[2]: word for word in known if word.rpartition("/")[0] == library}
     found = [f"'{alike[word]}'" for word in difflib.get_close_matches(leaf, alike, n=2)]
     return f"Did you mean {' or '.join(found)}?" if found else ""
+
+
+def _elsewhere(name: str, kind: str, known: Iterable[str]) -> str:
+    """Where there are names, if none is like ``name``."""
+    library = name.rpartition("/")[0]
+    if library and not any(word.startswith(f"{library}/") for word in known):
+        return or_own(name, known)
+    return f"`marl-td list {kind}s` shows the names."
 
 
 def _without_values(primary: str, overrides: list[str]) -> DictConfig | None:

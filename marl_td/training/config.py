@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from benchmarl.experiment import ExperimentConfig
+from benchmarl.utils import _read_yaml_config
 
 from marl_td.models.compiling import MODES
+from marl_td.training.settings_file import build
 
+DEFAULTS = Path(__file__).parents[1] / "conf" / "experiment" / "marl_td.yaml"
+"""What our defaults change of BenchMARL's."""
 ON_NONFINITE = ("stop", "skip")
 
 
@@ -52,6 +57,19 @@ class RunConfig(ExperimentConfig):
             raise ValueError(
                 f"experiment.compile must be one of {', '.join(MODES)}; got '{self.compile}'."
             )
+
+    @staticmethod
+    def get_from_yaml(path: str | None = None) -> RunConfig:
+        """The settings of ``experiment=marl_td``, with what the YAML file at ``path`` sets.
+
+        Raises:
+            ValueError: for a setting that there is not, or a value that is not of its type.
+        """
+        values = vars(ExperimentConfig.get_from_yaml()) | _read_yaml_config(str(DEFAULTS))
+        if path is not None:
+            values |= _read_yaml_config(path)
+        config: RunConfig = build(RunConfig, values, Path(path or DEFAULTS))
+        return config
 
     def unused(self) -> list[str]:
         """Settings of ours that are not at their default, and that BenchMARL's own experiment ignores."""

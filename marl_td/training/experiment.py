@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from benchmarl.utils import seed_everything
 from tensordict import TensorDictBase
 
 from marl_td.collect.collector import CompiledCollector
+from marl_td.training.check import check_longer
 from marl_td.training.checkpoint_folder import Checkpoint
 from marl_td.training.checkpoints import Checkpoints
+from marl_td.training.config import RunConfig
 from marl_td.training.history import History
 from marl_td.training.learning import RunLearning
 from marl_td.training.lock import FolderLock
@@ -39,7 +42,8 @@ class Experiment(RunLearning):
 
     ``config.save_folder`` is the run folder itself (BenchMARL makes a folder with a random name below
     it); without it, ``<algorithm>_<task>_<seed>`` in the current folder. Videos are made by
-    ``marl-td evaluate --video``, not in training: ``config.render`` has no effect here.
+    ``marl-td evaluate --video``, not in training: ``config.render`` has no effect here, which a warning says
+    where it was set.
 
     Raises:
         ValueError: if the folder already holds a run, or a setting is out of range.
@@ -50,6 +54,14 @@ class Experiment(RunLearning):
 
     def _setup(self) -> None:
         super()._setup()
+        if (
+            isinstance(self.config, RunConfig) and self.config.render
+        ):  # BenchMARL's own default is true
+            warnings.warn(
+                "experiment.render=true has no effect in training; draw what was learned with "
+                "`marl-td evaluate RUN --video FILE`.",
+                stacklevel=2,
+            )
         self._shown: dict[str, float] = {}
         self._score: float | None = None  # of this iteration's evaluation
         self.history = History(self.checkpoints)
@@ -221,15 +233,9 @@ class Experiment(RunLearning):
             raise ValueError(self.checkpoints.nothing_to_resume([]))
         self.resumable.restore(Checkpoint(path))
         self.logger.keep_before(self.n_iters_performed, self.total_frames)
-        self.history.say(
-            self.total_frames,
-            " ".join(
-                [
-                    "resumed exactly" if not self.resumable.remarks else "resumed, not exactly:",
-                    *self.resumable.remarks,
-                ]
-            ),
-        )
+        remarks = self.resumable.remarks
+        told = ["resumed, not exactly:", *remarks] if remarks else ["resumed exactly"]
+        self.history.say(self.total_frames, " ".join(told))
         return self
 
     @staticmethod
@@ -252,11 +258,14 @@ class Experiment(RunLearning):
                 cannot be.
         """
         settings = RunSettings.load(Path(restore_file).parent.parent / CONFIG_FILE, env)
-        settings.experiment_config.restore_file = str(restore_file)
+        config = settings.experiment_config
+        config.restore_file = str(restore_file)
         for key, value in (experiment_patch or {}).items():
-            if not hasattr(settings.experiment_config, key):
+            if not hasattr(config, key):
                 raise ValueError(f"the experiment has no setting '{key}'.")
-            setattr(settings.experiment_config, key, value)
+            if key == "max_n_frames":
+                check_longer(Path(restore_file), value, config.max_n_frames)
+            setattr(config, key, value)
         return Experiment(**settings.arguments())
 
     @staticmethod

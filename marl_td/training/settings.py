@@ -7,6 +7,7 @@ only classes it may name are torch's own layers.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,13 @@ from benchmarl.models.common import ModelConfig, SequenceModelConfig
 
 import marl_td
 from marl_td.algorithms.ensemble import EnsembleConfig
-from marl_td.benchmarl_tasks import params_class
+from marl_td.field_types import fits
 from marl_td.tasks.registry import suggest
 from marl_td.training.config import RunConfig
 from marl_td.training.files import write_atomic
 from marl_td.training.settings_file import (
     build,
     check_types,
-    fits,
     read_settings,
     written_by,
 )
@@ -131,8 +131,9 @@ class RunSettings:
         task = _registered(task_config_registry, data["task"], "task", path)
         experiment = {**data["experiment_config"], **dict.fromkeys(MACHINE_FIELDS)}
         config = _task_config(data, env, path)
-        if data["task"].startswith("marl_td/"):
-            check_types(params_class(data["task"].removeprefix("marl_td/")), config, path)
+        params = getattr(task, "params", None)
+        if params is not None:
+            check_types(params, config, path)
         return RunSettings(
             algorithm=data["algorithm"],
             task=data["task"],
@@ -182,9 +183,20 @@ def _task_config(data: dict[str, Any], env: str | None, path: Path) -> dict[str,
 def _registered(registry: dict[str, Any], name: str, kind: str, path: Path) -> Any:
     if name not in registry:
         raise ValueError(
-            f"'{path}' names the {kind} '{name}', which is in no registry. {suggest(name, registry)}"
+            f"'{path}' names the {kind} '{name}', which is in no registry. {or_own(name, registry)}"
         )
     return registry[name]
+
+
+def or_own(name: str, registry: Iterable[str]) -> str:
+    """What to do about an unknown name: that of a user's own, or the closest ones."""
+    library, slash, _ = name.rpartition("/")
+    if not slash or any(known.startswith(f"{library}/") for known in registry):
+        return suggest(name, registry)
+    return (
+        "If it is yours, import the module that registers it before (`--import package.module` on the "
+        "command line)."
+    )
 
 
 def _name_of(cls: type[Any], registry: dict[str, Any]) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import marl_td
+from marl_td.field_types import check_type, shown
 from marl_td.tasks.registry import suggest
 
 MAX_BYTES = 2**20
@@ -72,8 +72,7 @@ def read_settings(path: Path, needed: Mapping[str, type]) -> dict[str, Any]:
         )
     _check_plain(data, path, ())
     for name, kind in needed.items():
-        if not fits(data[name], kind):
-            raise ValueError(f"'{path}': {name} must be {_named(kind)}; got {_shown(data[name])}.")
+        check_type(f"'{path}': {name}", data[name], kind)
     return dict(data)
 
 
@@ -92,7 +91,7 @@ def _check_plain(value: Any, path: Path, place: tuple[str, ...]) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str | int):
-                raise ValueError(f"'{path}': {where} has the key {_shown(key)}, which is no name.")
+                raise ValueError(f"'{path}': {where} has the key {shown(key)}, which is no name.")
             if key in CALLS:
                 raise ValueError(
                     f"'{path}': {where} has '{key}', which asks for something to be imported and called; no "
@@ -134,8 +133,7 @@ def check_types(cls: type[Any], values: Mapping[str, Any], path: Path) -> None:
             raise ValueError(
                 f"'{path}' sets '{key}', which {cls.__name__} does not have. {suggest(str(key), known)}"
             )
-        if not fits(value, hints[key]):
-            raise ValueError(f"'{path}': {key} must be {_named(hints[key])}; got {_shown(value)}.")
+        check_type(f"'{path}': {key}", value, hints[key])
 
 
 def require_room(model: Any, task_config: Mapping[str, Any], weights: int, path: Path) -> None:
@@ -158,63 +156,11 @@ def require_room(model: Any, task_config: Mapping[str, Any], weights: int, path:
             least = max(*sizes, 0, *(a * b for a, b in itertools.pairwise(sizes)))
             if least > weights:
                 raise ValueError(
-                    f"'{path}': networks with {name} = {_shown(value)} have at least {least} numbers; the "
+                    f"'{path}': networks with {name} = {shown(value)} have at least {least} numbers; the "
                     f"file with the weights has {weights} bytes."
                 )
     for name, value in task_config.items():
         if isinstance(value, int) and value > LARGEST:
             raise ValueError(
-                f"'{path}': {name} is {_shown(value)}; settings from a file go up to {LARGEST}."
+                f"'{path}': {name} is {shown(value)}; settings from a file go up to {LARGEST}."
             )
-
-
-def fits(value: Any, kind: Any) -> bool:
-    """Whether a value of YAML is one of the annotated type ``kind``; other classes are not looked at."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind in (Any, object):
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, option) for option in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if kind is None or kind is types.NoneType:
-        return value is None
-    if kind in (int, float):
-        allowed = int if kind is int else int | float
-        return isinstance(value, allowed) and not isinstance(value, bool)
-    if kind in (bool, str):
-        return isinstance(value, kind)
-    holder = origin or kind
-    if not isinstance(holder, type):
-        return True
-    if issubclass(holder, Mapping):
-        return isinstance(value, Mapping)
-    if holder in (list, tuple) or issubclass(holder, Sequence):
-        whole = isinstance(value, list | tuple)
-        items = [argument for argument in arguments if argument is not Ellipsis]
-        return whole and (not items or all(fits(item, items[0]) for item in value))
-    return True
-
-
-def _named(kind: Any) -> str:
-    """``kind`` in words."""
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        dict: "a mapping",
-    }
-    options = typing.get_args(kind)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join(_named(option) for option in options)
-    if kind is types.NoneType:
-        return "null"
-    if options and typing.get_origin(kind) in (list, tuple, Sequence):
-        return f"a list of {_named(options[0]).removeprefix('a ')}s"
-    return words.get(kind, str(kind).removeprefix("typing."))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -44,7 +44,7 @@ class RunSetup(BenchmarlExperiment):
     n_iters: int
 
     def _setup(self) -> None:
-        check_experiment(self.config)
+        check_experiment(self.config, self.algorithm_config)
         seed_everything(self.seed)
         self._perform_checks()
         self._set_action_type()

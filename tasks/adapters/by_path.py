@@ -62,7 +62,7 @@ def _imported(path: str) -> Callable[..., Any]:
     words = [*name.split("."), *attribute.split(".")]
     if not colon or not all(word.isidentifier() for word in words):
         raise ValueError(f"task.env '{path}' is not an import path; {FORM}.")
-    found: Any = _module(path, name)
+    found: Any = import_user_module(name, f"task.env '{path}'")
     for word in attribute.split("."):
         if not hasattr(found, word):
             public = [known for known in dir(found) if not known.startswith("_")]
@@ -78,7 +78,16 @@ def _imported(path: str) -> Callable[..., Any]:
     return found
 
 
-def _module(path: str, name: str) -> ModuleType:
+def import_user_module(name: str, asked: str) -> ModuleType:
+    """The module ``name`` of the user's, found as in Python, and in the current folder besides.
+
+    Args:
+        name: with dots, such as ``"package.module"``.
+        asked: who asks for it, which is how messages begin.
+
+    Raises:
+        ValueError: in one sentence, if there is none, or if importing it fails.
+    """
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:  # as `python -m` does; a script does not
         sys.path.append(here)
@@ -89,14 +98,14 @@ def _module(path: str, name: str) -> ModuleType:
         missing = error.name or ""
         if name == missing or name.startswith(f"{missing}."):
             raise ValueError(
-                f"task.env '{path}': there is no module '{missing}' in the current folder or in this "
+                f"{asked}: there is no module '{missing}' in the current folder or in this "
                 "Python environment."
             ) from error
         raise ValueError(
-            f"task.env '{path}': '{name}' needs the module '{missing}', which is not installed."
+            f"{asked}: '{name}' needs the module '{missing}', which is not installed."
         ) from error
     except Exception as error:
-        raise ValueError(f"task.env '{path}': importing '{name}' failed: {_told(error)}") from error
+        raise ValueError(f"{asked}: importing '{name}' failed: {_told(error)}") from error
 
 
 def _check_arguments(path: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:

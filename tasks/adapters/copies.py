@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from marl_td.tasks.base import GroupSpec, require
+from marl_td.tasks.base import GroupSpec, checked_n_envs, require
 
 Array = NDArray[Any]
 
@@ -81,7 +81,7 @@ def build_copies(env_or_factory: Any, n_envs: int, is_env: Callable[[Any], bool]
         ValueError: if an object is to be several copies, or the factory gives the same one twice.
         TypeError: if it is neither an environment nor a function that returns one.
     """
-    require(n_envs >= 1, f"n_envs must be at least 1; got {n_envs}.")
+    n_envs = checked_n_envs(n_envs)
     if is_env(env_or_factory):
         require(
             n_envs == 1,

@@ -25,7 +25,7 @@ from marl_td.tasks.adapters.grouping import Grouping, group_agents, require_same
 from marl_td.tasks.adapters.random_stream import RandomStream
 from marl_td.tasks.adapters.vmas_state import vmas_restore, vmas_snapshot
 from marl_td.tasks.adapters.vmas_task import VmasTask
-from marl_td.tasks.base import require
+from marl_td.tasks.base import checked_n_envs, require
 from marl_td.tasks.registry import suggest
 from marl_td.tasks.specs import DONE_KEYS
 from marl_td.tasks.vector_env import VectorEnv
@@ -66,7 +66,7 @@ def from_vmas(
         ImportError: if ``vmas`` is not installed.
         ValueError: for an unknown scenario, a limit below 1, or a group with differing spaces.
     """
-    require(n_envs >= 1, f"n_envs must be at least 1; got {n_envs}.")
+    n_envs = checked_n_envs(n_envs)
     require(max_steps is None or max_steps >= 1, f"max_steps must be at least 1; got {max_steps}.")
     settings = {
         "device": torch.device(device),

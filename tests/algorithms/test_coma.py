@@ -177,7 +177,7 @@ def test_the_floor_falls_and_evaluation_takes_the_most_probable_action(small_exp
 def test_the_first_step_on_a_batch_is_on_the_policy_that_acted(model, small_experiment):
     metrics = Metrics()
     small_experiment(
-        ComaConfig(chunk_length=4, last_action=True),
+        ComaConfig(chunk_length=4 if model else 0, last_action=True),
         teams_task(mortal=True),
         model=model,
         callbacks=[metrics],

@@ -293,7 +293,7 @@ def test_target_entropies_are_per_agent(options, target, small_experiment):
     ("config", "options", "message"),
     [
         (MasacConfig, {"critic_scope": "world"}, "critic_scope must be one of agent, group, env"),
-        (HasacConfig, {"critic_scope": "agent"}, "critic_scope must be one of group, environment;"),
+        (HasacConfig, {"critic_scope": "agent"}, "critic_scope must be one of environment, group;"),
         (
             MasacConfig,
             {"actor_gradient": "none"},

@@ -178,7 +178,7 @@ def test_settings_reach_the_loss(small_experiment):
 @pytest.mark.parametrize(
     ("config", "options", "message"),
     [
-        (HappoConfig, {"turn_scope": "all"}, "turn_scope must be one of group, environment"),
+        (HappoConfig, {"turn_scope": "all"}, "turn_scope must be one of environment, group"),
         (HappoConfig, {"clip_epsilon": 0.0}, "clip_epsilon must be in"),
         (HappoConfig, {"critic_scope": "all"}, "critic_scope must be one of"),
         (HatrpoConfig, {"kl_threshold": 0.0}, "kl_threshold must be at least 1e-09; got 0"),

@@ -229,7 +229,7 @@ def test_likelihoods_by_hand():
 
 
 def test_wrong_options_are_named():
-    with pytest.raises(ValueError, match=r"`beta` must not be negative; got -1\.0"):
+    with pytest.raises(ValueError, match=r"`beta` must be at least 0; got -1\.0"):
         belief_loss(beta=-1.0)
     with pytest.raises(ValueError, match="d_hidden must be at least 1; got 0"):
         belief_loss(d_hidden=0)

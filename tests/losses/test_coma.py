@@ -301,7 +301,7 @@ def test_it_is_one_graph():
 
 
 def test_wrong_options_are_named():
-    with pytest.raises(ValueError, match=r"must not be negative; got -0.1 and 1.0"):
+    with pytest.raises(ValueError, match=r"`entropy_coeff` must be at least 0; got -0.1"):
         make_loss(entropy_coeff=-0.1)
     with pytest.raises(ValueError, match="epsilon must fall"):
         FlooredSoftmax("agents", False, eps_init=0.1, eps_end=0.2, annealing_steps=1)

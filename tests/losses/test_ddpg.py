@@ -152,7 +152,7 @@ def test_the_two_losses_share_no_graph_and_teach_only_their_own_network(n_action
 
 
 def test_metrics_carry_no_gradient_and_the_batch_gains_only_the_priorities():
-    loss, batch = make_loss(regularisation_coef=0.1), make_batch()
+    loss, batch = make_loss(regularisation_coeff=0.1), make_batch()
     keys = set(batch.keys(True, True))
     out = loss(batch)
     assert set(loss.out_keys) == set(out.keys())
@@ -168,7 +168,7 @@ def test_regularisation_is_the_mean_square_before_the_bound():
     loss, batch = make_loss(), make_batch()
     parameter = loss.actor.network(batch.clone())["agents", "parameter"]
     before = loss.compute(batch)["loss_actor"]
-    loss.regularisation_coef = 0.5
+    loss.regularisation_coeff = 0.5
     after = loss.compute(batch)["loss_actor"]
     torch.testing.assert_close(after - before, 0.5 * parameter.square().mean())
 
@@ -486,7 +486,7 @@ third_party_warnings = [
 )
 def test_compiles_whole_and_equals_eager(groups, n_actions, gradient, backend):
     group = next(iter(groups))
-    options = {"regularisation_coef": 1e-3, "discrete_gradient": gradient}
+    options = {"regularisation_coeff": 1e-3, "discrete_gradient": gradient}
     loss = make_losses(groups, n_actions=n_actions, **options)[group]
     batch = make_batch(groups, group, n_actions)
     compiled = torch.compile(loss.compute, fullgraph=True, backend=backend)
@@ -518,7 +518,7 @@ def test_compiles_whole_and_equals_eager(groups, n_actions, gradient, backend):
         ),
         ({"actor_gradient": "none"}, r"`actor_gradient` must be one of own, all; got 'none'"),
         ({"gamma": 1.5}, r"`gamma` must lie in \[0, 1\]; got 1.5"),
-        ({"regularisation_coef": -1.0}, r"`regularisation_coef` must be at least 0; got -1.0"),
+        ({"regularisation_coeff": -1.0}, r"`regularisation_coeff` must be at least 0; got -1.0"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

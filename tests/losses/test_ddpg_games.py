@@ -196,7 +196,7 @@ def test_on_uniform_data_only_actors_that_move_together_find_the_optimum(options
 def test_a_regularised_zero_sum_game_circles_its_equilibrium(kind, seed):
     """The saddle point is (0, 0), its value 0; without regularisation play runs into the bounds, -1 and 1."""
     torch.manual_seed(seed)
-    options = {"regularisation_coef": 0.5, "kind": kind}
+    options = {"regularisation_coeff": 0.5, "kind": kind}
     history = play({"red": 1, "blue": 1}, zero_sum_payoff, 240, **options)
     path = torch.stack([torch.cat([h["red"], h["blue"]]) for h in history[WARM_UP:]])
     assert path.mean(0).abs().max() < 0.2

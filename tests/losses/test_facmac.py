@@ -24,11 +24,11 @@ def mixers(n_agents=2):
 def test_one_agent_with_a_sum_is_ddpg_step_for_step(n_actions):
     """MADDPG with one agent is TorchRL's DDPG (test_ddpg.py); FACMAC is the same, to the last parameter."""
     torch.manual_seed(1)
-    facmac = make_facmac(SumMixer(1), 1, n_actions, gamma=0.9, regularisation_coef=0.1)
+    facmac = make_facmac(SumMixer(1), 1, n_actions, gamma=0.9, regularisation_coeff=0.1)
     torch.manual_seed(1)
     actor = make_actor("agents", 1, n_actions=n_actions)
     critic = own_critic(1, n_actions or 2)
-    ddpg = MADDPGLoss(actor, critic, gamma=0.9, central=False, regularisation_coef=0.1)
+    ddpg = MADDPGLoss(actor, critic, gamma=0.9, central=False, regularisation_coeff=0.1)
     losses = facmac, ddpg
     optimisers = [torch.optim.Adam(loss.parameters(), lr=1e-2) for loss in losses]
     updaters = [TargetUpdater(loss.target_pairs(), tau=0.1) for loss in losses]

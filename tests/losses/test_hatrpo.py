@@ -224,10 +224,12 @@ def test_nothing_moves_in_evaluation_mode():
     ("options", "message"),
     [
         ({"kl_threshold": 0.0}, "`kl_threshold` must be above 0"),
-        ({"backtrack": 1.0}, "0.01, 1.0 and 0.5"),
-        ({"accept_ratio": 1.5}, "0.01, 0.8 and 1.5"),
-        ({"cg_iterations": 0}, "must be at least 1, `cg_damping` at least 0; got 0, 10, 1 and 0.1"),
-        ({"cg_damping": -1.0}, "got 10, 10, 1 and -1.0"),
+        ({"backtrack": 1.0}, r"`backtrack` must lie in \(0, 1\); got 1.0"),
+        ({"accept_ratio": 1.5}, r"`accept_ratio` must lie in \[0, 1\]; got 1.5"),
+        ({"cg_iterations": 0}, "`cg_iterations` must be at least 1; got 0"),
+        ({"line_search_steps": 0}, "`line_search_steps` must be at least 1; got 0"),
+        ({"steps_per_turn": 0}, "`steps_per_turn` must be at least 1; got 0"),
+        ({"cg_damping": -1.0}, "`cg_damping` must be at least 0; got -1.0"),
         ({"entropy_coeff": -1.0}, "`entropy_coeff` must be at least 0; got -1.0"),
     ],
 )

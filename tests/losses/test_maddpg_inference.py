@@ -49,7 +49,7 @@ def test_unavailable_actions_count_in_neither_distribution():
 
 
 def test_error_by_hand():
-    error = inference_error(torch.tensor([-1.0]), torch.tensor([0.5]), entropy_coef=0.1)
+    error = inference_error(torch.tensor([-1.0]), torch.tensor([0.5]), entropy_coeff=0.1)
     torch.testing.assert_close(error, torch.tensor([0.95]))
 
 
@@ -64,7 +64,7 @@ def test_beliefs_that_are_true_give_the_joint_action():
 # ------------------------------------------------------------------------------- the loss
 @pytest.mark.parametrize("n_actions", [None, 4])
 def test_loss_by_hand_over_all_pairs_of_different_agents(n_actions):
-    loss = make_inferring(TEAMS, "blue", n_actions, inference_entropy_coef=0.1)
+    loss = make_inferring(TEAMS, "blue", n_actions, inference_entropy_coeff=0.1)
     batch = make_batch(TEAMS, "blue", n_actions)
     out = loss(batch.clone())
     total, count = 0.0, 0
@@ -215,7 +215,7 @@ def test_bad_arguments_are_refused():
             InferringMADDPGLoss(actor, critic, beliefs, **options)
     with pytest.raises(ValueError, match=r"must be of the groups \['agents'\], in this order; got"):
         InferringMADDPGLoss(actor, critic, [])
-    with pytest.raises(ValueError, match="`inference_entropy_coef` must be at least 0; got -1"):
-        InferringMADDPGLoss(actor, critic, beliefs, inference_entropy_coef=-1.0)
+    with pytest.raises(ValueError, match="`inference_entropy_coeff` must be at least 0; got -1"):
+        InferringMADDPGLoss(actor, critic, beliefs, inference_entropy_coeff=-1.0)
     with pytest.raises(ValueError, match="`n_believers` must be at least 1; got 0"):
         InferredPolicies(beliefs[0].network, actor, 0)

@@ -130,8 +130,8 @@ def test_one_agent_is_td3_step_for_step():
 # ------------------------------------------------------------------- the three tricks
 @pytest.mark.parametrize("n_actions", [None, 4])
 def test_without_noise_and_with_equal_critics_it_is_maddpg(n_actions):
-    loss = make_matd3(n_actions=n_actions, target_noise=0.0, equal=True, regularisation_coef=0.1)
-    options = {"regularisation_coef": 0.1}
+    loss = make_matd3(n_actions=n_actions, target_noise=0.0, equal=True, regularisation_coeff=0.1)
+    options = {"regularisation_coeff": 0.1}
     plain = MADDPGLoss(loss.actor, loss.critic, target_actors=dict(loss._actors), **options)
     batch = make_batch(n_actions=n_actions)
     results = []

@@ -254,12 +254,23 @@ def test_messages():
         PopArt(critics()["shared"], 3)
     with pytest.raises(ValueError, match=r"`beta` must lie in \[0, 1\]; got 1.5"):
         ValueNorm(beta=1.5)
-    with pytest.raises(
-        ValueError, match=r"`beta` must be below 1 and `min_variance` above 0; got 1.0"
-    ):
+    with pytest.raises(ValueError, match=r"`beta` must be below 1; got 1.0"):
         ValueNorm(beta=1.0)
-    with pytest.raises(ValueError, match=r"got 0.9 and 0.0"):
+    with pytest.raises(ValueError, match=r"`min_variance` must be above 0; got 0.0"):
         ValueNorm(beta=0.9, min_variance=0.0)
+    with pytest.raises(ValueError, match="`n_agents` must be at least 1; got 0"):
+        ValueNorm(0)
+    for use in (ValueNorm(2).update, ValueNorm(2).normalise, ValueNorm(2).denormalise):
+        with pytest.raises(
+            ValueError, match=r"`value` must be \[\*B, n_agents\] .* \(2\); got \(4, 3\)"
+        ):
+            use(torch.zeros(4, 3))
+    with pytest.raises(
+        ValueError, match=r"`exclude_dims` must be dimensions of \(4, 2\); got \(7,\)"
+    ):
+        normalise_advantage(torch.zeros(4, 2), exclude_dims=(7,))
+    with pytest.raises(TypeError, match="`critic` must be the critic's module; got str"):
+        PopArt("critic")
     with pytest.raises(ValueError, match="`mask` must have the shape of `value`"):
         ValueNorm().update(torch.zeros(4, 2), torch.ones(4, 1, dtype=torch.bool))
     with pytest.raises(ValueError, match="`mask` must have the shape of `value`"):

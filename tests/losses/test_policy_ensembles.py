@@ -82,7 +82,7 @@ def test_sequences_have_weights_of_their_shape():
 def test_an_ensemble_of_one_is_maddpg_step_for_step(n_actions):
     """With all of the ensemble's machinery: the selecting network, the index and the weights."""
     torch.manual_seed(0)
-    plain = make_loss(n_actions=n_actions, regularisation_coef=0.1)
+    plain = make_loss(n_actions=n_actions, regularisation_coeff=0.1)
     weighted = copy.deepcopy(plain)
     # A size of one takes the plain mean; the weights are used all the same.
     weighted._actor_mean = lambda td, value, mask: (

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_qmix import N_ACTIONS, loss_of, make_batch
+from small_qmix import N_ACTIONS, loss_of, make_batch, network
 
 from marl_td.losses.functional.action_values import one_hot_action
 from marl_td.losses.functional.transformation import (
@@ -138,8 +138,8 @@ def test_the_joint_value_learns_the_targets_of_the_agents_greedy_actions(double)
     ("call", "message"),
     [
         (
-            lambda: QtranLoss(*[torch.nn.Linear(1, 1)] * 4, nopt_coef=-1.0),
-            "`nopt_coef` must be at least 0; got -1.0",
+            lambda: QtranLoss(*[network()] * 4, nopt_coeff=-1.0),
+            "`nopt_coeff` must be at least 0; got -1.0",
         ),
         (
             lambda: transformation_gap(torch.zeros(2), torch.zeros(2, 1), torch.zeros(2)),

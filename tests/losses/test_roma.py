@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from small_qmix import D_OBS, D_ROLE, N_ACTIONS, loss_of, make_batch, make_episodes
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 
 from marl_td.losses.q_mixing import QMixingLoss
@@ -267,9 +267,9 @@ def test_drawing_compiles_whole_and_equals_eager(sequences):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kl_coef": -1.0}, "`kl_coef` must be at least 0; got -1.0"),
-        ({"dis_coef": -1.0}, "`dis_coef` must be at least 0; got -1.0"),
-        ({"entropy_coef": -0.5}, "`entropy_coef` must be at least 0; got -0.5"),
+        ({"kl_coeff": -1.0}, "`kl_coeff` must be at least 0; got -1.0"),
+        ({"dis_coeff": -1.0}, "`dis_coeff` must be at least 0; got -1.0"),
+        ({"entropy_coeff": -0.5}, "`entropy_coeff` must be at least 0; got -0.5"),
         ({"d_role": 0}, "`d_role` must be at least 1; got 0"),
     ],
 )
@@ -277,7 +277,7 @@ def test_numbers_out_of_range_are_refused(options, message):
     encoder, head = RoleEncoder(D_OBS), RoleHead(8, N_ACTIONS)
     parts = (RolePosterior(8, D_OBS), Dissimilarity(8))
     with pytest.raises(ValueError, match=message):
-        RomaLoss(nn.ModuleList([encoder, head]), QMixer(2, 5), *parts, **options)
+        RomaLoss(TensorDictSequential(encoder, head), QMixer(2, 5), *parts, **options)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_transitions_are_the_n_step_return(seed, n_steps, length):
     shape = (3, length, 2)
     reward, value = (torch.randn(shape, generator=generator) for _ in range(2))
     done = torch.rand(shape[:-1], generator=generator) < 0.3
-    dead = (torch.rand(shape, generator=generator) < 0.3) & done.unsqueeze(-1)
+    dead = torch.rand(shape, generator=generator) < 0.3
     found = n_step_transitions(reward, dead, done, gamma=0.9, n_steps=n_steps)
     reached = value.gather(1, found.last.unsqueeze(-1).expand(shape))
     kept = torch.where(found.terminated, 0.0, reached)

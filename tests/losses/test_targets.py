@@ -122,7 +122,9 @@ def test_messages():
         TargetUpdater(pair, tau=1.5)
     with pytest.raises(ValueError, match=r"`tau` must be above 0, or the target never moves"):
         TargetUpdater(pair, tau=0.0)
-    with pytest.raises(ValueError, match=r"`interval` must be at least 1 step; got 0"):
+    with pytest.raises(ValueError, match="`interval` must be at least 1; got 0"):
         TargetUpdater(pair, interval=0)
+    with pytest.raises(TypeError, match=r"got Sequential. Of a loss give `loss.target_pairs\(\)`"):
+        TargetUpdater(filled(1.0))
     with pytest.raises(ValueError, match=r"a target network must have its source's structure"):
         TargetUpdater([(filled(1.0), nn.Linear(2, 3))])

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from small_qmix import loss_of, make_batch
-from torch import nn
+from small_qmix import loss_of, make_batch, network
 
 from marl_td.losses.functional.weighting import central_weight, optimistic_weight
 from marl_td.losses.weighted_q_mixing import WeightedQMixingLoss
+from marl_td.models.mixers import SumMixer
 
 NAMES = ("cw_qmix", "ow_qmix")
 
@@ -40,11 +40,11 @@ def test_central_weights_by_hand():
             "`value_target` must have the shape of `is_greedy`",
         ),
         (
-            lambda: WeightedQMixingLoss(*[nn.Linear(1, 1)] * 4, weighting="x"),
+            lambda: WeightedQMixingLoss(network(), *[SumMixer(2)] * 3, weighting="x"),
             "`weighting` must be one of central, optimistic; got 'x'",
         ),
         (
-            lambda: WeightedQMixingLoss(*[nn.Linear(1, 1)] * 4, alpha=2.0),
+            lambda: WeightedQMixingLoss(network(), *[SumMixer(2)] * 3, alpha=2.0),
             r"`alpha` must lie in \[0, 1\]; got 2.0",
         ),
     ],

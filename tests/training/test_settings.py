@@ -68,6 +68,11 @@ def changed(settings, tmp_path, change):
             lambda d: d["algorithm_config"].update(lamda=1),
             "sets 'lamda', which QmixConfig does not have",
         ),
+        (
+            lambda d: d["task_config"].update(repeats="two"),
+            r"config.yaml': repeats must be a whole number; got 'two'",
+        ),
+        (lambda d: d["task_config"].update(repeat=2), r"config.yaml' sets 'repeat', which Matrix"),
         (lambda d: d["experiment_config"].update(lrr=1), r"sets 'lrr'.*Did you mean 'lr'"),
         (lambda d: d["model_config"].update(name="cnnn"), "model 'cnnn', which is in no registry"),
         (
