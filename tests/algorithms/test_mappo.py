@@ -189,7 +189,8 @@ def test_settings_reach_the_loss(small_experiment):
         advantage_norm="agent",
         mask_dead_values=True,
     )
-    loss = small_experiment(config, meet_task()).losses["agents"]
+    with pytest.warns(UserWarning, match="mask_dead_values=True has no effect here: nobody dies"):
+        loss = small_experiment(config, meet_task()).losses["agents"]
     assert (loss.clip_epsilon, loss.entropy_coeff, loss.critic_coeff) == (0.13, 0.02, 0.7)
     assert loss.clip_value is None
     assert loss.huber_delta is None

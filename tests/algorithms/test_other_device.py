@@ -10,7 +10,7 @@ from benchmarl_runs import IGNORED, STATEFUL
 from discrete_teams import teams_task
 from other_device import OTHER, strict
 
-from marl_td.algorithms import base
+from marl_td.algorithms import checks
 from marl_td.benchmarl_tasks import MarlTdTask
 from marl_td.registry import algorithm_config
 
@@ -39,7 +39,7 @@ def both(small_experiment, monkeypatch):
         return here, small_experiment(config, task, train_device=OTHER.type, **options)
 
     # One look at each batch on the host, and TorchRL's own at bounds, which graphs do not have.
-    monkeypatch.setattr(base, "check_finite", lambda batch: None)
+    monkeypatch.setattr(checks, "check_finite", lambda batch: None)
     monkeypatch.setattr("torchrl.modules.distributions.continuous.is_compiling", lambda: True)
     return build
 

@@ -59,7 +59,8 @@ def test_two_iterations_of_every_kind(case, small_experiment):
 # ------------------------------------------------------------------ exploration
 @pytest.mark.parametrize("exploration", ["epsilon_greedy", "boltzmann"])
 def test_exploration_falls_in_benchmarls_on_policy_loop(exploration, small_experiment):
-    config = PqnVdnConfig(exploration=exploration, temperature_init=4.0, temperature_end=1.0)
+    falling = {"temperature_init": 4.0, "temperature_end": 1.0}
+    config = PqnVdnConfig(exploration=exploration, **falling if exploration == "boltzmann" else {})
     experiment = small_experiment(
         config,
         teams_task(blue=0),
