@@ -14,7 +14,8 @@ from marl_td.collect.window_replay import WindowReplayBuffer
 from marl_td.losses.functional.priorities import sequence_priority
 from marl_td.registry import ALGORITHMS, algorithm_config
 
-pytestmark = IGNORED
+# All runs are given ETA, those of single steps in vain, which is said (see test_idle_settings.py).
+pytestmark = [*IGNORED, pytest.mark.filterwarnings("ignore:algorithm.priority_eta")]
 
 ETA = 0.75
 DISCRETE = {"prefer_continuous_actions": False}

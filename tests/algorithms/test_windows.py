@@ -71,6 +71,8 @@ def test_sizes_count_steps_and_windows_end_with_the_time_limit(small_experiment)
     assert experiment.losses["agents"].burn_in == 1
 
 
+# What burns in or cuts windows has no effect here, and says so (tests/algorithms/test_idle_settings.py).
+@pytest.mark.filterwarnings("ignore:algorithm.* has no effect here")
 def test_feed_forward_networks_take_windows_without_burn_in(small_experiment):
     config = algorithm_config("vdn")(n_steps=2, **WINDOWS)
     experiment = small_experiment(config, recall_task())
