@@ -64,9 +64,9 @@ def check_settings(settings: Any) -> None:
 
     Raises:
         ValueError: naming the setting, its value and what would do.
-        ImportError: for a tracker whose package is not installed.
     """
-    check_experiment(settings.experiment_config, settings.algorithm_config)
+    check_experiment(settings.experiment_config)
+    check_mapping(settings.algorithm_config)
     check_model("model", settings.model_config)
     check_model("critic_model", settings.critic_model_config)
     check_actions(
@@ -74,11 +74,8 @@ def check_settings(settings: Any) -> None:
     )
 
 
-def check_experiment(config: Any, algorithm_config: Any) -> None:
-    """Check the experiment's numbers, its trackers, that its devices are here, and what makes deviations.
-
-    Errors are those of :func:`check_settings`.
-    """
+def check_experiment(config: Any) -> None:
+    """Check types and ranges of the experiment's numbers, and that its devices are here."""
     hints = typing.get_type_hints(type(config))
     for name in (*POSITIVE, *FRACTIONS):
         check_type(f"experiment.{name}", plain(getattr(config, name)), hints[name])
@@ -101,13 +98,15 @@ def check_experiment(config: Any, algorithm_config: Any) -> None:
             "`python -m benchmarl.run`, or set it to false."
         )
     check_devices(config)
-    _check_loggers(config.loggers)
-    mapping = getattr(algorithm_config, "scale_mapping", None)
-    if mapping is not None:
-        _check_mapping(mapping)
 
 
-def _check_loggers(names: Sequence[str]) -> None:
+def check_loggers(names: Sequence[str]) -> None:
+    """Check the trackers of a run that is to be trained.
+
+    Raises:
+        ValueError: for a name that there is not.
+        ImportError: for a tracker whose package is not installed.
+    """
     for name in names:
         if name not in LOGGERS:
             near = difflib.get_close_matches(str(name), LOGGERS, n=1)
@@ -125,7 +124,11 @@ def _check_loggers(names: Sequence[str]) -> None:
             )
 
 
-def _check_mapping(name: str) -> None:
+def check_mapping(algorithm_config: Any) -> None:
+    """Check how a policy makes its standard deviation, where it has one."""
+    name = getattr(algorithm_config, "scale_mapping", None)
+    if name is None:
+        return
     try:
         usable = bool(mappings(name)(torch.zeros(())).isfinite())
     except (NotImplementedError, ValueError):  # which of them depends on how the name starts

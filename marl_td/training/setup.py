@@ -17,7 +17,7 @@ from benchmarl.utils import seed_everything
 from marl_td.collect.collector import make_collector
 from marl_td.models.compiling import is_worthwhile
 from marl_td.training.buffer_place import buffer_device
-from marl_td.training.check import check_experiment
+from marl_td.training.check import check_experiment, check_loggers, check_mapping
 from marl_td.training.checkpoints import Checkpoints
 from marl_td.training.files import remove, sweep
 from marl_td.training.lock import FolderLock
@@ -44,7 +44,9 @@ class RunSetup(BenchmarlExperiment):
     n_iters: int
 
     def _setup(self) -> None:
-        check_experiment(self.config, self.algorithm_config)
+        check_experiment(self.config)
+        check_loggers(self.config.loggers)
+        check_mapping(self.algorithm_config)
         seed_everything(self.seed)
         self._perform_checks()
         self._set_action_type()

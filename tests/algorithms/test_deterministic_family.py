@@ -40,6 +40,7 @@ def discrete_teams():
 
 
 # ----------------------------------------------------------------------------- they run
+@pytest.mark.filterwarnings("ignore:algorithm.discrete_gradient=expected has no effect")
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("task", [simple_tag, hunt, discrete_teams])
 def test_two_iterations_move_every_network(name, task, small_experiment):

@@ -3,9 +3,11 @@
 import pytest
 from short_runs import short_experiment
 
+from marl_td.training import extras
 from marl_td.training.compose import compose
 from marl_td.training.config import RunConfig
 from marl_td.training.experiment import Experiment
+from marl_td.training.trained import load_run
 
 
 def test_defaults_are_those_of_the_command_line():
@@ -73,3 +75,16 @@ def test_a_run_is_not_made_shorter_from_python(tmp_path):
         Experiment.resume(folder, {"max_n_frames": 20})
     assert sorted(folder.rglob("*")) == before
     assert Experiment.resume(folder, {"max_n_frames": 40}).total_frames == 40
+
+
+def test_a_run_is_read_without_the_tracker_that_it_was_trained_with(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    short_experiment(folder, "experiment.max_n_frames=20").run()
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("loggers: []", "loggers: [wandb]"))
+    installed = extras.is_installed
+    monkeypatch.setattr(extras, "is_installed", lambda name: name != "wandb" and installed(name))
+    assert load_run(folder, 2).settings.experiment_config.loggers == ["wandb"]
+    with pytest.raises(ImportError, match=r"'wandb' needs the package .* 'marl-td\[track\]'"):
+        Experiment.resume(folder)
+    assert Experiment.resume(folder, {"loggers": []}).total_frames == 20

@@ -36,6 +36,7 @@ def learned(overrides, folder, callbacks=()):
     return {name: tensor.clone() for name, tensor in named_tensors(experiment).items()}
 
 
+@pytest.mark.filterwarnings("ignore:experiment.render=true has no effect in training")
 @pytest.mark.parametrize(
     ("algorithm", "changes", "ways"),
     [
