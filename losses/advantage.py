@@ -16,16 +16,8 @@ from marl_td.losses.arguments import (
     checked_value_norm,
     none_if_off,
 )
-from marl_td.losses.common import (
-    MultiAgentLoss,
-    flag,
-    living,
-    masked_mean,
-    next_key,
-    read,
-    read_flag,
-    run,
-)
+from marl_td.losses.common import MultiAgentLoss
+from marl_td.losses.entries import flag, living, masked_mean, next_key, read, read_flag, run
 from marl_td.losses.functional.checks import check_not_negative, check_same_shape
 from marl_td.losses.functional.normalisation import normalise_advantage
 from marl_td.losses.functional.policy_gradient import clipped_value_error, explained_variance

@@ -10,7 +10,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from marl_td.losses.arguments import check_modules
-from marl_td.losses.common import check_written, flag, living, masked_mean, require
+from marl_td.losses.entries import check_written, flag, living, masked_mean, require
 from marl_td.losses.functional.belief import continuous_log_likelihood, discrete_log_likelihood
 from marl_td.losses.functional.checks import check_bool, check_not_negative
 from marl_td.losses.functional.distributions import gaussian_divergence

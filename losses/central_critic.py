@@ -9,7 +9,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from marl_td.losses.arguments import kind_of
-from marl_td.losses.common import MultiAgentLoss, flag, living, next_of, require
+from marl_td.losses.common import MultiAgentLoss
+from marl_td.losses.entries import flag, living, next_of, require
 from marl_td.losses.functional.checks import check_fraction
 from marl_td.losses.functional.priorities import item_priority, mean_over_agents
 from marl_td.losses.group_actor import GroupActor

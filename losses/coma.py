@@ -16,8 +16,8 @@ from marl_td.losses.arguments import (
     checked_value_norm,
     none_if_off,
 )
-from marl_td.losses.common import (
-    MultiAgentLoss,
+from marl_td.losses.common import MultiAgentLoss
+from marl_td.losses.entries import (
     flag,
     living,
     masked_mean,

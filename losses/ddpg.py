@@ -9,8 +9,8 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from marl_td.losses.arguments import check_modules
-from marl_td.losses.common import require
 from marl_td.losses.deterministic_policy import DeterministicPolicyLoss
+from marl_td.losses.entries import require
 from marl_td.losses.functional.checks import check_choice, check_count
 from marl_td.losses.functional.ensembles import ensemble_weight
 from marl_td.losses.group_actor import GroupActor

@@ -12,7 +12,7 @@ from torchrl.objectives.utils import distance_loss
 
 from marl_td.losses.arguments import check_modules
 from marl_td.losses.central_critic import CentralCriticLoss
-from marl_td.losses.common import living, masked_mean, next_key, read, run
+from marl_td.losses.entries import living, masked_mean, next_key, read, run
 from marl_td.losses.functional.checks import check_bool, check_choice, check_not_negative
 from marl_td.losses.functional.deterministic import joint_action_rows
 from marl_td.losses.functional.returns import one_step_target

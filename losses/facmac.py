@@ -11,8 +11,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from marl_td.losses.arguments import check_modules
-from marl_td.losses.common import living, require, run
 from marl_td.losses.deterministic_policy import DeterministicPolicyLoss
+from marl_td.losses.entries import living, require, run
 from marl_td.losses.group_actor import GroupActor
 
 

@@ -8,9 +8,16 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from marl_td.losses.arguments import check_modules, kind_of
-from marl_td.losses.common import check_written, flag, require
+from marl_td.losses.entries import check_written, flag, require
 from marl_td.losses.functional.action_values import mask_unavailable, one_hot_action
-from marl_td.losses.functional.checks import ONE_HOT, check_count, check_floats, check_positive
+from marl_td.losses.functional.checks import (
+    ONE_HOT,
+    check_count,
+    check_floats,
+    check_indices,
+    check_positive,
+    named_range,
+)
 from marl_td.losses.functional.deterministic import gumbel_noise, smoothing_noise, straight_through
 from marl_td.losses.functional.distributions import categorical_entropy
 
@@ -77,7 +84,7 @@ class GroupActor(nn.Module):
         """Actions in the batch, as a critic takes them: ``[*B, n_agents, d_action or n_actions]``.
 
         Raises:
-            IndexError: for an index above the range (looked at on a CPU, outside graphs).
+            IndexError: for an index out of range; in a compiled graph that gives zeros.
             KeyError: if the batch has no action of this group.
             TypeError: if discrete actions are no indices, or continuous ones no floats.
             ValueError: for one-hot rows.
@@ -95,16 +102,12 @@ class GroupActor(nn.Module):
             raise ValueError(
                 f"`{key}` must be [*B, n_agents], one index each; got {tuple(action.shape)}. {ONE_HOT}"
             )
-        if not torch.compiler.is_compiling() and action.device.type == "cpu":
-            self._check_range(action)
-        return one_hot_action(action, self.n_actions)
-
-    def _check_range(self, action: Tensor) -> None:
-        """What is not in range would be a row of zeros; on a GPU a look at it would wait for it."""
-        if self.n_actions is not None and action.numel() and action.max() >= self.n_actions:
-            raise IndexError(
-                f"`{(self.group, 'action')}` must hold indices in [0, {self.n_actions}); got {action.max()}."
-            )
+        if torch.compiler.is_compiling():
+            return one_hot_action(action, self.n_actions)
+        check_indices(key, action)
+        rows = torch.zeros(*action.shape, self.n_actions, device=action.device)
+        with named_range(self.n_actions):
+            return rows.scatter(-1, action.unsqueeze(-1), 1.0)
 
     def forward(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor | None]:
         """Fresh actions ``[*B, n_agents, d_action or n_actions]``, and what made them.

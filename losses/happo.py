@@ -6,7 +6,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from marl_td.losses.advantage import entropy_of
-from marl_td.losses.common import masked_mean, require
+from marl_td.losses.entries import masked_mean, require
 from marl_td.losses.functional.policy_gradient import clipped_objective
 from marl_td.losses.ppo import MAPPOLoss
 from marl_td.losses.sequential import SequentialLoss, of_agent

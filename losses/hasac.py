@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from marl_td.losses.agent_adam import AgentAdam
 from marl_td.losses.arguments import kind_of
-from marl_td.losses.common import masked_mean
+from marl_td.losses.entries import masked_mean
 from marl_td.losses.functional.agent_order import agent_order
 from marl_td.losses.masac import MASACLoss
 from marl_td.losses.soft_actor import SoftActor

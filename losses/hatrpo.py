@@ -9,7 +9,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from torch import Tensor
 
 from marl_td.losses.advantage import entropy_of, unsquashed
-from marl_td.losses.common import masked_mean, require
+from marl_td.losses.entries import masked_mean, require
 from marl_td.losses.functional.checks import (
     check_between,
     check_count,

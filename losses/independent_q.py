@@ -9,7 +9,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.common import flag, living, masked_mean, next_key, require
+from marl_td.losses.entries import flag, living, masked_mean, next_key, require
 from marl_td.losses.functional.action_values import chosen_action_value, greedy_value
 from marl_td.losses.functional.priorities import item_priority, mean_over_agents
 from marl_td.losses.q_learning import QLearningLoss, metrics_of

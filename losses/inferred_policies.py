@@ -6,7 +6,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from marl_td.losses.arguments import check_modules
-from marl_td.losses.common import flag, run
+from marl_td.losses.entries import flag, run
 from marl_td.losses.functional.action_values import mask_unavailable
 from marl_td.losses.functional.checks import check_count
 from marl_td.losses.functional.deterministic import gumbel_noise, straight_through

@@ -8,8 +8,8 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from marl_td.losses.common import flag, living, masked_mean
 from marl_td.losses.ddpg import MADDPGLoss
+from marl_td.losses.entries import flag, living, masked_mean
 from marl_td.losses.functional.checks import check_not_negative
 from marl_td.losses.functional.inference import believed_action_rows, inference_error
 from marl_td.losses.group_actor import GroupActor

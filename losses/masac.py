@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from marl_td.losses.arguments import check_critics, checked_value_norm
 from marl_td.losses.central_critic import CentralCriticLoss
-from marl_td.losses.common import living, masked_mean, next_key, read, read_flag, run
+from marl_td.losses.entries import living, masked_mean, next_key, read, read_flag, run
 from marl_td.losses.functional.checks import check_choice, check_count, check_positive
 from marl_td.losses.functional.deterministic import joint_action_rows
 from marl_td.losses.functional.returns import n_step_return

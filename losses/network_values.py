@@ -8,7 +8,8 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.common import MultiAgentLoss, check_written, flag, next_of, require, run
+from marl_td.losses.common import MultiAgentLoss
+from marl_td.losses.entries import check_written, flag, next_of, require, run
 from marl_td.losses.functional.action_values import chosen_action_value, mask_unavailable
 from marl_td.losses.trajectory import window_entries
 

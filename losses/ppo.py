@@ -7,7 +7,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from torch import Tensor
 
 from marl_td.losses.advantage import AdvantageLoss, entropy_of
-from marl_td.losses.common import masked_mean, require
+from marl_td.losses.entries import masked_mean, require
 from marl_td.losses.functional.checks import check_between, check_not_negative
 from marl_td.losses.functional.policy_gradient import clipped_objective
 from marl_td.losses.stochastic_actor import log_prob_of

@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from marl_td.losses.arguments import check_modules
-from marl_td.losses.common import flag, next_key, next_of, read, read_flag, require, run
+from marl_td.losses.entries import flag, next_key, next_of, read, read_flag, require, run
 from marl_td.losses.functional.returns import lambda_return
 from marl_td.losses.q_mixing import MixedQLoss
 from marl_td.losses.trajectory import before_padding, real_steps, trajectory_values

@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from marl_td.losses.arguments import check_modules, checked_keys
-from marl_td.losses.common import flag, masked_mean, next_key, read, read_flag
+from marl_td.losses.entries import flag, masked_mean, next_key, read, read_flag
 from marl_td.losses.functional.checks import check_choice, check_fraction, check_positive
 from marl_td.losses.functional.priorities import item_priority
 from marl_td.losses.functional.returns import one_step_target

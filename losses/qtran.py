@@ -10,14 +10,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from marl_td.losses.arguments import check_modules
-from marl_td.losses.common import (
-    flag,
-    living,
-    masked_mean,
-    next_of,
-    require,
-    run,
-)
+from marl_td.losses.entries import flag, living, masked_mean, next_of, require, run
 from marl_td.losses.functional.action_values import chosen_action_value, masked_argmax
 from marl_td.losses.functional.checks import check_not_negative
 from marl_td.losses.functional.mixing import mix_sum

@@ -8,7 +8,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from torch import Tensor, nn
 
 from marl_td.losses.advantage import AdvantageLoss
-from marl_td.losses.common import living, require
+from marl_td.losses.entries import living, require
 from marl_td.losses.functional.sequential import sequential_factor
 from marl_td.losses.stochastic_actor import action_distribution, log_prob_of
 from marl_td.losses.turns import AgentRows, AgentTurns, stacked_parameters

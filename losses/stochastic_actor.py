@@ -10,7 +10,7 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.losses.arguments import kind_of
-from marl_td.losses.common import flag
+from marl_td.losses.entries import flag
 from marl_td.losses.functional.checks import check_discrete_action, check_floats, named_range
 
 

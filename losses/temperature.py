@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from marl_td.losses.arguments import check_finite
-from marl_td.losses.common import masked_mean
+from marl_td.losses.entries import masked_mean
 from marl_td.losses.functional.checks import check_count
 from marl_td.losses.functional.soft import temperature_error
 

@@ -9,14 +9,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.common import (
-    check_written,
-    living,
-    next_key,
-    next_of,
-    require,
-    run,
-)
+from marl_td.losses.entries import check_written, living, next_key, next_of, require, run
 
 
 def trajectory_values(

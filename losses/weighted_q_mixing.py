@@ -8,7 +8,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from marl_td.losses.arguments import check_modules
-from marl_td.losses.common import flag, living, masked_mean, next_of, require
+from marl_td.losses.entries import flag, living, masked_mean, next_of, require
 from marl_td.losses.functional.action_values import masked_argmax
 from marl_td.losses.functional.checks import check_choice, check_fraction
 from marl_td.losses.functional.weighting import central_weight, optimistic_weight

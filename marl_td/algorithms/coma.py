@@ -30,7 +30,7 @@ from marl_td.algorithms.last_actions import LastActionAlgorithm
 from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
 from marl_td.algorithms.value_norms import value_norm
 from marl_td.losses.coma import ComaLoss
-from marl_td.losses.common import next_key
+from marl_td.losses.entries import next_key
 from marl_td.models.counterfactual import CounterfactualInput
 from marl_td.models.floored import FlooredSoftmax
 from marl_td.models.heads import scale_output

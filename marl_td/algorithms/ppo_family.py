@@ -14,7 +14,7 @@ from marl_td.algorithms.base import MarlTdAlgorithm, MarlTdConfig, check_choice,
 from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
 from marl_td.algorithms.value_norms import value_norm
 from marl_td.losses.advantage import AdvantageLoss
-from marl_td.losses.common import next_key
+from marl_td.losses.entries import next_key
 from marl_td.losses.ppo import MAPPOLoss
 
 VALUE_NORMS = ("none", "running", "popart")

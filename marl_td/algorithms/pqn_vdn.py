@@ -17,7 +17,7 @@ from marl_td.algorithms.base import MarlTdAlgorithm, check_range
 from marl_td.algorithms.q_mixing_family import GroupNetworks
 from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
 from marl_td.algorithms.value_based import TeamValueConfig, ValueBased
-from marl_td.losses.common import next_key
+from marl_td.losses.entries import next_key
 from marl_td.losses.pqn import PqnLoss
 from marl_td.models.mixers import SumMixer
 from marl_td.models.normalised import normalised

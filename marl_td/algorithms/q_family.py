@@ -18,7 +18,7 @@ from marl_td.algorithms.replay import replay_buffer
 from marl_td.algorithms.value_based import ValueBased, ValueBasedConfig
 from marl_td.collect.episode_replay import EpisodeReplayBuffer
 from marl_td.collect.window_replay import WindowReplayBuffer
-from marl_td.losses.common import next_key
+from marl_td.losses.entries import next_key
 from marl_td.losses.multi_step import Q_LAMBDAS
 from marl_td.losses.q_learning import QLearningLoss
 

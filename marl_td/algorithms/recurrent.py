@@ -12,7 +12,7 @@ from torchrl.data import LazyTensorStorage, Storage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers import SamplerWithoutReplacement
 from torchrl.envs import Compose
 
-from marl_td.losses.common import next_key
+from marl_td.losses.entries import next_key
 
 
 def state_keys(network: nn.Module) -> list[NestedKey]:

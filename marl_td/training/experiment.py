@@ -54,9 +54,8 @@ class Experiment(RunLearning):
 
     def _setup(self) -> None:
         super()._setup()
-        if (
-            isinstance(self.config, RunConfig) and self.config.render
-        ):  # BenchMARL's own default is true
+        # A plain ExperimentConfig is BenchMARL's, where true is the default that nobody chose.
+        if isinstance(self.config, RunConfig) and self.config.render:
             warnings.warn(
                 "experiment.render=true has no effect in training; draw what was learned with "
                 "`marl-td evaluate RUN --video FILE`.",

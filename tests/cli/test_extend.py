@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from own_names import forgotten
+from short_runs import SHORT_PAGE
 
 from marl_td.cli import main
 from marl_td.tasks import make_env
@@ -25,16 +26,6 @@ LIST, BASELINES, TRAIN, EVALUATE, RESUME = (
     for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
     for line in block.splitlines()
 )
-SMALL = [
-    "experiment.max_n_frames=80",
-    "experiment.off_policy_n_envs_per_worker=2",
-    "experiment.off_policy_collected_frames_per_batch=40",
-    "experiment.off_policy_n_optimizer_steps=1",
-    "experiment.off_policy_train_batch_size=8",
-    "experiment.off_policy_memory_size=100",
-    "experiment.evaluation_episodes=2",
-    "experiment.compile=off",
-]
 FUNCTION = '''"""Robots in an arena."""
 from marl_td.benchmarl_tasks import FunctionTask
 from marl_td.extend import register_task
@@ -65,7 +56,7 @@ def here(tmp_path_factory):
     """A folder with the modules and the run of the page's command, as the current one."""
     with modules_in(tmp_path_factory.mktemp("extend")) as folder:
         words = [word for word in TRAIN if not word.startswith("experiment.")]
-        assert main([*words, *SMALL, "--no-progress", "--episodes", "4"]) == 0
+        assert main([*words, *SHORT_PAGE, "--no-progress", "--episodes", "4"]) == 0
         yield folder
 
 
@@ -130,7 +121,7 @@ def test_a_mixer_of_one_s_own_plays_payoff_tables(here, capsys):
 
 def test_a_function_s_environment_is_trained_judged_exported_and_continued(here, capsys):
     train = ["train", "--import", "arena", "--out", "fun", "task=acme/arena", "task.max_steps=1"]
-    assert main([*train, "algorithm=marl_td/vdn", *SMALL, "--no-progress", "--no-report"]) == 0
+    assert main([*train, "algorithm=marl_td/vdn", *SHORT_PAGE, "--no-progress", "--no-report"]) == 0
     assert main(["evaluate", "fun", "--import", "arena", "--episodes", "2", "--json"]) == 0
     assert (
         json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))["task"]
@@ -198,7 +189,7 @@ def test_benchmarl_finds_it_by_an_entry_point(tmp_path):
     points = "[{}]\n{} = {}\nbroken = broken\n".format(*group)
     (info / "entry_points.txt").write_text(points)
     (tmp_path / "broken.py").write_text("{}['x']\n")
-    small = [word for word in SMALL if "compile" not in word]
+    small = [word for word in SHORT_PAGE if "compile" not in word]
     quiet = ["experiment.loggers=[]", "experiment.render=false", "experiment.create_json=false"]
     command = ["algorithm=acme/weighted_vdn", "task=acme/meeting", *small, *quiet]
     done = subprocess.run(

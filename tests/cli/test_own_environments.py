@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from short_runs import SHORT_PAGE
 
 from marl_td.cli import main
 from marl_td.training.experiment import Experiment
@@ -24,18 +25,11 @@ TRAIN, EVALUATE, BENCHMARL = (
     for line in block.splitlines()
 )
 SMALL = (
-    "experiment.max_n_frames=80",
+    *SHORT_PAGE,
     "experiment.on_policy_n_envs_per_worker=2",
     "experiment.on_policy_collected_frames_per_batch=40",
     "experiment.on_policy_minibatch_size=40",
     "experiment.on_policy_n_minibatch_iters=1",
-    "experiment.off_policy_n_envs_per_worker=2",
-    "experiment.off_policy_collected_frames_per_batch=40",
-    "experiment.off_policy_n_optimizer_steps=1",
-    "experiment.off_policy_train_batch_size=8",
-    "experiment.off_policy_memory_size=100",
-    "experiment.evaluation_episodes=2",
-    "experiment.compile=off",
 )
 
 

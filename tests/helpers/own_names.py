@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 from marl_td import extend, register, registry
 from marl_td.tasks.registry import TASKS
@@ -14,6 +15,7 @@ from marl_td.tasks.registry import TASKS
 def forgotten(*modules: str) -> Iterator[None]:
     """Inside nothing is registered but what is built in, and ``modules`` are not imported; then as before."""
     register()
+    Plugins.instance()  # Hydra's own options, which it stores when it first looks for plugins
     tables = [extend._OWN, TASKS, registry.ALGORITHMS]
     tables += [table for table, _ in extend.REGISTRIES.values()]
     tables += [ConfigStore.instance().repo]

@@ -21,6 +21,18 @@ SHORT = (
 )
 """QMIX on a matrix game, three iterations."""
 
+SHORT_PAGE = (
+    "experiment.max_n_frames=80",
+    "experiment.off_policy_n_envs_per_worker=2",
+    "experiment.off_policy_collected_frames_per_batch=40",
+    "experiment.off_policy_n_optimizer_steps=1",
+    "experiment.off_policy_train_batch_size=8",
+    "experiment.off_policy_memory_size=100",
+    "experiment.evaluation_episodes=2",
+    "experiment.compile=off",
+)
+"""Makes off-policy runs short that a page of ``docs/`` starts: two iterations, one gradient step each."""
+
 
 def short_experiment(folder: Path, *overrides: str, callbacks=None, without=()) -> Experiment:
     """An experiment in ``folder``; a later override replaces the one of the same name in ``SHORT``.

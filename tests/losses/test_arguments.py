@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from typing import ClassVar
 
 import pytest
 import small_ddpg
@@ -16,8 +17,8 @@ import marl_td.losses
 from marl_td.algorithms.base import MarlTdConfig
 from marl_td.losses.agent_adam import AgentAdam
 from marl_td.losses.coma import ComaLoss
-from marl_td.losses.common import MissingEntry
 from marl_td.losses.ddpg import MADDPGLoss
+from marl_td.losses.entries import MissingEntry
 from marl_td.losses.facmac import FACMACLoss
 from marl_td.losses.functional import inference
 from marl_td.losses.group_actor import GroupActor
@@ -338,3 +339,20 @@ def test_losses_say_coeff_and_settings_say_coef():
     fields = {name for config in configs for name in config.__dataclass_fields__}
     assert issubclass(configs[0], MarlTdConfig) and "entropy_coef" in fields
     assert not {name for name in fields if name.endswith("coeff")}
+
+
+def test_outputs_of_a_loss_are_known_to_a_class_made_after_its_first_instance():
+    names = list(MAPPOLoss.out_keys)
+    assert small_loss().out_keys == names and "loss_objective" in names
+
+    class Curious(MAPPOLoss):
+        out_keys: ClassVar[list[str]] = [*MAPPOLoss.out_keys, "surprise"]
+
+    class Plain(MAPPOLoss):
+        pass
+
+    loss = Plain(actor("discrete"), critic())
+    assert Curious(actor("discrete"), critic()).out_keys == Curious.out_keys == [*names, "surprise"]
+    assert loss.out_keys == Plain.out_keys == MAPPOLoss.out_keys == names
+    loss.select_out_keys("entropy")
+    assert loss.out_keys == ["entropy"] and Plain.out_keys == names

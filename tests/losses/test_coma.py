@@ -305,3 +305,14 @@ def test_wrong_options_are_named():
         make_loss(entropy_coeff=-0.1)
     with pytest.raises(ValueError, match="epsilon must fall"):
         FlooredSoftmax("agents", False, eps_init=0.1, eps_end=0.2, annealing_steps=1)
+
+
+def test_the_teams_reward_where_agents_are_read_is_named():
+    loss = make_loss()
+    loss.set_keys(reward="reward")
+    batch = make_batch(loss)
+    batch["next", "reward"] = torch.randn(4, 6, 1)
+    with pytest.raises(
+        ValueError, match=r"`done` must have the shape of `reward`, \(4, 6\); got \(4, 6, \d\)"
+    ):
+        loss.estimate(batch, gamma=0.9, lmbda=0.8)

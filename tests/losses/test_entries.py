@@ -192,8 +192,14 @@ def test_an_action_with_a_trailing_one_is_named():
             call(ACTION, lambda action: action.unsqueeze(-1))
 
 
-def test_indices_of_type_int32_are_fine():
-    run_q(ACTION, lambda action: action.int(), loss=lambda: loss_of("qplex"))
+def test_indices_of_type_int32_are_those_of_int64():
+    for_type = {}
+    for dtype in (torch.int32, torch.int64):
+        torch.manual_seed(0)
+        losses = run_q(ACTION, lambda action, to=dtype: action.to(to), lambda: loss_of("qplex"))
+        for_type[dtype] = losses["loss_value"]
+    assert for_type[torch.int64] > 0
+    torch.testing.assert_close(for_type[torch.int32], for_type[torch.int64], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

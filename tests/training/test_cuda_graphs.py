@@ -28,6 +28,7 @@ QUICK = (
     "happo-discrete",
     "qmix-discrete",
     "matd3-continuous",
+    "maddpg-discrete",
     "masac-continuous",
     "coma-discrete",
 )
