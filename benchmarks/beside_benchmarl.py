@@ -89,8 +89,16 @@ def config(n_frames: int) -> Any:
 
 
 def measure(run: Run, n_episodes: int) -> tuple[float, float]:
-    """Return per agent of fresh episodes, and the mean over the last fifth of training."""
+    """Return per agent of fresh episodes, and the mean over the last fifth of training.
+
+    Raises:
+        ValueError: if no episode ended in training.
+    """
     experiment = run.experiment
+    if not run.curve.returns:
+        raise ValueError(
+            f"no episode ended in {experiment.total_frames} frames of training; give more --frames."
+        )
     env = experiment.task.get_env_fun(n_episodes, experiment.continuous_actions, 10_000, "cpu")()
     n_agents = sum(len(agents) for agents in experiment.group_map.values())
     value = episode_returns(env, experiment.policy, 100).mean().item() / n_agents

@@ -30,6 +30,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,9 @@ from marl_td.cli.threads import settle_threads
 
 HERE = Path(__file__).parent
 CASES = ("ppo", "maddpg", "maddpg_shared", "qmix", "mappo", "agilerl")
+INSTALL = {"AgileRL": "end_to_end.py agilerl", "JaxMARL": "stepping.py"}
+"""The commands that install the libraries with ``--install-peers``."""
+JAXMARL_SCRIPT = "baselines/IPPO/ippo_ff_mpe.py"
 WINDOW = 20
 FEWEST_LINES = 4
 """Iterations that a run needs: it is summed up by its second half."""
@@ -72,7 +76,7 @@ def commands(args: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
             ),
             "AgileRL": (peer, args.peer_frames),
         }
-        return {name: run for name, run in found.items() if not args.only or name in args.only}
+        return found
     found = {
         "marl_td": ([*torch_side, "marl_td", args.case, *device], args.frames),
         "BenchMARL, VMAS": (
@@ -88,7 +92,34 @@ def commands(args: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
             str(args.jaxmarl),
         ]
         found["JaxMARL"] = (script, args.frames)
-    return {name: run for name, run in found.items() if not args.only or name in args.only}
+    return found
+
+
+def chosen(
+    args: argparse.Namespace, parser: argparse.ArgumentParser
+) -> dict[str, tuple[list[str], int]]:
+    """The commands asked for, or an error that says which of them cannot run."""
+    found = commands(args)
+    unknown = [name for name in args.only or () if name not in found]
+    if unknown:
+        parser.error(
+            f"{args.case} has no {_quoted(unknown)}; it has {_quoted(found)}"
+            + (", and JaxMARL with --jaxmarl." if args.case == "ppo" and not args.jaxmarl else ".")
+        )
+    found = {name: run for name, run in found.items() if not args.only or name in args.only}
+    for name, (command, _) in found.items():
+        if not Path(command[0]).exists():
+            parser.error(
+                f"no {name} at {command[0]}; install it with `python benchmarks/{INSTALL[name]} "
+                "--install-peers`, or leave it out with --only."
+            )
+    if "JaxMARL" in found and not (args.jaxmarl / JAXMARL_SCRIPT).exists():
+        parser.error(f"{args.jaxmarl} is no checkout of JaxMARL: it has no {JAXMARL_SCRIPT}.")
+    return found
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def run(
@@ -182,13 +213,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.install_peers:
         return install(PEERS, "agilerl")
+    runs = chosen(args, parser)
     window = 1 if args.case == "agilerl" else WINDOW
     found: dict[str, list[dict[str, float | None]]] = {}
     raw: list[dict[str, Any]] = []
     gpu: dict[str, dict[str, str]] = {}
     path = RESULTS / f"end_to_end_{args.name or args.case}.md"
     for turn in range(args.turns):
-        for name, (command, frames) in commands(args).items():
+        for name, (command, frames) in runs.items():
             lines, gpu[name] = run(command, frames, turn, args.threads)
             found.setdefault(name, []).append(summary(lines, args.goal, window))
             print(f"turn {turn + 1} of {args.turns}, {name}: {found[name][-1]}", flush=True)

@@ -13,16 +13,23 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 import warnings
 from typing import Any
 
 import numpy as np
 import torch
-from agilerl.algorithms import MADDPG
-from agilerl.components.replay_buffer import ReplayBuffer
-from agilerl.training.train_multi_agent_off_policy import train_multi_agent_off_policy
 from mpe2 import simple_spread_v3
+
+try:
+    from agilerl.algorithms import MADDPG
+    from agilerl.components.replay_buffer import ReplayBuffer
+    from agilerl.training.train_multi_agent_off_policy import train_multi_agent_off_policy
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"{error}: run this by AgileRL's Python (benchmarks/end_to_end.py agilerl --install-peers)."
+    )
 
 MAX_STEPS = 25
 NETWORK = {

@@ -14,8 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
-import yaml
+try:
+    import jax
+    import yaml
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: run this by JaxMARL's Python (benchmarks/stepping.py --install-peers).")
 
 
 def main() -> None:

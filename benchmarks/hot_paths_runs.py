@@ -24,11 +24,12 @@ def experiment(
     sizes[f"{kind}_policy_n_envs_per_worker"] = n_envs
     config = settings(prefer_continuous_actions=True, **everything_on(device), **sizes)
     algorithm = algorithm_config_registry[name].get_from_yaml()
+    recurrent = isinstance(model, StatefulGruConfig)
     if name == "marl_td/qmix":
         algorithm = replace(algorithm, hypernet_layers=1)  # BenchMARL's mixer
-    if name == "marl_td/mappo":
-        algorithm = replace(algorithm, chunk_length=10)  # of recurrent networks
-    if name == "marl_td/qmix" and isinstance(model, StatefulGruConfig):
+    if name == "marl_td/mappo" and recurrent:
+        algorithm = replace(algorithm, chunk_length=10)
+    if name == "marl_td/qmix" and recurrent:
         algorithm = replace(algorithm, sequence="window", window_length=10, burn_in=20)
     with tempfile.TemporaryDirectory() as folder:
         config.save_folder = folder

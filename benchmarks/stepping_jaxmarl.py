@@ -13,8 +13,11 @@ import sys
 import time
 from typing import Any
 
-import jax
-import jaxmarl
+try:
+    import jax
+    import jaxmarl
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: run this by JaxMARL's Python (benchmarks/stepping.py --install-peers).")
 
 STEPS = 25
 

@@ -5,13 +5,17 @@ Environments give them per group (``("next", group, "reward")``, ``[*B, n_agents
 
 * :func:`agent_signals` writes ``("next", group, reward | done | terminated)``, ``[*B, n_agents, 1]``;
 * :func:`team_signals` writes ``("next", reward | done | terminated)``, ``[*B, 1]``.
+
+A critic over several groups reads what :func:`join_groups` writes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 
 TeamReward = Literal["mean", "sum"]
@@ -88,3 +92,27 @@ def _required(batch: TensorDictBase, name: str, group: str) -> Tensor:
             "the environment must provide one of them."
         )
     return team
+
+
+def join_groups(
+    batch: TensorDictBase, entries: Mapping[str, Iterable[NestedKey]]
+) -> TensorDictBase:
+    """Keep entries of every group below ``("joint", group)``, now and under ``"next"``.
+
+    Critics over several groups find them there in a batch that goes without the other groups.
+
+    Args:
+        batch: of all groups; it is changed, the entries are shared.
+        entries: per group what policies and critics read of it; what the batch does not have is left out.
+
+    Raises:
+        KeyError: if the batch has no such group.
+    """
+    for source in (batch, batch["next"]):
+        joint = TensorDict({}, batch_size=source.batch_size, device=source.device)
+        for group, kept in entries.items():
+            if source.get(group, None) is None:
+                raise KeyError(f"the batch has no group '{group}'.")
+            joint.set(group, source.get(group).select(*kept, strict=False))
+        source.set("joint", joint)
+    return batch

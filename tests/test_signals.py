@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from marl_td.signals import agent_signals, team_signals
+from marl_td.signals import agent_signals, join_groups, team_signals
 
 TRUE, FALSE = True, False
 
@@ -94,3 +94,28 @@ def test_the_environments_own_word_comes_first():
 def test_a_missing_signal_is_named(function):
     with pytest.raises(KeyError, match=r"neither \('next', 'agents', 'terminated'\) nor"):
         function(batch({key: ROOT[key] for key in ("reward", "done")}), "agents")
+
+
+def test_groups_are_joined_with_what_is_named_now_and_next():
+    batch = TensorDict({"next": {"cat": {}, "dog": {}}, "cat": {}, "dog": {}}, batch_size=[5])
+    for number, key in enumerate([("cat",), ("dog",), ("next", "cat"), ("next", "dog")]):
+        batch[(*key, "observation")] = torch.full((5, 2, 3), number)
+        batch[(*key, "mask")] = torch.ones(5, 2, dtype=torch.bool)
+    batch["dog", "action"] = torch.zeros(5, 2)
+    join_groups(batch, {"cat": ["observation"], "dog": ["observation", "action"]})
+    joint = batch["joint"]
+    assert joint["cat"].sorted_keys == ["observation"]
+    assert joint["dog"].sorted_keys == ["action", "observation"]
+    assert batch["next", "joint", "dog"].sorted_keys == [
+        "observation"
+    ]  # where the batch has no action
+    for place, (cat, dog) in (("joint", (0, 1)), (("next", "joint"), (2, 3))):
+        assert batch[place]["cat", "observation"].eq(cat).all()
+        assert batch[place]["dog", "observation"].eq(dog).all()
+
+
+def test_a_group_that_is_not_there_is_named():
+    batch = TensorDict({"cat": {}, "next": {"cat": {}}}, batch_size=[5])
+    with pytest.raises(KeyError, match="the batch has no group 'dog'"):
+        join_groups(batch, {"cat": [], "dog": []})
+    assert "joint" not in batch.keys()

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from benchmarl.experiment.callback import Callback
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
 from marl_td.losses.targets import TargetUpdater
+from marl_td.signals import join_groups
 
 
 def add_callback(experiment: Any, callback: Callback) -> None:
@@ -87,11 +88,7 @@ class JointKeys(Callback):
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         """Copy the kept entries of each group below ``"joint"``."""
-        for source in (batch, batch.get("next")):
-            joint = TensorDict({}, batch_size=batch.batch_size, device=batch.device)
-            for group in self.experiment.group_map:
-                joint.set(group, source.get(group).select(*self._kept(group), strict=False))
-            source.set("joint", joint)
+        join_groups(batch, {group: self._kept(group) for group in self.experiment.group_map})
 
     def _kept(self, group: str) -> list[NestedKey]:
         """What the group's policy and the critics read of it."""
