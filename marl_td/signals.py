@@ -99,20 +99,24 @@ def join_groups(
 ) -> TensorDictBase:
     """Keep entries of every group below ``("joint", group)``, now and under ``"next"``.
 
-    Critics over several groups find them there in a batch that goes without the other groups.
+    Critics over several groups find them there in a batch that goes without the other groups. Action masks
+    are always kept: without them a critic's target would take actions that were not available.
 
     Args:
         batch: of all groups; it is changed, the entries are shared.
         entries: per group what policies and critics read of it; what the batch does not have is left out.
 
     Raises:
-        KeyError: if the batch has no such group.
+        KeyError: if the batch has no such group; it is then unchanged.
     """
+    joined = []
     for source in (batch, batch["next"]):
         joint = TensorDict({}, batch_size=source.batch_size, device=source.device)
         for group, kept in entries.items():
             if source.get(group, None) is None:
                 raise KeyError(f"the batch has no group '{group}'.")
-            joint.set(group, source.get(group).select(*kept, strict=False))
+            joint.set(group, source.get(group).select(*kept, "action_mask", strict=False))
+        joined.append((source, joint))
+    for source, joint in joined:
         source.set("joint", joint)
     return batch

@@ -106,16 +106,25 @@ def test_groups_are_joined_with_what_is_named_now_and_next():
     joint = batch["joint"]
     assert joint["cat"].sorted_keys == ["observation"]
     assert joint["dog"].sorted_keys == ["action", "observation"]
-    assert batch["next", "joint", "dog"].sorted_keys == [
-        "observation"
-    ]  # where the batch has no action
+    assert batch["next", "joint", "dog"].sorted_keys == ["observation"]  # there is no action
     for place, (cat, dog) in (("joint", (0, 1)), (("next", "joint"), (2, 3))):
         assert batch[place]["cat", "observation"].eq(cat).all()
         assert batch[place]["dog", "observation"].eq(dog).all()
 
 
-def test_a_group_that_is_not_there_is_named():
-    batch = TensorDict({"cat": {}, "next": {"cat": {}}}, batch_size=[5])
+def test_joined_groups_keep_their_action_masks():
+    batch = TensorDict({"next": {"cat": {}}, "cat": {}}, batch_size=[5])
+    for place in ((), ("next",)):
+        batch[(*place, "cat", "action_mask")] = torch.ones(5, 2, 3, dtype=torch.bool)
+    join_groups(batch, {"cat": []})
+    assert batch["joint", "cat", "action_mask"].all()
+    assert batch["next", "joint", "cat", "action_mask"].all()
+
+
+@pytest.mark.parametrize("reached", [{}, {"dog": {}}])
+def test_a_group_that_is_not_there_is_named_and_nothing_changed(reached):
+    here = {} if reached else {"dog": {}}  # missing now, or in what is reached
+    batch = TensorDict({"cat": {}, **here, "next": {"cat": {}, **reached}}, batch_size=[5])
     with pytest.raises(KeyError, match="the batch has no group 'dog'"):
         join_groups(batch, {"cat": [], "dog": []})
     assert "joint" not in batch.keys()

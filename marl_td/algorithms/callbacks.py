@@ -98,4 +98,4 @@ class JointKeys(Callback):
         seen = self.experiment.observation_spec[group].keys()
         members = getattr(algorithm, "algorithms_map", {group: algorithm}).values()
         named = {name for member in members for name in getattr(member, "joint_entries", ())}
-        return [*seen, *own, "action", "action_mask", *sorted(named)]
+        return [*seen, *own, "action", *sorted(named)]
