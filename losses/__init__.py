@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from marl_td.losses.belief import BeliefPPOLoss
     from marl_td.losses.coma import ComaLoss
     from marl_td.losses.ddpg import MADDPGLoss
-    from marl_td.losses.facmac import FACMACLoss
+    from marl_td.losses.facmac import FACMACLoss, MixedCritic
+    from marl_td.losses.group_actor import GroupActor
     from marl_td.losses.happo import HAPPOLoss
     from marl_td.losses.hasac import HASACLoss
     from marl_td.losses.hatrpo import HATRPOLoss
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from marl_td.losses.q_mixing import QMixingLoss
     from marl_td.losses.qtran import QtranLoss
     from marl_td.losses.roma import RomaLoss
+    from marl_td.losses.soft_actor import SoftActor
     from marl_td.losses.targets import TargetUpdater, target_copy
+    from marl_td.losses.temperature import Temperature
     from marl_td.losses.value_norm import PopArt, ValueNorm
     from marl_td.losses.weighted_q_mixing import WeightedQMixingLoss
 
@@ -34,8 +37,9 @@ _MODULES = {
     "BeliefPPOLoss": "belief",
     "ComaLoss": "coma",
     "FACMACLoss": "facmac",
-    "HASACLoss": "hasac",
+    "GroupActor": "group_actor",
     "HAPPOLoss": "happo",
+    "HASACLoss": "hasac",
     "HATRPOLoss": "hatrpo",
     "IPPOLoss": "ppo",
     "IndependentQLoss": "independent_q",
@@ -44,12 +48,15 @@ _MODULES = {
     "MASACLoss": "masac",
     "MATD3Loss": "matd3",
     "MatLoss": "mat",
+    "MixedCritic": "facmac",
     "PopArt": "value_norm",
     "PqnLoss": "pqn",
     "QMixingLoss": "q_mixing",
     "QtranLoss": "qtran",
     "RomaLoss": "roma",
+    "SoftActor": "soft_actor",
     "TargetUpdater": "targets",
+    "Temperature": "temperature",
     "ValueNorm": "value_norm",
     "WeightedQMixingLoss": "weighted_q_mixing",
     "target_copy": "targets",
@@ -59,6 +66,7 @@ __all__ = [
     "BeliefPPOLoss",
     "ComaLoss",
     "FACMACLoss",
+    "GroupActor",
     "HAPPOLoss",
     "HASACLoss",
     "HATRPOLoss",
@@ -69,12 +77,15 @@ __all__ = [
     "MASACLoss",
     "MATD3Loss",
     "MatLoss",
+    "MixedCritic",
     "PopArt",
     "PqnLoss",
     "QMixingLoss",
     "QtranLoss",
     "RomaLoss",
+    "SoftActor",
     "TargetUpdater",
+    "Temperature",
     "ValueNorm",
     "WeightedQMixingLoss",
     "target_copy",

@@ -1,6 +1,5 @@
 """What constructors of losses ask of the modules and options that they are given."""
 
-import math
 from typing import Any
 
 from tensordict.nn import TensorDictModuleBase
@@ -17,11 +16,29 @@ def check_modules(**modules: Any) -> None:
         TypeError: naming the first that is not.
     """
     for name, module in modules.items():
-        if not isinstance(module, TensorDictModuleBase):
+        if not isinstance(uncompiled(module), TensorDictModuleBase):
             raise TypeError(
                 f"`{name}` must be a TensorDictModule; got {kind_of(module)}. Wrap a network as "
                 "TensorDictModule(network, in_keys=[...], out_keys=[...])."
             )
+
+
+def uncompiled(module: Any) -> Any:
+    """What ``torch.compile`` wrapped; else the argument itself."""
+    return getattr(module, "_orig_mod", module)
+
+
+def check_target(name: str, live: nn.Module, target: nn.Module | None) -> None:
+    """Raise if ``target`` shares parameters with ``live``: it would follow it at once, in silence.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    shared = set() if target is None else set(live.parameters()) & set(target.parameters())
+    if shared:
+        raise ValueError(
+            f"`{name}` must be target networks, copies; got the live network. Take `target_copy(network)`."
+        )
 
 
 def check_critics(critics: Any) -> None:
@@ -80,14 +97,3 @@ def checked_keys(name: str, keys: Any) -> list[Any]:
 def kind_of(value: Any) -> str:
     """The class of an argument, for a message; of a class that was not instantiated its name."""
     return value.__name__ + " (a class)" if isinstance(value, type) else type(value).__name__
-
-
-def check_finite(**numbers: float) -> None:
-    """Raise unless every named number is finite.
-
-    Raises:
-        ValueError: naming the first that is not.
-    """
-    for name, number in numbers.items():
-        if isinstance(number, str) or not math.isfinite(number):
-            raise ValueError(f"`{name}` must be a finite number; got {number!r}.")

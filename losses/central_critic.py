@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from marl_td.losses.arguments import kind_of
 from marl_td.losses.common import MultiAgentLoss
-from marl_td.losses.entries import flag, living, next_of, require
+from marl_td.losses.entries import MissingEntry, flag, living, next_of
 from marl_td.losses.functional.checks import check_fraction
 from marl_td.losses.functional.priorities import item_priority, mean_over_agents
 from marl_td.losses.group_actor import GroupActor
@@ -109,7 +109,21 @@ class CentralCriticLoss(MultiAgentLoss):
         """Where every group in scope is found by its name."""
         if len(self._actors) == 1:
             return tensordict
-        entry: Any = require(tensordict, self.tensor_keys.joint)
+        key = self.tensor_keys.joint
+        entry: Any = tensordict.get(key, None)
+        if entry is None:
+            raise MissingEntry(
+                f"critics of several groups read them at {key!r} of the batch and of its 'next'; one is "
+                f"missing. `marl_td.signals.join_groups` writes both, for {list(self._actors)}."
+            )
+        for group in self._actors:
+            seen, kept = tensordict.get(group, {}), entry.get(group, {})
+            if "action_mask" in seen.keys() and "action_mask" not in kept.keys():
+                raise MissingEntry(
+                    f"{key!r} of the batch or of its 'next' lacks {(group, 'action_mask')!r}, which the "
+                    "batch has: targets would take actions that were not available. "
+                    "`marl_td.signals.join_groups` keeps it."
+                )
         joint = entry.copy()
         is_init = tensordict.get("is_init", None)
         return joint if is_init is None else joint.set("is_init", is_init)

@@ -78,6 +78,7 @@ class MultiAgentLoss(LossModule):
         self.delays = {}
         self.target_period = 1
         self._in_keys: list[NestedKey] | None = None
+        self._group = "agents"
 
     def compute(self, tensordict: TensorDictBase) -> dict[str, Tensor]:
         """The loss itself: named scalars from a batch ``[*B]``."""
@@ -137,7 +138,8 @@ class MultiAgentLoss(LossModule):
     def set_group(self, group: str) -> None:
         """Read and write the entries of ``group`` wherever a key lies in ``"agents"``, masks included.
 
-        What networks and mixers read is theirs to know; keys that lie elsewhere stay.
+        What networks and mixers read is theirs to know; keys that lie elsewhere stay. Called again, it moves
+        those that lie in the group named before.
 
         Raises:
             TypeError: if ``group`` is no name.
@@ -148,7 +150,8 @@ class MultiAgentLoss(LossModule):
             field.name: getattr(self.tensor_keys, field.name)
             for field in fields(self._AcceptedKeys)
         }
-        inside = {n: k[1:] for n, k in keys.items() if not isinstance(k, str) and k[0] == "agents"}
+        before, self._group = self._group, group
+        inside = {n: k[1:] for n, k in keys.items() if not isinstance(k, str) and k[0] == before}
         self.set_keys(**{name: (group, *rest) for name, rest in inside.items()})
 
     def set_learning_rate(self, lr: float) -> None:

@@ -10,7 +10,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.utils import distance_loss
 
-from marl_td.losses.arguments import check_modules
+from marl_td.losses.arguments import check_target
 from marl_td.losses.central_critic import CentralCriticLoss
 from marl_td.losses.entries import living, masked_mean, next_key, read, run
 from marl_td.losses.functional.checks import check_bool, check_choice, check_not_negative
@@ -43,9 +43,9 @@ class DeterministicPolicyLoss(CentralCriticLoss):
         regularisation_coeff: c, >= 0; the reference code of MADDPG takes 1e-3.
         mask_dead_values: an agent's death ends its return: critics learn nothing from its later steps and
             bootstrap nothing from them. By default they learn what death is worth.
-        target_actors: target actors of every group in the critic's order, this group's own included; losses
-            of competing groups are given the *same* mapping. Each loss owns, saves and moves only its own
-            group's target actor, and sees what the others have done. None: this group is alone.
+        target_actors: target actors (``target_copy``) of every group in the critic's order, this group's own
+            included; losses of competing groups are given the *same* mapping. Each loss owns, saves and moves
+            only its own group's target actor, and sees what the others have done. None: this group is alone.
         recurrent: whether batches are sequences ``[*B, T]`` for recurrent networks.
         priority_eta: share of the largest error in a sequence's priority, in [0, 1]; the rest is their mean.
 
@@ -62,7 +62,8 @@ class DeterministicPolicyLoss(CentralCriticLoss):
 
     Raises:
         TypeError: for an actor that is no GroupActor, or a critic that is no TensorDictModule.
-        ValueError: for an unknown option, a number out of range, or ``target_actors`` without this group.
+        ValueError: for an unknown option, a number out of range, or ``target_actors`` without this group or
+            with its live actor.
     """
 
     out_keys: ClassVar[list[str]] = [
@@ -91,12 +92,11 @@ class DeterministicPolicyLoss(CentralCriticLoss):
         priority_eta: float = 0.9,
     ) -> None:
         self.check_actor(actor)
-        if not isinstance(critic, nn.Module):
-            check_modules(critic=critic)
         check_choice("loss_function", loss_function, LOSS_FUNCTIONS)
         check_not_negative(regularisation_coeff=regularisation_coeff)
         if target_actors is None:
             target_actors = {actor.group: target_copy(actor)}
+        check_target("target_actors", actor, target_actors.get(actor.group))
         super().__init__(
             "target_actors",
             target_actors,

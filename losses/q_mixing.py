@@ -9,8 +9,9 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from marl_td.losses.arguments import check_modules
+from marl_td.losses.arguments import check_modules, check_target
 from marl_td.losses.entries import (
+    MissingEntry,
     check_written,
     flag,
     living,
@@ -78,6 +79,13 @@ class MixedQLoss(QLearningLoss):
     ) -> Tensor:
         """Team value ``[*B]`` of the joint action ``[*B, n_agents]``."""
         keys = self.tensor_keys
+        check_written(mixer, keys.global_value)
+        if keys.chosen_action_value not in mixer.in_keys:
+            raise MissingEntry(
+                f"a mixer must read the agents' values at {keys.chosen_action_value!r}; "
+                f"{type(mixer).__name__} reads {list(mixer.in_keys)}. Make it with "
+                f"`local_key={keys.chosen_action_value!r}`, or `set_keys(chosen_action_value=...)`."
+            )
         inputs = tensordict.copy()
         local_value = self._of_alive(tensordict, chosen_action_value(action_value, action))
         inputs.set(keys.chosen_action_value, local_value.unsqueeze(-1))
@@ -88,7 +96,6 @@ class MixedQLoss(QLearningLoss):
         if keys.joint_action in mixer.in_keys:
             rows = self._joint_action(tensordict, action, action_value.shape[-1])
             inputs.set(keys.joint_action, rows)
-        check_written(mixer, keys.global_value)
         return read(mixer(inputs), keys.global_value)
 
     def _joint_action(self, tensordict: TensorDictBase, action: Tensor, n_actions: int) -> Tensor:
@@ -196,6 +203,7 @@ class QMixingLoss(MixedQLoss):
         check_modules(mixer=mixer)
         self.mixer = mixer
         self.copies_mixer = target_mixer is None
+        check_target("target_mixer", mixer, target_mixer)
         self.target_mixer = target_copy(mixer) if target_mixer is None else target_mixer
 
     def networks(self) -> dict[str, list[nn.Module]]:

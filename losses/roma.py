@@ -9,9 +9,9 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from marl_td.losses.arguments import check_finite, check_modules
+from marl_td.losses.arguments import check_modules
 from marl_td.losses.entries import check_written, living, masked_mean, next_key, require, run
-from marl_td.losses.functional.checks import check_count, check_not_negative
+from marl_td.losses.functional.checks import check_count, check_finite, check_not_negative
 from marl_td.losses.functional.distributions import gaussian_divergence, gaussian_entropy
 from marl_td.losses.functional.roles import (
     mean_over_alive,

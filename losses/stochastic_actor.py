@@ -8,10 +8,14 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictSequential
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.modules.distributions import MaskedOneHotCategorical, OneHotCategorical
 
-from marl_td.losses.arguments import kind_of
+from marl_td.losses.arguments import kind_of, uncompiled
 from marl_td.losses.entries import flag
 from marl_td.losses.functional.checks import check_discrete_action, check_floats, named_range
+
+ONE_HOT = (OneHotCategorical, MaskedOneHotCategorical, torch.distributions.OneHotCategorical)
+"""Distributions of one-hot rows, which have ``logits`` as those of indices do."""
 
 
 def actor_parts(actor: Any) -> tuple[list[Any], Any]:
@@ -20,6 +24,7 @@ def actor_parts(actor: Any) -> tuple[list[Any], Any]:
     Raises:
         TypeError: if it has no distribution at its end.
     """
+    actor = uncompiled(actor)
     parts = list(actor) if isinstance(actor, TensorDictSequential) else []
     if not parts or not hasattr(type(parts[-1]), "get_dist"):
         raise TypeError(
@@ -55,7 +60,7 @@ def log_prob_of(distribution: Any, action: Tensor) -> Tensor:
     logits = getattr(distribution, "logits", None)
     if logits is None:
         _check_continuous(action, (*distribution.batch_shape, *distribution.event_shape))
-    elif "OneHot" not in type(distribution).__name__:
+    elif not isinstance(distribution, ONE_HOT):
         check_discrete_action(action, logits.shape)
         if not torch.compiler.is_compiling():
             with named_range(logits.shape[-1]):

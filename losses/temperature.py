@@ -5,9 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from marl_td.losses.arguments import check_finite
 from marl_td.losses.entries import masked_mean
-from marl_td.losses.functional.checks import check_count
+from marl_td.losses.functional.checks import check_count, check_finite
 from marl_td.losses.functional.soft import temperature_error
 
 
@@ -23,7 +22,8 @@ class Temperature(nn.Module):
         high: largest alpha; None for no limit.
 
     Raises:
-        ValueError: if a number is out of its range.
+        TypeError: if one is no number.
+        ValueError: if one is out of its range.
     """
 
     log_alpha: Tensor
@@ -39,7 +39,7 @@ class Temperature(nn.Module):
         high: float | None = None,
     ) -> None:
         super().__init__()
-        check_finite(target_entropy=target_entropy)
+        check_finite(target_entropy=target_entropy, init=init)
         if n_agents is not None:
             check_count(n_agents=n_agents)
         smallest = 0.0 if low is None else low

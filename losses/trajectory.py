@@ -125,8 +125,9 @@ def window_entries(
 
     Raises:
         KeyError: if a hidden state is missing.
-        ValueError: if there is no step after ``burn_in``.
+        ValueError: if there is no step after ``burn_in``, or the batch has one dimension only.
     """
+    _check_rows(window)
     if window.shape[-1] <= burn_in:
         raise ValueError(
             f"sequences of {window.shape[-1]} steps leave none to learn from after `burn_in` = "
@@ -225,12 +226,25 @@ def before_padding(step_mask: Tensor | None, like: Tensor, time_dim: int) -> Ten
     return steps & ~torch.cat([later, last], dim=time_dim)
 
 
+def _check_rows(batch: TensorDictBase) -> None:
+    """Raise for ``[n]``: flattened rows look like one long one."""
+    if batch.ndim == 1:
+        raise ValueError(
+            f"sequences must be batches [*B, T], a row for each; got {list(batch.shape)}. Do not "
+            "flatten them; one row is `batch.unsqueeze(0)`."
+        )
+
+
 def row_of_next_steps(batch: TensorDictBase) -> TensorDictBase:
     """The reached entries of sequences ``[*B, T]`` behind the first step's own, ``[*B, T + 1]``.
 
     A recurrent network must have seen o_0 before o_1. The row is ``[o_0, o_0', o_1', ..]`` with the
     hidden state reset wherever an episode began inside it; such an episode misses its own first step.
+
+    Raises:
+        ValueError: if the batch has one dimension only.
     """
+    _check_rows(batch)
     time_dim = batch.batch_dims - 1
     following = next_of(batch)
     shared = set(batch.keys(True, True)) & set(following.keys(True, True))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase, is_tensor_collection
 from tensordict.utils import NestedKey
 from torch import Tensor
 
@@ -54,10 +54,12 @@ def team_signals(
 
     Raises:
         KeyError: if the batch holds a signal in neither form.
+        ValueError: if the batch has the reward of a team already, and those of several groups.
     """
     for name in SIGNALS:
         per_agent = batch.get(("next", group, name), None)
         if name == "reward" and per_agent is not None:
+            _check_one_team(batch, group)
             total = per_agent.sum(-2)
             n_agents = per_agent.shape[-2]
             batch.set(("next", name), total if team_reward == "sum" else total / n_agents)
@@ -82,6 +84,23 @@ def shared_signals(
         team = batch.get(("next", name)).unsqueeze(-2)
         batch.set(("next", group, name), team.expand(*shape, 1).clone())
     return batch
+
+
+def _check_one_team(batch: TensorDictBase, group: str) -> None:
+    """Raise if the reward of ``group`` would replace another team's, which a loss would learn as its own."""
+    following = batch.get("next")
+    others = [
+        str(name)
+        for name, entry in following.items()
+        if is_tensor_collection(entry) and name != group and "reward" in entry.keys()
+    ]
+    if others and "reward" in following.keys():
+        excluded = ", ".join(f"'{name}', ('next', '{name}')" for name in others)
+        raise ValueError(
+            f"the batch has the reward of a team at ('next', 'reward'), and rewards of "
+            f"{sorted([*others, group])}: that of '{group}' would replace it. Give each team a copy without "
+            f"the others, batch.exclude({excluded}, ('next', 'reward'))."
+        )
 
 
 def _required(batch: TensorDictBase, name: str, group: str) -> Tensor:

@@ -73,20 +73,57 @@ def action_spec(action: Box | Discrete, shape: tuple[int, ...]) -> Any:
     return Bounded(low=low.expand(full), high=high.expand(full), shape=full)
 
 
-def read_action(tensordict: TensorDictBase, group: str, shape: tuple[int, ...]) -> Tensor:
-    """The action of ``group``, which must have ``shape``.
+def read_action(
+    tensordict: TensorDictBase, group: str, shape: tuple[int, ...], action: Box | Discrete
+) -> Tensor:
+    """The actions of ``group``, which must have ``shape`` and be of the kind of ``action``.
+
+    Values are looked at on a CPU only, since a look at a GPU's would wait for it: indices must lie in their
+    range, numbers must be finite. Out of a box is no error: tasks clip. Neither is the answer to an
+    observation that is not finite itself: whoever reads the batch can say where it began.
 
     Raises:
-        ValueError: if it is missing or has another shape.
+        ValueError: if it is missing, has another shape, or holds values that are no actions.
+        TypeError: if it is of a type that holds no such actions.
     """
-    action: Tensor | None = tensordict.get((group, "action"), None)
-    if action is None or action.shape != shape:
-        got = "none" if action is None else str(list(action.shape))
+    taken: Tensor | None = tensordict.get((group, "action"), None)
+    if taken is None or taken.shape != shape:
+        got = "none" if taken is None else str(list(taken.shape))
         raise ValueError(
             f"the action of group '{group}' must have shape {list(shape)} at key "
             f"('{group}', 'action'); got {got}. Check the policy against env.action_spec."
         )
-    return action
+    what = f"the action of group '{group}' must hold"
+    if isinstance(action, Box):
+        if not taken.is_floating_point():
+            raise TypeError(f"{what} continuous actions, floats; got {taken.dtype}.")
+        finite = taken.isfinite() if taken.is_cpu else None
+        if finite is not None and not bool(finite.all()) and _sees_finite(tensordict, group):
+            raise ValueError(f"{what} finite numbers; {_first(taken, ~finite, tensordict.ndim)}.")
+        return taken
+    if taken.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{what} indices of discrete actions, int64; got {taken.dtype}.")
+    if taken.is_cpu:
+        low, high = taken.aminmax()
+        if int(low) < 0 or int(high) >= action.n:
+            wrong = (taken < 0) | (taken >= action.n)
+            raise ValueError(
+                f"{what} indices in [0, {action.n}); {_first(taken, wrong, tensordict.ndim)}."
+            )
+    return taken
+
+
+def _first(taken: Tensor, wrong: Tensor, batch_dims: int) -> str:
+    """Where the first wrong action is, in words."""
+    where = wrong.nonzero()[0].tolist()
+    environment = f" of environment {where[0]}" if batch_dims else ""
+    return f"got {taken[tuple(where)].item()} from agent {where[batch_dims]}{environment}"
+
+
+def _sees_finite(tensordict: TensorDictBase, group: str) -> bool:
+    """Whether what a group observes is finite."""
+    observed = tensordict.select((group, "observation"), strict=False).values(True, True)
+    return all(bool(value.isfinite().all()) for value in observed)
 
 
 def random_available(mask: Tensor) -> Tensor:

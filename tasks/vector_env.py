@@ -34,7 +34,8 @@ class VectorEnv(EnvBase):
         seed: seed of the environment's own random stream.
 
     Raises:
-        ValueError: if ``n_envs`` is no whole number of at least 1, or an action has a wrong shape.
+        ValueError: if ``n_envs`` is no whole number of at least 1, or an action has a wrong shape or value.
+        TypeError: if an action has a wrong type.
         RuntimeError: for a step before the first reset.
     """
 
@@ -75,8 +76,10 @@ class VectorEnv(EnvBase):
         return out.update({key: never.clone() for key in DONE_KEYS})
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        shapes = self._action_shape.items()
-        action = {group: read_action(tensordict, group, shape) for group, shape in shapes}
+        action = {
+            group: read_action(tensordict, group, self._action_shape[group], spec.action)
+            for group, spec in self.task.groups.items()
+        }
         noise = self.next_noise
         if noise is None:
             noise = self.task.draw_step(self.n_envs, self.rng)

@@ -90,6 +90,28 @@ def test_the_environments_own_word_comes_first():
     assert of(out, "reward") == ROOT["reward"]
 
 
+def two_teams() -> TensorDict:
+    groups = {}
+    for number, name in enumerate(("cat", "dog")):
+        groups[name] = {"reward": torch.full((5, 2, 1), float(number))}
+    ends = {key: torch.zeros(5, 1, dtype=torch.bool) for key in ("done", "terminated")}
+    here = {name: {"observation": torch.zeros(5, 2, 3)} for name in groups}
+    return TensorDict({**here, "next": {**groups, **ends}}, [5])
+
+
+def test_a_second_team_does_not_replace_the_reward_of_the_first():
+    batch = team_signals(two_teams(), "cat")
+    with pytest.raises(
+        ValueError, match=r"rewards of \['cat', 'dog'\]: that of 'dog' would replace"
+    ):
+        team_signals(batch, "dog")
+    assert not batch["next", "reward"].any()
+    # What the message says to do.
+    copy = batch.exclude("cat", ("next", "cat"), ("next", "reward"))
+    assert team_signals(copy, "dog")["next", "reward"].eq(1.0).all()
+    assert not batch["next", "reward"].any()
+
+
 @pytest.mark.parametrize("function", [agent_signals, team_signals])
 def test_a_missing_signal_is_named(function):
     with pytest.raises(KeyError, match=r"neither \('next', 'agents', 'terminated'\) nor"):

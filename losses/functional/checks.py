@@ -192,6 +192,19 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}; got '{value}'.")
 
 
+def check_finite(**numbers: float) -> None:
+    """Raise unless every named number is finite.
+
+    Raises:
+        TypeError: naming the first that is no number.
+        ValueError: naming the first that is not finite.
+    """
+    for name, number in numbers.items():
+        _check_number(name, number)
+        if not math.isfinite(number):
+            raise ValueError(f"`{name}` must be a finite number; got {number!r}.")
+
+
 def check_not_negative(**numbers: float) -> None:
     """Raise unless every named number is finite and at least 0.
 

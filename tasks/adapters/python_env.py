@@ -84,8 +84,11 @@ class PythonEnv(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         action = {
-            group: read_action(tensordict, group, shape).detach().cpu().numpy()
-            for group, shape in self._action_shape.items()
+            group: read_action(tensordict, group, self._action_shape[group], spec.action)
+            .detach()
+            .cpu()
+            .numpy()
+            for group, spec in self.layout.groups.items()
         }
         over = self._terminated | self._truncated
         for i, row in enumerate(self._rows):

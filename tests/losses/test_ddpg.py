@@ -12,7 +12,7 @@ from torchrl.objectives import DDPGLoss, SoftUpdate, ValueEstimators
 
 from marl_td.losses.ddpg import MADDPGLoss
 from marl_td.losses.group_actor import GroupActor
-from marl_td.losses.targets import FrozenView, TargetUpdater
+from marl_td.losses.targets import FrozenView, TargetUpdater, target_copy
 
 TEAMS = {"red": 3, "blue": 2}
 
@@ -537,7 +537,33 @@ def test_a_temperature_of_zero_is_refused():
         GroupActor(make_actor().network, n_actions=3, temperature=0.0)
 
 
-@pytest.mark.parametrize("key", ["joint", ("blue", "reward"), ("joint", "red", "action")])
+def test_live_actors_are_no_target_actors():
+    actor, critic = make_actor(), make_critic({"agents": 2}, "agents")
+    with pytest.raises(ValueError, match=r"`target_actors` must be .* Take `target_copy\(network"):
+        MADDPGLoss(actor, critic, target_actors={"agents": actor})
+    MADDPGLoss(actor, critic, target_actors={"agents": target_copy(actor)})
+
+
+@pytest.mark.parametrize("place", [(), ("next",)])
+def test_critics_of_several_groups_ask_for_the_joined_entries(place):
+    batch = make_batch(TEAMS, "blue").exclude((*place, "joint"))
+    with pytest.raises(KeyError, match=r"of the batch and of its 'next'; one is missing.*join_gr"):
+        make_losses(TEAMS)["blue"](batch)
+
+
+@pytest.mark.parametrize("place", [(), ("next",)])
+def test_joined_entries_without_the_masks_that_there_are_are_refused(place):
+    batch = make_batch(TEAMS, "blue", n_actions=3)
+    losses = make_losses(TEAMS, n_actions=3)
+    mask = torch.ones(*batch.shape, TEAMS["blue"], 3, dtype=torch.bool)
+    batch[(*place, "blue", "action_mask")] = mask
+    with pytest.raises(KeyError, match=r"lacks \('blue', 'action_mask'\), which the batch has"):
+        losses["blue"](batch)
+    batch[(*place, "joint", "blue", "action_mask")] = mask
+    assert losses["blue"](batch)["loss_value"].isfinite()
+
+
+@pytest.mark.parametrize("key", [("blue", "reward"), ("joint", "red", "action")])
 def test_a_missing_entry_is_named(key):
     batch = make_batch(TEAMS, "blue")
     batch = batch.exclude(("next", *key) if "reward" in key else key)

@@ -216,12 +216,15 @@ def test_discrete_actions_for_a_continuous_actor_are_named(call):
 
 
 def test_a_one_hot_actor_wants_one_hot_actions():
-    distribution = OneHotCategorical(logits=torch.zeros(4, 2, 3))
+    class Mine(OneHotCategorical):
+        pass
+
+    distribution = Mine(logits=torch.zeros(4, 2, 3))
     index = torch.ones(4, 2, dtype=torch.int64)
     expected = torch.full((4, 2), -torch.tensor(3.0).log())
     torch.testing.assert_close(log_prob_of(distribution, one_hot(index, 3)), expected)
     with pytest.raises(
-        ValueError, match=r"must be one-hot rows \(4, 2, 3\), as the actor's OneHot.* got \(4, 2\)"
+        ValueError, match=r"must be one-hot rows \(4, 2, 3\), as the actor's Mine.* got \(4, 2\)"
     ):
         log_prob_of(distribution, index)
 

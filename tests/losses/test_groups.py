@@ -1,5 +1,6 @@
 """Losses of groups with other names."""
 
+import pytest
 import torch
 from small_ppo import small_loss
 from small_qmix import make_batch, network
@@ -30,6 +31,25 @@ def test_a_group_of_another_name_learns_the_same_with_its_masks_and_deaths():
         torch.testing.assert_close(found[key], value)
     assert torch.equal(data["hunters", "td_error"], batch["agents", "td_error"])
     assert loss.tensor_keys.reward == "reward"  # the team's
+
+
+def test_a_mixer_of_another_group_is_named():
+    loss = QMixingLoss(network(group="hunters"), SumMixer(2))
+    loss.set_group("hunters")
+    with pytest.raises(
+        KeyError, match=r"reads \[\('agents', 'chosen_action_value'\)\]. Make it with `local_"
+    ):
+        loss(renamed(make_batch()))
+
+
+def test_a_group_can_be_set_again():
+    loss = small_loss()
+    keys = loss.in_keys
+    loss.set_group("hunters")
+    loss.set_group("prey")
+    assert {key[0] for key in loss.in_keys if isinstance(key, tuple)} == {"prey"}
+    loss.set_group("agents")
+    assert loss.in_keys == keys
 
 
 def test_keys_that_were_pointed_elsewhere_stay():

@@ -461,10 +461,7 @@ def test_critics_see_the_other_teams_and_targets_their_policies():
         ({"n_steps": 0}, "`n_steps` must be at least 1; got 0"),
         ({"n_critics": 0}, "`critics` must hold at least one critic"),
         ({"huber_delta": 0.0}, "`huber_delta` must be above 0; got 0.0"),
-        (
-            {"alpha": {"target_entropy": "auto"}},
-            "`target_entropy` must be a finite number; got 'auto'",
-        ),
+        ({"alpha": {"target_entropy": float("nan")}}, "`target_entropy` must be a finite number"),
         ({"alpha": {"n_agents": 0}}, "`n_agents` must be at least 1; got 0"),
         ({"alpha": {"init": 0.0}}, r"alpha must be above 0 .* got 0 in \[0, inf\]"),
         ({"alpha": {"init": 3.0, "high": 2.0}}, r"got 3 in \[0, 2\]"),
@@ -473,6 +470,13 @@ def test_critics_see_the_other_teams_and_targets_their_policies():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make_loss(**options)
+
+
+@pytest.mark.parametrize("options", [{"target_entropy": "auto"}, {"init": None}])
+def test_what_is_no_number_is_refused(options):
+    name, value = next(iter(options.items()))
+    with pytest.raises(TypeError, match=f"`{name}` must be a number; got {value!r}"):
+        make_loss(alpha=options)
 
 
 def test_actors_without_the_own_group_are_refused():

@@ -189,9 +189,48 @@ def test_a_number_that_is_not_finite_is_named(bad):
 
 
 def test_a_reward_that_is_not_a_number_is_named():
-    env = from_pettingzoo(Toy())
+    toy = Toy()
+    env = from_pettingzoo(toy)
+    plain = toy.step
+
+    def broken(actions):
+        seen, rewards, *rest = plain(actions)
+        return seen, rewards | {"mouse_0": np.nan}, *rest
+
+    toy.step = broken
     with pytest.raises(ValueError, match=r"reward of agent 'mouse_0' is nan.*copy 0, step 1"):
-        env.step(env.reset().update(act(env, mouse=float("nan"))))
+        env.step(env.reset().update(act(env)))
+
+
+@pytest.mark.parametrize(
+    ("action", "error", "message"),
+    [
+        (
+            {"cat": 3},
+            ValueError,
+            r"group 'cat' must hold indices in \[0, 3\); got 3 from agent 0 of environment 0\.",
+        ),
+        (
+            {"cat": -1},
+            ValueError,
+            r"group 'cat' must hold indices in \[0, 3\); got -1 from agent 0 of environment 0\.",
+        ),
+        ({"cat": 1.0}, TypeError, r"'cat' must hold indices of .*, int64; got torch.float32"),
+        (
+            {"mouse": torch.nan},
+            ValueError,
+            r"'mouse' must hold finite numbers; got nan from agent 0 of environment 0\.",
+        ),
+        ({"mouse": 1}, TypeError, r"'mouse' must hold continuous actions, floats; got torch.int64"),
+    ],
+)
+def test_an_action_that_is_none_is_named_and_not_taken(action, error, message):
+    toy = Toy()
+    env = from_pettingzoo(toy)
+    td = env.reset().update(act(env, **action))
+    with pytest.raises(error, match=message):
+        env.step(td)
+    assert not toy.received
 
 
 def test_a_wrong_action_shape_is_named():

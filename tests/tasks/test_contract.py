@@ -85,6 +85,45 @@ def test_an_environment_alone_does_what_it_does_among_others(variant, seed, n_st
             assert torch.isfinite(value).all(), key
 
 
+@each_kind
+def test_actions_that_are_none_are_refused_and_change_nothing(variant):
+    env = variant.env(3)
+    data = env.rand_action(env.reset())
+    for group, spec in env.task.groups.items():
+        action = data[group, "action"]
+        if isinstance(spec.action, Box):
+            wrong = [action.long(), *(torch.full_like(action, x) for x in (torch.nan, torch.inf))]
+        else:
+            wrong = [action.float(), action == 0, action - spec.action.n, action + spec.action.n]
+        for values in wrong:
+            state, drawn = env.state, env.rng.get_state()
+            place = "" if values.dtype != action.dtype else ".* from agent 0 of environment 0"
+            with pytest.raises(
+                (TypeError, ValueError), match=f"of group '{group}' must hold{place}"
+            ):
+                env.step(data.clone().set((group, "action"), values))
+            assert env.state is state and env.rng.get_state().equal(drawn)
+            assert not env.step_count.any()
+    env.step(data)
+
+
+@pytest.mark.parametrize("variant", [kind for kind in PLAIN if kind.continuous], ids=str)
+@pytest.mark.parametrize("far", [-1.0, 1.0])
+def test_numbers_outside_of_their_box_are_clipped(variant, far):
+    env = variant.env(3)
+    data = env.rand_action(env.reset())
+    start = env.snapshot()
+    reached = []
+    for beyond in (0.0, 5.0):
+        env.restore(start)
+        for group, spec in env.task.groups.items():
+            bound = torch.tensor(spec.action.high if far > 0 else spec.action.low)
+            data[group, "action"] = (bound + far * beyond).expand_as(data[group, "action"]).clone()
+        reached.append(env.step(data.clone())["next"])
+    for key, value in reached[0].items(True, True):
+        torch.testing.assert_close(reached[1][key], value, equal_nan=True)
+
+
 @each_variant
 def test_a_partial_reset_starts_its_rows_anew_and_touches_no_other(variant):
     torch.manual_seed(1)
