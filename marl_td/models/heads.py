@@ -114,8 +114,20 @@ def draw(probabilities: Tensor) -> Tensor:
     The first arrival of ``n`` exponential clocks with these rates. So does ``torch.multinomial``, with
     the same random numbers; written out, it compiles into one kernel with what surrounds it.
     """
-    arrival = torch.empty_like(probabilities, memory_format=torch.contiguous_format).exponential_()
-    return (probabilities / arrival).argmax(-1)
+    return (probabilities / _exponential(probabilities)).argmax(-1)
+
+
+def _exponential(like: Tensor) -> Tensor:
+    """Exponential numbers with mean 1, shaped as ``like``: those of ``Tensor.exponential_``.
+
+    On a CPU torch takes the logarithms of uniform numbers one by one, a third of the time of a compiled step
+    with 800 agents; here they are vectors.
+    """
+    kind = torch.float64 if like.is_cpu else like.dtype
+    numbers = torch.empty_like(like, dtype=kind, memory_format=torch.contiguous_format)
+    if not like.is_cpu:
+        return numbers.exponential_()
+    return -torch.log1p(-numbers.uniform_()).to(like.dtype)
 
 
 class FiniteCategorical(Categorical):

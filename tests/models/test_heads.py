@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchrl.modules import TanhNormal
 
-from marl_td.models.heads import DuelingValue, narrow
+from marl_td.models.heads import DuelingValue, draw, narrow
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,27 @@ def test_a_narrow_bound_gives_the_same_distribution():
     assert torch.equal(
         wide, TanhNormal(loc, scale, low=narrow(low), high=narrow(high)).log_prob(action)
     )
+
+
+@pytest.mark.parametrize("shape", [(7, 3, 5), (1, 2), (600, 9)])
+def test_a_draw_is_torchs_own(shape):
+    """The same actions from the same random numbers, and the same random numbers afterwards."""
+    torch.manual_seed(3)
+    chance = torch.rand(shape).pow(4)
+    chance /= chance.sum(-1, keepdim=True)
+    state = torch.get_rng_state()
+    expected = torch.multinomial(chance.flatten(0, -2), 1).reshape(shape[:-1])
+    after = torch.get_rng_state()
+    torch.set_rng_state(state)
+    assert torch.equal(draw(chance), expected)
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_what_has_no_chance_is_never_drawn():
+    chance = torch.tensor([0.0, 0.5, 0.0, 0.5]).expand(20_000, 4)
+    counts = draw(chance).bincount(minlength=4)
+    assert counts[[0, 2]].tolist() == [0, 0]
+    assert abs(int(counts[1]) - 10_000) < 400
 
 
 def test_dueling_by_hand():
