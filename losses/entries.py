@@ -8,6 +8,9 @@ from torch import Tensor
 
 from marl_td.losses.functional.checks import check_bool
 
+SIGNALS_HINT = "`marl_td.signals.team_signals` writes the team's, `agent_signals` each agent's. "
+"""What to do about a reward or an end that is not where a loss looks."""
+
 
 class MissingEntry(KeyError):
     """A key that is not there. Of a plain ``KeyError`` the message is shown with its quotes escaped."""
@@ -24,9 +27,11 @@ def require(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
     """
     value = tensordict.get(key, None)
     if value is None:
+        name = key if isinstance(key, str) else key[-1]
+        signal = "" if name not in ("reward", "done", "terminated") else SIGNALS_HINT
         raise MissingEntry(
             f"the batch has no entry {key!r}; it holds {sorted(map(str, tensordict.keys(True, True)))}. "
-            "Point the loss at the right entry with `set_keys`."
+            f"{signal}Point the loss at the right entry with `set_keys`."
         )
     return value
 

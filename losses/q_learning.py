@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from marl_td.losses.arguments import check_modules, checked_keys
 from marl_td.losses.entries import flag, masked_mean, next_key, read, read_flag
-from marl_td.losses.functional.checks import check_choice, check_fraction, check_positive
+from marl_td.losses.functional.checks import (
+    check_choice,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+)
 from marl_td.losses.functional.priorities import item_priority
 from marl_td.losses.functional.returns import one_step_target
 from marl_td.losses.multi_step import QLambda, Returns, followed
@@ -99,10 +104,10 @@ class QLearningLoss(NetworkValues):
         check_fraction("priority_eta", priority_eta)
         check_choice("loss_function", loss_function, LOSS_FUNCTIONS)
         check_positive(huber_delta=huber_delta)
-        if burn_in < 0 or ((burn_in or states) and not sequences):
-            raise ValueError(
-                f"`burn_in` must be at least 0 and, as `states`, needs sequences=True; got {burn_in}."
-            )
+        check_not_negative(burn_in=burn_in)
+        for name, given in (("burn_in", burn_in), ("states", states)):
+            if given and not sequences:
+                raise ValueError(f"`{name}` needs sequences=True and batches [*B, T]; got {given}.")
         self.network = network
         if self.has_target:
             self.target_network = target_copy(network)

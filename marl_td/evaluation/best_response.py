@@ -133,7 +133,7 @@ def respond(
 
 def exploitability(
     run: TrainedRun,
-    folder: Path,
+    folder: Path | str,
     *,
     max_n_frames: int | None = None,
     n_episodes: int = 256,
@@ -169,7 +169,7 @@ def exploitability(
             teams,
             group,
             settings,
-            folder / group,
+            Path(folder) / group,
             n_episodes=n_episodes,
             seed=seed,
             deterministic=deterministic,

@@ -36,7 +36,7 @@ from marl_td.evaluation.baselines import RANDOM
 from marl_td.evaluation.scores import MAX_COPIES, PolicyFunction, evaluate_episodes
 from marl_td.evaluation.statistics import Interval, mean_interval
 from marl_td.models.compiling import NotCompilable
-from marl_td.tasks.base import Policy, Task
+from marl_td.tasks.base import Box, Policy, Task
 from marl_td.tasks.specs import RandomActions
 from marl_td.tasks.vector_env import VectorEnv, batched_task
 
@@ -113,7 +113,7 @@ def _transforms(task: Task[Any, Any], group: str, player: Player) -> list[Transf
     if theirs is None or theirs.groups != task.groups:
         raise ValueError(
             f"'{player.name}' was not trained on a task like '{task.name}': agents, observations and "
-            "actions of all groups must be the same."
+            f"actions of all groups must be the same.{_kinds(task, theirs)}"
         )
     try:
         known = Bookkeeping(player.env)
@@ -131,6 +131,25 @@ def _transforms(task: Task[Any, Any], group: str, player: Player) -> list[Transf
     if group in known.ensembles:
         found.append(DrawSubPolicy({group: known.ensembles[group]}))
     return found + [ActionHistory(h.groups, h.length) for h in known.histories]
+
+
+def _kinds(task: Task[Any, Any], theirs: Any) -> str:
+    """A sentence where one has continuous actions and the other discrete ones, which is easy to overlook."""
+    if theirs is None or theirs.groups.keys() != task.groups.keys():
+        return ""
+    for group, spec in task.groups.items():
+        ours, own = spec.action, theirs.groups[group].action
+        if type(ours) is not type(own):
+            return (
+                f" Its '{group}' was trained with {_kind(own)} actions, this task has {_kind(ours)} ones: "
+                "train with `experiment.prefer_continuous_actions`, or make the task with `continuous`, as "
+                "the other."
+            )
+    return ""
+
+
+def _kind(action: Any) -> str:
+    return "continuous" if isinstance(action, Box) else "discrete"
 
 
 def _once(transforms: list[Transform]) -> list[Transform]:
@@ -207,8 +226,17 @@ def cross_play(
         deterministic: see :func:`play`.
 
     Raises:
+        TypeError: if ``task`` is no task, or a player is none.
         ValueError: if the task has not two groups, names are not different, or ``n_episodes`` is below 2.
     """
+    if not isinstance(task, Task):
+        raise TypeError(f"`task` must be a task, such as make_task('simple_tag'); got {task!r}.")
+    for player in players:
+        if not isinstance(player, Player):
+            raise TypeError(
+                f"`players` must be Players; got {type(player).__name__}. Of a run make one with "
+                "`trained_player(name, run)`."
+            )
     names = [player.name for player in players]
     if len(task.groups) != 2:
         raise ValueError(

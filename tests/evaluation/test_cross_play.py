@@ -214,13 +214,24 @@ def test_histories_of_different_kinds_are_refused(trained):
 
 
 def test_players_of_other_tasks_are_refused(trained):
-    for other in (
-        make_task("simple_tag", continuous=True),
-        make_task("simple_tag", continuous=False, n_obstacles=3),
+    kinds = "Its 'adversary' was trained with discrete actions, this task has continuous ones"
+    for other, hint in (
+        (make_task("simple_tag", continuous=True), kinds),
+        (make_task("simple_tag", continuous=False, n_obstacles=3), r"must be the same\.$"),
     ):
         teams = {"adversary": trained["ppo"], "agent": random_player()}
-        with pytest.raises(ValueError, match="'ppo' was not trained on a task like 'simple_tag'"):
+        message = f"'ppo' was not trained on a task like 'simple_tag'.*{hint}"
+        with pytest.raises(ValueError, match=message):
             play(other, teams, 2, 0)
+
+
+def test_what_is_no_task_or_player_is_refused():
+    with pytest.raises(TypeError, match="`task` must be a task, such as make_task"):
+        cross_play("simple_tag", [random_player()], 2, seed=0)
+    with pytest.raises(
+        TypeError, match=r"got str\. Of a run make one with `trained_player\(name, run"
+    ):
+        cross_play(make_task("simple_tag"), ["run"], 2, seed=0)
 
 
 def test_a_policy_s_entries_at_the_root_stay_its_own():

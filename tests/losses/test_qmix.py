@@ -411,7 +411,8 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_a_missing_entry_is_named():
-    with pytest.raises(KeyError, match=r"no entry .*next.*reward.*; it holds .*set_keys"):
+    message = r"no entry .*next.*reward.*; it holds .*\. `marl_td.signals.team_signals` .*set_keys"
+    with pytest.raises(KeyError, match=message):
         small_loss()(make_batch().exclude(("next", "reward")))
 
 

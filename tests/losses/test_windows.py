@@ -223,8 +223,10 @@ def test_messages():
     loss = gru_loss(burn_in=2)
     with pytest.raises(KeyError, match=r"no entry .*hidden_gru_0"):
         loss.compute(window.exclude(HIDDEN))
-    for options in ({"burn_in": 1}, {"states": [HIDDEN]}, {"burn_in": -1, "sequences": True}):
-        with pytest.raises(
-            ValueError, match="`burn_in` must be at least 0 and, as `states`, needs"
-        ):
+    for options, message in (
+        ({"burn_in": 1}, r"`burn_in` needs sequences=True and batches \[\*B, T\]; got 1"),
+        ({"states": [HIDDEN]}, r"`states` needs sequences=True .*hidden_gru_0"),
+        ({"burn_in": -1, "sequences": True}, "`burn_in` must be at least 0; got -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
             small_loss(**options)

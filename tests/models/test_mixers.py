@@ -253,3 +253,11 @@ def test_a_value_table_reads_the_row_of_its_state():
 def test_wrong_sizes_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_an_entry_that_is_not_there_is_named_and_keys_may_be_lists():
+    mixer = QMixer(N_AGENTS, D_STATE, local_key=["hunters", "chosen_action_value"])
+    assert mixer.in_keys[0] == ("hunters", "chosen_action_value")
+    with pytest.raises(KeyError, match=r"QMixer reads \('hunters', 'chosen_action_value'\), which"):
+        mixer(team((4,)))
+    assert mixer(team((4,), "hunters"))["global_value"].shape == (4, 1)

@@ -38,8 +38,9 @@ class Mixer(TensorDictModuleBase):
             raise ValueError(f"a mixer needs at least 1 agent; got n_agents={n_agents}.")
         self.n_agents = n_agents
         self.n_values = len(value_keys)
-        self.in_keys = [*value_keys, *input_keys]
-        self.out_keys = [out_key]
+        keys = (*value_keys, *input_keys, out_key)
+        *self.in_keys, written = [tuple(key) if isinstance(key, list) else key for key in keys]
+        self.out_keys = [written]
 
     def mix(self, local_value: Tensor, *inputs: Tensor) -> Tensor:
         """Team value ``[*B]`` from ``[*B, n_agents]`` and what else the mixer reads."""
@@ -47,7 +48,10 @@ class Mixer(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the team's value into ``tensordict``."""
-        entries = [tensordict.get(key) for key in self.in_keys]
+        entries = [tensordict.get(key, None) for key in self.in_keys]
+        for key, entry in zip(self.in_keys, entries, strict=True):
+            if entry is None:
+                raise KeyError(f"{type(self).__name__} reads {key!r}, which the data lacks.")
         values, inputs = entries[: self.n_values], entries[self.n_values :]
         for value in values:
             check_shape("local_value", value, (self.n_agents, 1), "[*B, n_agents, 1]")
