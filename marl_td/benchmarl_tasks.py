@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
@@ -158,7 +159,8 @@ class FunctionTask(SpecTask):
         name: how runs are labelled, such as ``"arena"`` or ``"acme/arena"``.
         make_env: ``make_env(num_envs, continuous_actions, seed, device) -> EnvBase`` with batch size
             ``[num_envs]``, such as a call of an adapter of :mod:`marl_td.tasks.adapters`. It must be a
-            function of a module (not a lambda) if BenchMARL is to save the experiment.
+            function of a module (not a lambda) if BenchMARL is to save the experiment. One that has a further
+            argument ``max_steps`` is given the time limit, so that ``task.max_steps=N`` changes it.
         max_steps: time limit of an evaluation episode.
         continuous: whether continuous actions are offered.
         discrete: whether discrete actions are offered.
@@ -167,7 +169,7 @@ class FunctionTask(SpecTask):
     def __init__(
         self,
         name: str,
-        make_env: Callable[[int, bool, int | None, Any], EnvBase],
+        make_env: Callable[..., EnvBase],
         *,
         max_steps: int,
         continuous: bool = True,
@@ -188,7 +190,11 @@ class FunctionTask(SpecTask):
         self, num_envs: int, continuous_actions: bool, seed: int | None, device: Any
     ) -> Callable[[], EnvBase]:
         """A function that makes the vectorised environment."""
-        return lambda: self.make_env(num_envs, continuous_actions, seed, device)
+        options = {}
+        bound = getattr(self.make_env, "keywords", {})  # of a functools.partial
+        if "max_steps" in inspect.signature(self.make_env).parameters and "max_steps" not in bound:
+            options["max_steps"] = int(self.config["max_steps"])
+        return lambda: self.make_env(num_envs, continuous_actions, seed, device, **options)
 
     def supports_continuous_actions(self) -> bool:
         """As given."""

@@ -19,8 +19,10 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, make_dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
+import benchmarl.environments
 from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.algorithms.common import AlgorithmConfig
 from benchmarl.environments import TaskClass, task_config_registry
@@ -100,13 +102,11 @@ def register_task(name: str, task: type[Task[Any, Any]] | FunctionTask) -> OwnTa
     """
     if isinstance(task, FunctionTask):
         own = _of_function(name, cast(FunctionTask, task))  # mypy also sees a class that is one
-    else:
-        _check_task(name, task)
-        own = OwnTask(name, task.Params, partial(OwnTaskClass, name), task)
-    _add("task", name, own, _identity(own.described))
-    if not isinstance(task, FunctionTask):
-        TASKS[name] = task
-        registry.add_levels(name)
+        _add("task", name, own, _identity(own.described))
+        return own
+    _check_task(name, task)
+    own = OwnTask(name, task.Params, partial(OwnTaskClass, name), task)
+    _add("task", name, own, _identity(task), (TASKS, task))
     return own
 
 
@@ -117,8 +117,7 @@ def register_algorithm(name: str, config: type[AlgorithmConfig]) -> None:
         ValueError: as for :func:`register_task`.
     """
     _check_config("algorithm", name, config, AlgorithmConfig)
-    _add("algorithm", name, config, _identity(config))
-    registry.ALGORITHMS[name] = config
+    _add("algorithm", name, config, _identity(config), (registry.ALGORITHMS, config))
 
 
 def register_model(name: str, config: type[ModelConfig]) -> None:
@@ -134,7 +133,17 @@ def register_model(name: str, config: type[ModelConfig]) -> None:
 def _of_function(name: str, task: FunctionTask) -> OwnTask:
     max_steps = int(task.config["max_steps"])
     params = make_dataclass("FunctionTaskParams", [("max_steps", int, max_steps)])
-    return OwnTask(name, params, partial(_function_task, name, task), task.make_env)
+    own = OwnTask(name, params, partial(_function_task, name, task), task.make_env)
+    if name.count("/") != 1:
+        return own  # `_check_name` says so
+    made = own.get_task()
+    found = f"{made.env_name()}/{made.name}"
+    if found != name:
+        raise ValueError(
+            f"register_task('{name}', ...): {type(task).__name__}.env_name() makes it '{found}', under which "
+            "its runs could not be found again; leave env_name as it is in FunctionTask."
+        )
+    return own
 
 
 def _function_task(name: str, task: FunctionTask, config: dict[str, Any]) -> FunctionTask:
@@ -177,28 +186,40 @@ def _check_config(kind: str, name: str, config: Any, base: type[Any]) -> None:
         raise ValueError(f"{call}: {config.__name__} does not have {missing}.")
 
 
-def _add(kind: str, name: str, what: Any, told: str) -> None:
-    """Put ``what``, known by where it was written (``told``), into the registries of its kind."""
+def _add(
+    kind: str, name: str, what: Any, told: str, own_table: tuple[dict[str, Any], Any] | None = None
+) -> None:
+    """Put ``what``, known by where it was written (``told``), into the registries of its kind.
+
+    Args:
+        kind: ``"task"``, ``"algorithm"`` or ``"model"``.
+        name: ``namespace/name``.
+        what: the entry of BenchMARL's registry.
+        told: what the name stands for; another one is refused.
+        own_table: a table of ours and its entry.
+    """
     registry.register()
     registered, add = REGISTRIES[kind]
-    if not re.fullmatch(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*", name):
-        raise ValueError(
-            f"register_{kind}: '{name}' is not a name of the form namespace/name in small letters, such "
-            "as 'acme/line'."
-        )
-    known = _OWN.get((kind, name))
-    if known is None and (name.startswith("marl_td/") or name in registered):
-        raise ValueError(
-            f"register_{kind}: '{name}' is not free; take another namespace, such as 'own'."
-        )
-    if known not in (None, told):
-        raise ValueError(f"register_{kind}: '{name}' is {known} already; got {told}.")
+    _check_name(kind, name, told)
+    entries = [(registered, what), *([own_table] if own_table else [])]
+    before = [table.get(name) for table, _ in entries]
+    for table, entry in entries:
+        table[name] = entry
     try:
         add(name, what)
-    except OmegaConfBaseException as error:
-        registered.pop(name, None)
+        if own_table is not None and own_table[0] is TASKS:
+            registry.add_levels(name)
+    except (OmegaConfBaseException, NameError, AttributeError, TypeError) as error:
+        for (table, _), entry in zip(entries, before, strict=True):  # what worked goes on working
+            if entry is None:
+                del table[name]
+            else:
+                table[name] = entry
+        if before[0] is not None:
+            add(name, before[0])
         reason = str(error).splitlines()[0].rstrip(".")
-        where = f" ({error.full_key})" if error.full_key else ""
+        key = getattr(error, "full_key", None)
+        where = f" ({key})" if key else ""
         raise ValueError(
             f"register_{kind}('{name}', ...): its settings cannot be given on a command line: "
             f"{reason}{where}."
@@ -206,7 +227,39 @@ def _add(kind: str, name: str, what: Any, told: str) -> None:
     _OWN[kind, name] = told
 
 
+def _check_name(kind: str, name: str, told: str) -> None:
+    """Check that ``name`` is one, and free for what is ``told``."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*", name):
+        raise ValueError(
+            f"register_{kind}: '{name}' is not a name of the form namespace/name in small letters, such "
+            "as 'acme/line'."
+        )
+    known = _OWN.get((kind, name))
+    taken = name in REGISTRIES[kind][0] or (kind == "task" and _is_module_of_benchmarl(name))
+    if known is None and (name.startswith("marl_td/") or taken):
+        raise ValueError(
+            f"register_{kind}: '{name}' is not free; take another namespace, such as 'own'."
+        )
+    if known not in (None, told):
+        raise ValueError(f"register_{kind}: '{name}' is {known} already; got {told}.")
+
+
+def _is_module_of_benchmarl(name: str) -> bool:
+    """Whether BenchMARL has a module where it looks for the dataclass of a task called ``name``."""
+    place = Path(benchmarl.environments.__file__).parent / name
+    return place.is_dir() or place.with_suffix(".py").is_file()
+
+
 def _identity(described: Any) -> str:
-    """Where a class or function was written; of another object, its class."""
+    """Where a class or function was written; of another object, its class.
+
+    Two lambdas of a module differ by their lines, two partials by their arguments.
+    """
+    if isinstance(described, partial):
+        words = [*map(repr, described.args)]
+        words += [f"{name}={value!r}" for name, value in described.keywords.items()]
+        return f"{_identity(described.func)} with {', '.join(words)}"
     named = described if hasattr(described, "__qualname__") else type(described)
-    return f"{named.__module__}.{named.__qualname__}"
+    place = f"{named.__module__}.{named.__qualname__}"
+    is_lambda = named.__qualname__.endswith("<lambda>")
+    return f"{place} (line {named.__code__.co_firstlineno})" if is_lambda else place

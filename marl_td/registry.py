@@ -226,7 +226,9 @@ def _load_plugins() -> None:
     """
     for entry in importlib.metadata.entry_points(group=PLUGINS):
         try:
-            entry.load()
+            # Not `entry.load()`: what stands behind a colon may not be there yet, where that module itself
+            # was imported first and its call of `register_task` leads here.
+            importlib.import_module(entry.module)
         except Exception as error:
             warnings.warn(
                 f"the plug-in '{entry.name}' ({entry.value}) of marl_td failed, so that what it "

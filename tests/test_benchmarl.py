@@ -138,15 +138,16 @@ def test_unknown_algorithm_names_the_closest():
 def test_benchmark_runs_ours_beside_theirs(tmp_path):
     from benchmarl.algorithms import MappoConfig
     from benchmarl.benchmark import Benchmark
+    from benchmarl.eval_results import load_and_merge_json_dicts
     from benchmarl.experiment import ExperimentConfig
     from benchmarl.models.mlp import MlpConfig
 
     register()
     config = ExperimentConfig.get_from_yaml()
     config.loggers = []
-    config.create_json = False
+    config.create_json = True
     config.render = False
-    config.evaluation = False
+    config.evaluation_episodes = 2
     config.max_n_iters, config.max_n_frames = 1, None
     config.on_policy_collected_frames_per_batch = 20
     config.on_policy_minibatch_size = 20
@@ -165,3 +166,7 @@ def test_benchmark_runs_ours_beside_theirs(tmp_path):
         experiment.run()
         experiments.append(experiment)
     assert [e.total_frames for e in experiments] == [20, 20]
+    files = [str(path) for path in tmp_path.glob("*/*.json")]
+    merged = load_and_merge_json_dicts(files)["marl_td"]["matrix_game"]
+    assert set(merged) == {"marl_td_mappo", "mappo"}  # under one name one replaced the other
+    assert all("step_0" in runs["seed_0"] for runs in merged.values())

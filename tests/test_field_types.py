@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, make_dataclass
+from enum import Enum
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 
 from marl_td.algorithms.mappo import MappoConfig
 from marl_td.algorithms.masac import MasacConfig
 from marl_td.algorithms.qmix import QmixConfig
-from marl_td.field_types import check_fields, fits, named
+from marl_td.field_types import check_fields, check_type, field_types, fits, named
 from marl_td.models.gru import StatefulGruConfig
 from marl_td.tasks import make_env, make_task
 from marl_td.tasks.banking.params import BankingParams
-
-if TYPE_CHECKING:
-    from somewhere import Unknown
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,115 @@ def test_mappings_and_choices():
         Settings(options=["n"])
 
 
-def test_annotations_that_cannot_be_read_are_not_checked():
-    @dataclass
-    class Hidden(Settings):
-        unknown: Unknown = None
+@pytest.mark.parametrize(
+    "annotation", ["Unknown", "np.ndarrray", "list[", "3 | 'x'", "Unknown[int]"]
+)
+def test_of_what_cannot_be_read_only_that_field_is_not_checked(annotation):
+    Hidden = make_dataclass(
+        "Hidden", [("unknown", annotation, None), ("known", "int", 1)], bases=(Settings,)
+    )
+    assert Hidden(unknown=object).unknown is object
+    with pytest.raises(ValueError, match=r"Hidden\.kind must be one of a, b; got 'c'"):
+        Hidden(kind="c")
+    with pytest.raises(ValueError, match=r"Hidden\.known must be a whole number; got 'c'"):
+        Hidden(known="c")
+    assert field_types(Hidden)["options"] == dict[str, Any]
 
-    assert Hidden(kind="c").kind == "c"
+
+class Colour(str, Enum):
+    RED = "r"
+    BLUE = "b"
+
+
+class Level(Enum):
+    LOW = 1
+
+
+@dataclass
+class Rich:
+    colour: Colour = Colour.RED
+    level: Level | None = None
+    raw: bytes = b"x"
+    pair: tuple[int, str] = (1, "a")
+    sizes: tuple[int, ...] = ()
+    names: frozenset[str] = frozenset()
+    weights: dict[str, float] = field(default_factory=dict)
+    table: list[list[float]] = field(default_factory=list)
+    layer: type[torch.nn.Module] = torch.nn.Linear
+    array: type[Any] = np.ndarray
+    tensor: torch.Tensor | None = None
+    numbers: npt.NDArray[np.float64] | None = None
+    span: Sequence[int] = ()
+    made: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def test_defaults_of_all_kinds_fit():
+    rich = Rich(sizes=(3, 4), names={"a"}, weights={"a": 1}, table=[[1, 2.5]])
+    assert (rich.colour, rich.raw, rich.pair, rich.array) == (
+        Colour.RED,
+        b"x",
+        (1, "a"),
+        np.ndarray,
+    )
+
+
+def test_arrays_stay_where_they_are_asked_for_and_ranges_become_lists():
+    tensor, numbers = torch.ones(2), np.ones(2)
+    rich = Rich(tensor=tensor, numbers=numbers, span=range(3))
+    assert rich.tensor is tensor and rich.numbers is numbers and rich.span == [0, 1, 2]
+
+
+def test_members_are_taken_by_name():
+    rich = Rich(colour="BLUE", level="LOW")
+    assert rich.colour is Colour.BLUE and rich.level is Level.LOW
+
+
+def test_frozen_dataclasses_are_checked_too():
+    @dataclass(frozen=True)
+    class Frozen:
+        size: int = 1
+
+        def __post_init__(self) -> None:
+            check_fields(self)
+
+    assert type(Frozen(np.int64(3)).size) is int
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"colour": "green"}, "colour must be one of RED, BLUE; got 'green'"),
+        ({"raw": "x"}, "raw must be bytes; got 'x'"),
+        ({"pair": (1, 2)}, r"pair must be a list of 2: a whole number, text; got \(1, 2\)"),
+        ({"pair": (1, "a", "b")}, "pair must be a list of 2: a whole number, text; got"),
+        ({"sizes": (1, "a")}, "sizes must be a list of whole numbers; got"),
+        ({"names": 3}, "names must be a set of texts; got 3"),
+        ({"names": {3}}, "names must be a set of texts; got \\{3\\}"),
+        ({"weights": {"a": "x"}}, "weights must be a mapping of texts to numbers; got {'a': 'x'}"),
+        ({"table": [1.0]}, r"table must be a list of lists of numbers; got \[1\.0\]"),
+        ({"level": True}, "level must be one of LOW or null; got True"),
+    ],
+)
+def test_what_does_not_fit_them_is_refused(settings, message):
+    with pytest.raises(ValueError, match=rf"^Rich\.{message}"):
+        Rich(**settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("1e-4", "1.0e-4"), ("2.5e3", "2.5e+3"), ("-1E5", "-1.0e+5"), ("3.e2", "3.e+2")],
+)
+def test_numbers_that_yaml_takes_for_text(text, written):
+    assert isinstance(yaml.safe_load(text), str) and isinstance(yaml.safe_load(written), float)
+    sentence = f"lr must be a number; got '{text}'. In a YAML file that is text: write {written}."
+    with pytest.raises(ValueError) as error:
+        check_type("lr", text, float)
+    assert str(error.value) == sentence
+    with pytest.raises(ValueError, match=f"^n must be a whole number; got '{text}'\\.$"):
+        check_type("n", text, int)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +218,16 @@ def test_annotations_that_cannot_be_read_are_not_checked():
         (Sequence[int], "a list of whole numbers"),
         (dict[str, Any], "a mapping"),
         (Literal["x", 3], "one of x, 3"),
+        (list[list[float]], "a list of lists of numbers"),
+        (list[bool], "a list of true or false"),
+        (list[dict[str, int]], "a list of mappings of texts to whole numbers"),
+        (set[int], "a set of whole numbers"),
+        (list[set[int]], "a list of sets of whole numbers"),
+        (tuple[int, ...], "a list of whole numbers"),
+        (tuple[int, str], "a list of 2: a whole number, text"),
+        (type[torch.nn.Module], "a class"),
+        (torch.Tensor, "a Tensor"),
+        (Colour, "one of RED, BLUE"),
     ],
 )
 def test_types_are_named_in_words(kind, words):

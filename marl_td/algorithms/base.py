@@ -17,6 +17,7 @@ from torchrl.objectives import LossModule
 
 from marl_td.algorithms import checks
 from marl_td.algorithms.callbacks import DelayedSteps, JointKeys, add_callback
+from marl_td.algorithms.naming import named, result_name
 from marl_td.algorithms.recurrent import row_length
 from marl_td.algorithms.replay import replay_buffer
 from marl_td.field_types import check_fields
@@ -214,8 +215,10 @@ class MarlTdConfig(AlgorithmConfig):
 
     @classmethod
     def associated_class(cls) -> type[MarlTdAlgorithm]:
-        """The algorithm's class."""
-        return cls.ALGORITHM
+        """The algorithm's class, by the name of which BenchMARL knows its results."""
+        own: Any = cls.ALGORITHM
+        found: type[MarlTdAlgorithm] = named(own, result_name(cls))
+        return found
 
     @classmethod
     def on_policy(cls) -> bool:

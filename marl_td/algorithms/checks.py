@@ -14,9 +14,22 @@ from tensordict.utils import NestedKey
 
 SUM = "episode_reward"
 """The sum of an episode's rewards: nothing learns from it, and it stays bad while they are good again."""
-CONTINUOUS_ONLY = ("scale_mapping", "use_tanh_normal", "action_scale", "exploration_sigma")
+CONTINUOUS_ONLY = (
+    "action_scale",
+    "exploration_sigma",
+    "scale_mapping",
+    "target_entropy_scale",
+    "target_noise",
+    "target_noise_clip",
+    "use_tanh_normal",
+)
 """Settings that say something of continuous actions alone."""
-DISCRETE_ONLY = ("gumbel_temperature", "discrete_gradient", "coupled_discrete_values")
+DISCRETE_ONLY = (
+    "coupled_discrete_values",
+    "discrete_gradient",
+    "discrete_target_entropy_weight",
+    "gumbel_temperature",
+)
 """Settings that say something of discrete actions alone."""
 NETWORK_OUTPUTS = ("action", "log_prob", "logits", "loc", "scale", "parameter")
 
@@ -55,7 +68,8 @@ def warn_of_unused(experiment: Any) -> None:
 def idle_settings(algorithm: Any) -> dict[str, str]:
     """Settings that, if the algorithm has them, change nothing in its experiment; and why."""
     idle: dict[str, str] = {}
-    groups = algorithm.group_map
+    # Of an ensemble, the others' groups do not count.
+    groups = [g for g in algorithm.group_map if algorithm.trainers.get(g, algorithm) is algorithm]
     if not any(map(algorithm.is_mortal, groups)):
         idle["mask_dead_values"] = "nobody dies in this task"
     if not any(map(algorithm.is_continuous, groups)):
@@ -65,6 +79,8 @@ def idle_settings(algorithm: Any) -> dict[str, str]:
     if not algorithm.experiment_config.off_policy_use_prioritized_replay_buffer:
         why = "experiment.off_policy_use_prioritized_replay_buffer is false"
         idle.update(dict.fromkeys(("priority_beta_end", "priority_eta"), why))
+    elif not algorithm.has_rnn:
+        idle["priority_eta"] = "single steps are replayed (no network is recurrent)"
     config = algorithm.config
     if getattr(config, "value_norm", "none") == "none":
         idle["value_norm_beta"] = "value_norm is none"
@@ -76,8 +92,12 @@ def warn_of_idle(algorithm: Any) -> None:
     idle = algorithm.idle_settings()
     for field in dataclasses.fields(algorithm.config):
         why = idle.get(field.name)
-        value = getattr(algorithm.config, field.name)
-        if why is not None and value != field.default:
+        if why is None:
+            continue
+        value, default = getattr(algorithm.config, field.name), field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if value != default:
             warnings.warn(
                 f"algorithm.{field.name}={value} has no effect here: {why}.", stacklevel=2
             )

@@ -14,6 +14,7 @@ from tensordict import TensorDictBase
 
 from marl_td import critics, policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, OffPolicyConfig, check_choice, check_range
+from marl_td.algorithms.recurrent import Memory
 from marl_td.losses.ddpg import (
     ACTOR_GRADIENTS,
     DISCRETE_GRADIENTS,
@@ -111,6 +112,7 @@ class DdpgFamily(MarlTdAlgorithm):
 
     def __init__(self, experiment: Any, config: DdpgConfig) -> None:
         self._target_actors: dict[str, GroupActor] = {}
+        self.memories: dict[str, Memory] = {}
         super().__init__(experiment, config)
 
     @property
@@ -158,6 +160,13 @@ class DdpgFamily(MarlTdAlgorithm):
             self._target_actors[group] = target_copy(self.group_actor(group))
         return self._target_actors[group]
 
+    def idle_settings(self) -> dict[str, str]:
+        """The smoothness of a sample, through which nothing climbs where the mean over actions is taken."""
+        idle = super().idle_settings()
+        if getattr(self.config, "discrete_gradient", "") == "expected":
+            idle.setdefault("gumbel_temperature", "discrete_gradient is expected")
+        return idle
+
     # ------------------------------------------------------------- BenchMARL
     def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
         if continuous:
@@ -184,10 +193,13 @@ class DdpgFamily(MarlTdAlgorithm):
             **self.config.loss_options(),
         )
         loss.set_group(group)
+        self.memories[group] = Memory([])
         return loss, True
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals per agent, without what the loss computes anew (it would only fill the replay)."""
+        if self.has_rnn:  # perhaps the critics alone, and then nothing says where episodes begin
+            self.memories[group].begin(batch)
         signals.agent_signals(batch, group)
         return batch.exclude((group, "logits"), (group, "parameter"))
 

@@ -53,8 +53,10 @@ class Maddpg(CentralCritics):
         )
 
     def idle_settings(self) -> dict[str, str]:
-        """That of inferred policies, where none are."""
+        """Those of inferred policies and of sub-policies, where there are none."""
         idle = super().idle_settings()
+        if self.config.ensemble_size == 1:
+            idle["evaluation_sub_policy"] = "ensemble_size is 1"
         if not self.config.infer_policies:
             idle["inference_entropy_coef"] = "infer_policies is false"
         return idle

@@ -30,8 +30,9 @@ PACKAGES = (
     "pettingzoo",
     "vmas",
     "mpe2",
+    "torch_geometric",
 )
-"""Distributions whose versions are shown."""
+"""Distributions whose versions are shown; the last is behind BenchMARL's graph networks."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print("versions")
     for name, number in report["versions"].items():
-        print(f"  {name:12} {number or 'not installed'}")
+        print(f"  {name:15} {number or 'not installed'}")
     print("checks")
     for check in report["checks"]:
         print(f"  {'ok ' if check['ok'] else '-- '} {check['name']}: {check['detail']}")

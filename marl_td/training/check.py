@@ -13,7 +13,7 @@ from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.models.common import SequenceModelConfig
 from tensordict.nn.utils import _MAPPINGS, mappings
 
-from marl_td.field_types import check_type, plain
+from marl_td.field_types import check_type, field_types, plain
 from marl_td.registry import action_kinds
 from marl_td.training import extras
 from marl_td.training.checkpoint_folder import Checkpoint
@@ -76,7 +76,7 @@ def check_settings(settings: Any) -> None:
 
 def check_experiment(config: Any) -> None:
     """Check types and ranges of the experiment's numbers, and that its devices are here."""
-    hints = typing.get_type_hints(type(config))
+    hints = field_types(type(config))
     for name in (*POSITIVE, *FRACTIONS):
         check_type(f"experiment.{name}", plain(getattr(config, name)), hints[name])
     for name in POSITIVE:
@@ -168,7 +168,7 @@ def check_model(name: str, model: Any) -> None:
         for index, layer in enumerate(model.model_configs, start=1):
             check_model(f"{name}.layers.l{index}", layer)
         return
-    for field, kind in typing.get_type_hints(type(model)).items():
+    for field, kind in field_types(type(model)).items():
         if typing.get_origin(kind) is not Sequence or typing.get_args(kind) != (int,):
             continue
         sizes = getattr(model, field)

@@ -6,17 +6,13 @@ to do instead; Hydra's own messages span several lines and name files of ours.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.environments import TaskClass, task_config_registry
-from benchmarl.hydra_config import (
-    load_model_config_from_hydra,
-    load_task_config_from_hydra,
-)
+from benchmarl.hydra_config import load_task_config_from_hydra
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
@@ -28,8 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 from marl_td import register
 from marl_td.tasks.registry import full_name, suggest, task_of_mode
 from marl_td.training.check import check_settings
+from marl_td.training.compose_model import model
 from marl_td.training.extras import require_simulator
-from marl_td.training.settings import OWN_ENVIRONMENT, RunSettings, or_own
+from marl_td.training.settings import OWN_ENVIRONMENT, RunSettings
+from marl_td.training.suggestions import closest, elsewhere, known_fields
 
 
 def compose(overrides: list[str]) -> RunSettings:
@@ -48,8 +46,8 @@ def compose(overrides: list[str]) -> RunSettings:
         algorithm_config=_build("algorithm", config.algorithm),
         task_config=_task(config.task, chosen["task"]),
         experiment_config=_build("experiment", config.experiment),
-        model_config=load_model_config_from_hydra(config.model),
-        critic_model_config=load_model_config_from_hydra(config.critic_model),
+        model_config=model("model", config.model),
+        critic_model_config=model("critic_model", config.critic_model),
     )
     check_settings(settings)
     return settings
@@ -177,7 +175,7 @@ def _check_names(given: dict[str, str]) -> None:
     ):
         name = given.get(kind)
         if name is not None and name not in registry:
-            hint = closest(name, registry) or _elsewhere(name, kind, registry)
+            hint = closest(name, registry) or elsewhere(name, kind, registry)
             raise ValueError(f"unknown {kind} '{name}'. {hint}")
 
 
@@ -211,22 +209,6 @@ def _task_of_preset(preset: str) -> str | None:
             chosen = [entry["override /task"] for entry in defaults if "override /task" in entry]
             return chosen[0] if chosen else None
     return None
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """A sentence with the names most like ``name``, those of the same library only; empty if none is."""
-    library, _, leaf = name.rpartition("/")
-    alike = {word.rpartition("/")[2]: word for word in known if word.rpartition("/")[0] == library}
-    found = [f"'{alike[word]}'" for word in difflib.get_close_matches(leaf, alike, n=2)]
-    return f"Did you mean {' or '.join(found)}?" if found else ""
-
-
-def _elsewhere(name: str, kind: str, known: Iterable[str]) -> str:
-    """Where there are names, if none is like ``name``."""
-    library = name.rpartition("/")[0]
-    if library and not any(word.startswith(f"{library}/") for word in known):
-        return or_own(name, known)
-    return f"`marl-td list {kind}s` shows the names."
 
 
 def _without_values(primary: str, overrides: list[str]) -> DictConfig | None:
@@ -269,20 +251,10 @@ def _reworded(error: Exception, culprit: str, sample: DictConfig | None) -> str:
             "made for its own. Leave the preset out, or what was chosen in its place."
         )
     if "not in" in reason and reason.startswith("Key"):
-        return f"there is no setting '{field}'. {_known_fields(field, sample)}"
+        return f"there is no setting '{field}'. {known_fields(field, sample)}"
     full = [line.split(":")[1].strip() for line in str(cause).splitlines() if "full_key:" in line]
     where = full[0] if full and full[0] else field
     return f"setting '{where}': {reason}."
-
-
-def _known_fields(field: str, sample: DictConfig | None) -> str:
-    """The fields beside the one that does not exist."""
-    parent, _, leaf = field.rpartition(".")
-    node: Any = sample
-    if sample is not None and parent:
-        node = OmegaConf.select(sample, parent, throw_on_missing=False)
-    known = [str(key) for key in node] if isinstance(node, DictConfig) else []
-    return suggest(leaf, known) if known else "Check its spelling."
 
 
 def _options(group: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarl.experiment import ExperimentConfig
 from benchmarl.utils import _read_yaml_config
+from typing_extensions import Self
 
 from marl_td.models.compiling import MODES
 from marl_td.training.settings_file import build
@@ -58,8 +59,8 @@ class RunConfig(ExperimentConfig):
                 f"experiment.compile must be one of {', '.join(MODES)}; got '{self.compile}'."
             )
 
-    @staticmethod
-    def get_from_yaml(path: str | None = None) -> RunConfig:
+    @classmethod
+    def get_from_yaml(cls, path: str | None = None) -> Self:
         """The settings of ``experiment=marl_td``, with what the YAML file at ``path`` sets.
 
         Raises:
@@ -68,7 +69,7 @@ class RunConfig(ExperimentConfig):
         values = vars(ExperimentConfig.get_from_yaml()) | _read_yaml_config(str(DEFAULTS))
         if path is not None:
             values |= _read_yaml_config(path)
-        config: RunConfig = build(RunConfig, values, Path(path or DEFAULTS))
+        config: Self = build(cls, values, Path(path or DEFAULTS))
         return config
 
     def unused(self) -> list[str]:

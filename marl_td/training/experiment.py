@@ -100,7 +100,7 @@ class Experiment(RunLearning):
         n_iters = self.n_iters
         n_frames = n_iters * self.frames_per_iteration
         batches = iter(self.collector)
-        label = f"{self.algorithm_name} {self.task_name}"
+        label = f"{self.short_name} {self.task_name}"
         with Progress(n_frames, self.total_frames, self.show_progress, label) as bar:
             if isinstance(self.collector, CompiledCollector) or self._compile_updates():
                 bar.say("compiling")

@@ -27,6 +27,9 @@ SIMULATORS: dict[str, tuple[str, str]] = {
 }
 """First part of a BenchMARL task's name to the package behind it and how to get that."""
 
+NETWORKS: dict[str, str] = {"torch_geometric": "pip install torch_geometric"}
+"""Package behind BenchMARL's graph networks (``model=layers/gnn``) to how to get it."""
+
 
 def is_installed(package: str) -> bool:
     """Whether ``package`` can be found; it is not imported."""

@@ -111,8 +111,9 @@ class EvaluationFile(JsonWriter):
         if not self.path.is_file():
             return
         found = json.loads(self.path.read_text(encoding="utf-8"))
-        for name in _names(self.data):
-            found = found.get(name, {})
+        # Environment, task, algorithm, seed: one of each, which an older version may have called otherwise.
+        for _ in range(4):
+            found = next(iter(found.values()), {})
         for name, step in found.items():
             if name != "absolute_metrics" and step["step_count"] <= total_frames:
                 self.run_data[name] = step
@@ -133,16 +134,6 @@ def _purge(logger: TensorboardLogger, step: int) -> None:
 
     logger.experiment.close()
     logger.experiment = SummaryWriter(log_dir=logger.log_dir, purge_step=step)
-
-
-def _names(data: dict[str, Any]) -> list[str]:
-    """Environment, task, algorithm and seed: the keys down to a run's evaluations."""
-    names = []
-    for _ in range(4):
-        (name,) = data
-        names.append(name)
-        data = data[name]
-    return names
 
 
 def _step(line: str) -> float:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from benchmarl.algorithms import algorithm_config_registry
 from benchmarl.algorithms.common import AlgorithmConfig
@@ -30,6 +30,7 @@ from marl_td.training.files import write_atomic
 from marl_td.training.settings_file import (
     build,
     check_types,
+    layer_class,
     read_settings,
     written_by,
 )
@@ -211,6 +212,8 @@ def _plain(value: Any) -> Any:
     """``value`` as YAML can hold it: classes by name, tuples as lists."""
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Enum):
+        return value.name
     if dataclasses.is_dataclass(value):
         return _plain(vars(value))
     if isinstance(value, dict):
@@ -222,6 +225,12 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def _fields(config: Any) -> dict[str, Any]:
+    """The arguments that a dataclass is made of; what it sets itself is not read back."""
+    names = [field.name for field in dataclasses.fields(config) if field.init]
+    return {name: _plain(getattr(config, name)) for name in names}
+
+
 def _algorithm_name(config: AlgorithmConfig) -> str:
     if isinstance(config, EnsembleConfig):
         return ENSEMBLE
@@ -231,7 +240,7 @@ def _algorithm_name(config: AlgorithmConfig) -> str:
 def _describe_algorithm(config: AlgorithmConfig) -> dict[str, Any]:
     """Its fields; of an ensemble the name and the fields of each group's algorithm."""
     if not isinstance(config, EnsembleConfig):
-        return dict(_plain(vars(config)))
+        return _fields(config)
     return {
         group: {"algorithm": _algorithm_name(own), "algorithm_config": _describe_algorithm(own)}
         for group, own in config.algorithm_configs_map.items()
@@ -260,8 +269,7 @@ def _describe_model(model: ModelConfig) -> dict[str, Any]:
     if isinstance(model, SequenceModelConfig):
         layers = [_describe_model(layer) for layer in model.model_configs]
         return {"layers": layers, "intermediate_sizes": list(model.intermediate_sizes)}
-    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    return {"name": _name_of(type(model), model_config_registry), **_plain(fields)}
+    return {"name": _name_of(type(model), model_config_registry), **_fields(model)}
 
 
 def _model(values: dict[str, Any], path: Path) -> ModelConfig:
@@ -281,18 +289,3 @@ def _model(values: dict[str, Any], path: Path) -> ModelConfig:
     cls = _registered(model_config_registry, str(values.get("name", "")), "model", path)
     model: ModelConfig = build(cls, fields, path)
     return model
-
-
-def layer_class(name: str) -> type[torch.nn.Module]:
-    """The layer class of a dotted name below ``torch.nn``; nothing is imported for it.
-
-    Raises:
-        ValueError: for any other name: a settings file must not make us import and call things.
-    """
-    found: Any = torch.nn
-    inside = name.startswith("torch.nn.")
-    for part in name.removeprefix("torch.nn.").split("."):
-        found = getattr(found, part, None)
-    if not (inside and isinstance(found, type) and issubclass(found, torch.nn.Module)):
-        raise ValueError(f"a model's classes must be layers of torch.nn; got '{name}'.")
-    return found

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 import marl_td
-from marl_td.field_types import check_type, shown
+from marl_td.field_types import as_member, check_type, field_types, shown
 from marl_td.tasks.registry import suggest
 
+LAYERS = ("torch.nn", "torch_geometric.nn")
+"""Packages whose layers are classes of models in settings files."""
 MAX_BYTES = 2**20
 """Largest settings file; ours have about 5 KB."""
 DEEPEST = 20
@@ -114,8 +117,9 @@ def build(cls: type[Any], values: Mapping[str, Any], path: Path) -> Any:
         ValueError: naming the entry that it does not have, or whose type is wrong.
     """
     check_types(cls, values, path)
+    hints = field_types(cls)
     try:
-        return cls(**values)
+        return cls(**{name: as_member(value, hints[name]) for name, value in values.items()})
     except (TypeError, AttributeError) as error:
         raise ValueError(f"'{path}' does not fit {cls.__name__}: {error}.") from error
 
@@ -126,14 +130,36 @@ def check_types(cls: type[Any], values: Mapping[str, Any], path: Path) -> None:
     Raises:
         ValueError: naming the first entry that does not fit.
     """
-    known = {field.name for field in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+    known = {field.name for field in dataclasses.fields(cls) if field.init}
+    hints = field_types(cls)
     for key, value in values.items():
         if key not in known:
             raise ValueError(
                 f"'{path}' sets '{key}', which {cls.__name__} does not have. {suggest(str(key), known)}"
             )
         check_type(f"'{path}': {key}", value, hints[key])
+
+
+def layer_class(name: str) -> type[torch.nn.Module]:
+    """The layer class of a dotted name below one of ``LAYERS``; nothing else is imported for it.
+
+    Raises:
+        ValueError: for any other name: a settings file must not make us import and call things; or if its
+            package is not installed.
+    """
+    package = next((known for known in LAYERS if name.startswith(f"{known}.")), "torch.nn")
+    try:
+        found: Any = importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(f"the model's class '{name}' needs a package: {error}.") from error
+    inside = name.startswith(f"{package}.")
+    for part in name.removeprefix(f"{package}.").split("."):
+        found = getattr(found, part, None)
+    if not (inside and isinstance(found, type) and issubclass(found, torch.nn.Module)):
+        raise ValueError(
+            f"a model's classes must be layers of {' or '.join(LAYERS)}; got '{name}'."
+        )
+    return found
 
 
 def require_room(model: Any, task_config: Mapping[str, Any], weights: int, path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from benchmarl.experiment import Experiment as BenchmarlExperiment
 from benchmarl.utils import seed_everything
 
+from marl_td.algorithms.naming import PREFIX
 from marl_td.collect.collector import make_collector
 from marl_td.models.compiling import is_worthwhile
 from marl_td.training.buffer_place import buffer_device
@@ -66,6 +67,11 @@ class RunSetup(BenchmarlExperiment):
         return str(getattr(self.config, "compile", "off"))
 
     @property
+    def short_name(self) -> str:
+        """The algorithm in folders and on the terminal; in results ours are told from BenchMARL's."""
+        return str(self.algorithm_name).removeprefix(PREFIX)
+
+    @property
     def evaluation_seed(self) -> int:
         """Seed of the evaluation environment's own random stream."""
         return int(self.seed) + EVALUATION_SEED_OFFSET
@@ -82,7 +88,7 @@ class RunSetup(BenchmarlExperiment):
         elif config.restore_file is not None:
             self.folder_name = Path(config.restore_file).resolve().parent.parent
         else:
-            self.folder_name = Path(f"{self.algorithm_name}_{self.task_name}_{self.seed}")
+            self.folder_name = Path(f"{self.short_name}_{self.task_name}_{self.seed}")
         self.name = self.folder_name.resolve().name
         self.checkpoints = Checkpoints(
             self.folder_name / "checkpoints",

@@ -90,7 +90,7 @@ def restore(experiment: Any, state: Mapping[str, Any], path: Path) -> None:
         if hasattr(updater, "n_steps"):
             updater.n_steps = state["target_steps"][group]
     for group, memory in _memories(experiment).items():
-        memory.restore(state["memories"][group], experiment.config.train_device)
+        memory.restore(state["memories"].get(group, []), experiment.config.train_device)
     experiment._on_load_state_dict(dict(state["callbacks"]))
     for name in COUNTERS:
         setattr(experiment, name, state["counters"][name])

@@ -49,6 +49,9 @@ def load_run(
 ) -> TrainedRun:
     """Rebuild the policy of a run from its settings, through the registries, and load its weights.
 
+    Value-based and deterministic policies explore, as where training ended, unless they act within
+    ``set_exploration_type(ExplorationType.DETERMINISTIC)``.
+
     Args:
         folder: what ``marl-td train --out`` wrote.
         n_envs: copies in the environment; fewer where the task says that many do not pay.

@@ -1,17 +1,24 @@
 """Settings that were given and change nothing are warned of, once, with the reason."""
 
 import warnings
+from copy import copy
+from dataclasses import dataclass, field
 
 import pytest
 from benchmarl.environments import task_config_registry
 from benchmarl_runs import IGNORED, STATEFUL
+from discrete_teams import teams_task
 from short_runs import short_experiment
 
 from marl_td import register
+from marl_td.algorithms.base import MarlTdAlgorithm
 from marl_td.algorithms.coma import ComaConfig
+from marl_td.algorithms.ensemble import EnsembleConfig
 from marl_td.algorithms.isac import IsacConfig
 from marl_td.algorithms.maddpg import MaddpgConfig
-from marl_td.algorithms.mappo import MappoConfig
+from marl_td.algorithms.mappo import Mappo, MappoConfig
+from marl_td.algorithms.masac import MasacConfig
+from marl_td.algorithms.matd3 import Matd3Config
 from marl_td.algorithms.pqn_vdn import PqnVdnConfig
 from marl_td.algorithms.qmix import QmixConfig
 
@@ -51,6 +58,20 @@ CASES = [
     (QmixConfig(n_steps=2, burn_in=3), "burn_in=3", "sequence is episode"),
     (QmixConfig(n_steps=2, sequence="window", burn_in=3), "burn_in=3",
      "the network is not recurrent"),
+    (IsacConfig(target_entropy_scale=0.5), "target_entropy_scale=0.5", "all actions are discrete"),
+    (Matd3Config(target_noise=0.1), "target_noise=0.1", "all actions are discrete"),
+    (Matd3Config(target_noise_clip=0.1), "target_noise_clip=0.1", "all actions are discrete"),
+    (MaddpgConfig(evaluation_sub_policy=0), "evaluation_sub_policy=0", "ensemble_size is 1"),
+    (MaddpgConfig(gumbel_temperature=0.5, discrete_gradient="expected"), "gumbel_temperature=0.5",
+     "discrete_gradient is expected"),
+    (MappoConfig(scale_mapping="exp"), "scale_mapping=exp", "all actions are discrete"),
+    (MaddpgConfig(exploration_sigma=0.5), "exploration_sigma=0.5", "all actions are discrete"),
+    (MasacConfig(fixed_alpha=True, min_alpha=0.5), "min_alpha=0.5", "fixed_alpha is true"),
+    (MasacConfig(fixed_alpha=True, max_alpha=2.0), "max_alpha=2.0", "fixed_alpha is true"),
+    (QmixConfig(temperature_init=2.0), "temperature_init=2.0", "exploration is epsilon_greedy"),
+    (QmixConfig(window_length=5), "window_length=5",
+     "single steps are replayed (no recurrent network, lmbda=0, n_steps=1)"),
+    (QmixConfig(n_steps=2, window_overlap=0.25), "window_overlap=0.25", "sequence is episode"),
 ]  # fmt: skip
 
 
@@ -74,6 +95,57 @@ def test_continuous_actions(small_experiment):
     assert text == (
         "algorithm.gumbel_temperature=0.5 has no effect here: all actions are continuous."
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("discrete_target_entropy_weight", 0.9), ("coupled_discrete_values", True)],
+)
+def test_those_of_discrete_actions(setting, value, small_experiment):
+    config = (MasacConfig if setting.startswith("coupled") else IsacConfig)(**{setting: value})
+    (text,) = said(small_experiment, config, "simple_spread", prefer_continuous_actions=True)
+    assert text == f"algorithm.{setting}={value} has no effect here: all actions are continuous."
+
+
+@pytest.mark.parametrize("config", [MaddpgConfig(priority_eta=0.5), IsacConfig(priority_eta=0.5)])
+def test_one_step_has_one_error(config, small_experiment):
+    prioritised = {"off_policy_use_prioritized_replay_buffer": True}
+    (text,) = said(small_experiment, config, **prioritised)
+    assert text == (
+        "algorithm.priority_eta=0.5 has no effect here: single steps are replayed (no network is recurrent)."
+    )
+    models = {"model": STATEFUL, "critic_model": STATEFUL}
+    assert said(small_experiment, config, **models, **prioritised) == []
+    config = QmixConfig(priority_eta=0.5, n_steps=2)
+    assert said(small_experiment, config, **prioritised) == []
+
+
+def test_an_ensemble_s_algorithms_are_asked_for_their_own_groups(small_experiment, monkeypatch):
+    monkeypatch.setattr(MarlTdAlgorithm, "is_mortal", lambda self, group: group == "red")
+    own, other = (MappoConfig(mask_dead_values=value) for value in (True, False))
+    for group, expected in (("red", []), ("blue", ["nobody dies in this task"])):
+        configs = {"red": other, "blue": copy(other), group: own}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            small_experiment(EnsembleConfig(configs), teams_task()).close()
+        texts = [str(w.message) for w in caught if "has no effect here" in str(w.message)]
+        assert [text.split(": ")[1].rstrip(".") for text in texts] == expected
+
+
+@dataclass
+class ListedConfig(MappoConfig):
+    sizes: list[int] = field(default_factory=lambda: [1, 2])
+
+
+def test_a_default_that_is_made_anew_was_not_given(small_experiment, monkeypatch):
+    class Listed(Mappo):
+        def idle_settings(self):
+            return {**super().idle_settings(), "sizes": "nobody reads them"}
+
+    monkeypatch.setattr(ListedConfig, "ALGORITHM", Listed)
+    assert said(small_experiment, ListedConfig()) == []
+    (text,) = said(small_experiment, ListedConfig(sizes=[3]))
+    assert text == "algorithm.sizes=[3] has no effect here: nobody reads them."
 
 
 def test_a_memory_below_a_minibatch(small_experiment):

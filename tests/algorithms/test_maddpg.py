@@ -8,7 +8,7 @@ from discrete_teams import teams_task
 from off_policy_runs import data_of, discrete_teams, hunt, simple_tag, snapshot
 
 from marl_td import critics
-from marl_td.algorithms.maddpg import MaddpgConfig
+from marl_td.algorithms.maddpg import Maddpg, MaddpgConfig
 from marl_td.models.gru import StatefulGruConfig
 
 
@@ -215,7 +215,7 @@ def test_defaults_are_the_papers():
     config = MaddpgConfig()
     assert (config.critic_scope, config.actor_gradient) == ("environment", "own")
     assert config.share_param_critic is False
-    assert config.associated_class().__name__ == "Maddpg"
+    assert issubclass(config.associated_class(), Maddpg)
     assert not config.on_policy()
     assert config.supports_continuous_actions()
     assert config.supports_discrete_actions()

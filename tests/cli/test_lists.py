@@ -119,6 +119,7 @@ def test_benchmarl_s_own_on_request(capsys, kind, name):
 def test_doctor(capsys):
     data = json.loads(output(capsys, "doctor", "--json"))
     assert data["versions"]["torchrl"]
+    assert "torch_geometric" in data["versions"]  # behind BenchMARL's graph networks
     checks = {check["name"]: check for check in data["checks"]}
     assert checks["algorithms and tasks are registered"]["ok"]
     assert checks["videos"]["ok"], checks["videos"]

@@ -1,5 +1,7 @@
 """Settings of our experiment from Python: its own defaults, and the checks that the command line has."""
 
+from dataclasses import dataclass
+
 import pytest
 from short_runs import short_experiment
 
@@ -24,9 +26,24 @@ def test_a_file_changes_what_it_names_and_no_more(tmp_path):
     assert config == RunConfig.get_from_yaml()
 
 
+@dataclass
+class WarmConfig(RunConfig):
+    warm_up: int = 3
+
+
+def test_a_class_that_extends_it_is_what_is_made(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("warm_up: 5\n")
+    assert WarmConfig.get_from_yaml(str(path)) == WarmConfig(
+        **vars(RunConfig.get_from_yaml()), warm_up=5
+    )
+    assert type(WarmConfig.get_from_yaml()) is WarmConfig
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("lr: 1e-4", "lr must be a number; got '1e-4'. In a YAML file that is text: write 1.0e-4."),
         ("lrr: 0.1", "own.yaml' sets 'lrr', which RunConfig does not have. Did you mean 'lr'"),
         ("lr: fast", "own.yaml': lr must be a number; got 'fast'"),
         ("lr_end: 2", "experiment.lr_end must lie in [0, 1]; got 2"),

@@ -265,7 +265,7 @@ def test_the_json_of_marl_eval_on_request(tmp_path):
     experiment = short_experiment(tmp_path / "run", "experiment.create_json=true")
     experiment.run()
     data = json.loads((tmp_path / "run" / "run.json").read_text())
-    seed = data["marl_td"]["matrix_game"]["qmix"]["seed_0"]
+    seed = data["marl_td"]["matrix_game"]["marl_td_qmix"]["seed_0"]
     assert len(seed["step_3"]["return"]) == 4
 
 

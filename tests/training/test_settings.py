@@ -1,17 +1,28 @@
 """Settings to YAML and back, without running what the file says."""
 
 import re
+import sys
+import types
 import warnings
+from dataclasses import dataclass, field, replace
+from enum import Enum
 
 import pytest
 import yaml
 from benchmarl.experiment import Experiment as BenchmarlExperiment
+from benchmarl.models.mlp import MlpConfig
+from own_names import forgotten
 from short_runs import SHORT
 from torch import nn
 
 from marl_td.algorithms.qmix import QmixConfig
+from marl_td.extend import register_algorithm, register_model
+from marl_td.models.gru import StatefulGruConfig
+from marl_td.training.check import check_experiment, check_model
 from marl_td.training.compose import compose
-from marl_td.training.settings import RunSettings, layer_class
+from marl_td.training.config import RunConfig
+from marl_td.training.settings import RunSettings
+from marl_td.training.settings_file import layer_class
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +54,71 @@ def test_models_in_sequence_survive(settings, tmp_path):
     loaded = RunSettings.load(tmp_path / "config.yaml").model_config
     assert loaded.model_configs == [layer, layer]
     assert list(loaded.intermediate_sizes) == [4]
+
+
+class Colour(str, Enum):
+    RED = "r"
+    BLUE = "b"
+
+
+@dataclass
+class ColourfulConfig(QmixConfig):
+    colour: Colour = Colour.RED
+    level: Colour | None = None
+    made: int = field(init=False)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.made = 3
+
+
+@dataclass
+class ColourfulModel(StatefulGruConfig):
+    made: int = field(init=False, default=4)
+
+
+@dataclass
+class HidingModel(MlpConfig):
+    hidden: "Unknown" = None  # noqa: F821
+
+
+@dataclass
+class HidingRun(RunConfig):
+    colour: Colour = Colour.RED
+    hidden: "Unknown" = None  # noqa: F821
+
+
+def test_members_and_what_a_class_makes_itself_survive(settings, tmp_path):
+    with forgotten():
+        register_algorithm("acme/colourful", ColourfulConfig)
+        register_model("acme/colourful", ColourfulModel)
+        chosen = ["algorithm=acme/colourful", "algorithm.colour=BLUE", "algorithm.level=RED"]
+        own = replace(compose([SHORT[1], *chosen]), model_config=ColourfulModel())
+        assert own.algorithm_config.colour is Colour.BLUE
+        own.save(tmp_path / "config.yaml")
+        loaded = RunSettings.load(tmp_path / "config.yaml")
+        assert loaded.algorithm_config == own.algorithm_config
+        assert loaded.algorithm_config.level is Colour.RED
+        assert loaded.model_config == own.model_config
+
+
+def test_members_in_files_of_classes_that_do_not_check_themselves(tmp_path):
+    (tmp_path / "own.yaml").write_text("colour: BLUE\n")
+    assert HidingRun.get_from_yaml(str(tmp_path / "own.yaml")).colour is Colour.BLUE
+    (tmp_path / "own.yaml").write_text("colour: b\n")
+    with pytest.raises(ValueError, match=r"own\.yaml': colour must be one of RED, BLUE; got 'b'"):
+        HidingRun.get_from_yaml(str(tmp_path / "own.yaml"))
+
+
+def test_annotations_that_cannot_be_read_keep_no_other_from_being_checked(settings):
+    config = HidingRun(**vars(settings.experiment_config))
+    check_experiment(config)
+    config.lr = "fast"
+    with pytest.raises(ValueError, match=r"experiment\.lr must be a number; got 'fast'"):
+        check_experiment(config)
+    model = HidingModel(**{**vars(settings.model_config), "num_cells": [0]})
+    with pytest.raises(ValueError, match=r"model\.num_cells must be a list of sizes above 0"):
+        check_model("model", model)
 
 
 def changed(settings, tmp_path, change):
@@ -77,7 +153,7 @@ def changed(settings, tmp_path, change):
         (lambda d: d["model_config"].update(name="cnnn"), "model 'cnnn', which is in no registry"),
         (
             lambda d: d["model_config"].update(activation_class="subprocess.getoutput"),
-            r"classes must be layers of torch\.nn; got 'subprocess.getoutput'",
+            r"classes must be layers of torch\.nn or torch_geometric\.nn; got 'subprocess.getoutput'",
         ),
     ],
 )
@@ -100,6 +176,25 @@ def test_no_file_and_no_yaml(tmp_path):
 @pytest.mark.parametrize("name", ["torch.nn.Tanh", "torch.nn.modules.linear.Linear"])
 def test_layers_are_found(name):
     assert issubclass(layer_class(name), nn.Module)
+
+
+def test_layers_of_graphs_are_found_where_their_package_is(monkeypatch):
+    name = "torch_geometric.nn.conv.GraphConv"
+    for module in ("torch_geometric", "torch_geometric.nn"):
+        monkeypatch.setitem(sys.modules, module, None)  # not installed
+    with pytest.raises(
+        ValueError, match=f"the model's class '{name}' needs a package: .*geometric"
+    ):
+        layer_class(name)
+    package = types.ModuleType("torch_geometric.nn")
+    package.conv = types.SimpleNamespace(GraphConv=nn.Bilinear, load=print)
+    monkeypatch.setitem(sys.modules, "torch_geometric", types.ModuleType("torch_geometric"))
+    monkeypatch.setitem(sys.modules, "torch_geometric.nn", package)
+    assert layer_class(name) is nn.Bilinear
+    with pytest.raises(
+        ValueError, match=r"must be layers of torch\.nn or torch_geometric\.nn; got"
+    ):
+        layer_class("torch_geometric.nn.conv.load")
 
 
 @pytest.mark.parametrize(
