@@ -30,7 +30,7 @@ def mappo(wrap):
 
 
 # A user's plain `torch.compile` shows torch's and TensorDict's warnings.
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("make", [qmix, maddpg, mappo])
 def test_a_compiled_network_learns_as_a_plain_one(make):
     results = []

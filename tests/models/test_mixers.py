@@ -261,3 +261,11 @@ def test_an_entry_that_is_not_there_is_named_and_keys_may_be_lists():
     with pytest.raises(KeyError, match=r"QMixer reads \('hunters', 'chosen_action_value'\), which"):
         mixer(team((4,)))
     assert mixer(team((4,), "hunters"))["global_value"].shape == (4, 1)
+
+
+@pytest.mark.parametrize("kind", ["qatten, mortal", "shaq, mortal"])
+def test_data_where_nobody_dies_may_lack_who_is_alive(kind):
+    data, mixer = team((4,)), MIXERS[kind]()
+    data["agents", "mask"] = torch.ones(4, N_AGENTS, dtype=torch.bool)
+    expected = mixer(data.clone())["global_value"]
+    torch.testing.assert_close(mixer(data.exclude(("agents", "mask")))["global_value"], expected)

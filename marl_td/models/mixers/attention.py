@@ -54,9 +54,8 @@ class QattenMixer(Mixer):
         alive_key: NestedKey | None = None,
         out_key: NestedKey = "global_value",
     ) -> None:
-        optional = [] if alive_key is None else [alive_key]
-        inputs = [state_key, agent_key, *optional]
-        super().__init__(n_agents, value_keys=[local_key], input_keys=inputs, out_key=out_key)
+        keys = {"value_keys": [local_key], "input_keys": [state_key, agent_key]}
+        super().__init__(n_agents, alive_key=alive_key, out_key=out_key, **keys)
         self.scaled = StateInput(d_state, state_norm)
         check_sizes(d_agent=d_agent, n_heads=n_heads, d_attention=d_attention, d_hidden=d_hidden)
         self.d_agent = d_agent

@@ -19,6 +19,8 @@ class Mixer(TensorDictModuleBase):
         n_agents: agents in the team, at least 1.
         value_keys: values of the agents, ``[*B, n_agents, 1]`` each; the first is that of their actions.
         input_keys: what else :meth:`mix` takes, in order.
+        alive_key: who is alive, which :meth:`mix` takes last; None for mixers that do not ask. Data where
+            nobody dies may lack it.
         out_key: where the team's value goes, ``[*B, 1]``.
 
     Raises:
@@ -31,6 +33,7 @@ class Mixer(TensorDictModuleBase):
         *,
         value_keys: list[NestedKey],
         input_keys: list[NestedKey],
+        alive_key: NestedKey | None = None,
         out_key: NestedKey = "global_value",
     ) -> None:
         super().__init__()
@@ -38,7 +41,9 @@ class Mixer(TensorDictModuleBase):
             raise ValueError(f"a mixer needs at least 1 agent; got n_agents={n_agents}.")
         self.n_agents = n_agents
         self.n_values = len(value_keys)
-        keys = (*value_keys, *input_keys, out_key)
+        self.n_required = len(value_keys) + len(input_keys)
+        optional = [] if alive_key is None else [alive_key]
+        keys = (*value_keys, *input_keys, *optional, out_key)
         *self.in_keys, written = [tuple(key) if isinstance(key, list) else key for key in keys]
         self.out_keys = [written]
 
@@ -49,7 +54,7 @@ class Mixer(TensorDictModuleBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the team's value into ``tensordict``."""
         entries = [tensordict.get(key, None) for key in self.in_keys]
-        for key, entry in zip(self.in_keys, entries, strict=True):
+        for key, entry in zip(self.in_keys[: self.n_required], entries, strict=False):
             if entry is None:
                 raise KeyError(f"{type(self).__name__} reads {key!r}, which the data lacks.")
         values, inputs = entries[: self.n_values], entries[self.n_values :]

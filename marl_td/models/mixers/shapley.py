@@ -62,9 +62,8 @@ class ShapleyMixer(Mixer):
         alive_key: NestedKey | None = None,
         out_key: NestedKey = "global_value",
     ) -> None:
-        optional = [] if alive_key is None else [alive_key]
-        keys = {"value_keys": [local_key, best_key], "input_keys": [state_key, *optional]}
-        super().__init__(n_agents, out_key=out_key, **keys)
+        keys = {"value_keys": [local_key, best_key], "input_keys": [state_key]}
+        super().__init__(n_agents, alive_key=alive_key, out_key=out_key, **keys)
         check_sizes(n_orders=n_orders)
         if alpha is not None and alpha < 1.0:
             raise ValueError(f"alpha must be at least 1; got {alpha}.")
