@@ -27,7 +27,7 @@ from marl_td.training.check import check_settings
 from marl_td.training.compose_model import model
 from marl_td.training.extras import require_simulator
 from marl_td.training.settings import OWN_ENVIRONMENT, RunSettings
-from marl_td.training.suggestions import closest, elsewhere, known_fields
+from marl_td.training.suggestions import check_one_value, closest, elsewhere, known_fields
 
 
 def compose(overrides: list[str]) -> RunSettings:
@@ -164,6 +164,7 @@ def _split(override: str) -> tuple[str, str]:
         raise ValueError(
             f"'{override}': settings can be changed, not added or removed; leave out the '{name[0]}'."
         )
+    check_one_value(name.strip(), value)
     return name.strip(), value
 
 

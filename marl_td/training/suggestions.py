@@ -28,6 +28,21 @@ def elsewhere(name: str, kind: str, known: Iterable[str]) -> str:
     return f"`marl-td list {kind}s` shows the names."
 
 
+def check_one_value(name: str, value: str) -> None:
+    """Refuse ``name=a,b``, which to Hydra are two runs.
+
+    Raises:
+        ValueError: saying how to start several runs.
+    """
+    if "," in value and value[0] not in "[{('\"":
+        short, each = name.rpartition(".")[2], value.replace(",", " ")
+        raise ValueError(
+            f"'{name}={value}' names several values, but this is one run; start one for each in a loop of "
+            f"your shell (docs/comparing.md), such as: for {short} in {each}; do ...; done. "
+            "(A list is written [a,b].)"
+        )
+
+
 def known_fields(field: str, sample: DictConfig | None) -> str:
     """The fields beside the one that does not exist; those of its name in any part, if it names no part."""
     parent, _, leaf = field.rpartition(".")

@@ -207,6 +207,11 @@ def test_a_critic_s_network_is_chosen_by_name(name):
         ),
         ("model.num_cells=[0]", "model.num_cells must be a list of sizes above 0"),
         ("seed=abc", "seed must be a whole number of at least 0; got 'abc'."),
+        (
+            "seed=0,1",
+            "'seed=0,1' names several values, but this is one run; start one for each in a",
+        ),
+        ("algorithm=vdn,qmix", "such as: for algorithm in vdn qmix; do ...; done."),
         ("seed=-1", "seed must be a whole number of at least 0; got '-1'."),
         ("experiment.lr", "'experiment.lr' is not an override; write name=value"),
         ("experiment.lr=[1", "the value of 'experiment.lr' cannot be read"),
