@@ -7,14 +7,14 @@
 
 `collect`: milliseconds per step of all environments, policy included, on our tasks and on VMAS scenarios
 (in our adapter). Both collectors run the same environment and the same policy. `tasks`: the same for every
-task with 100 environments, and the time of the policy's matrix products alone. `scenarios`: the same for
-every VMAS scenario that BenchMARL knows, with 10 environments, beside the peer on TorchRL's own environment
-of it. `update`: milliseconds per
-optimiser step; BenchMARL's own algorithm and ours, same task, networks, batch size and optimiser settings,
-and ours with BenchMARL's uncompiled loop; "of product" is the rate of its arithmetic beside that of one
-product of the minibatch with a matrix of weights. CPU time of one thread (`--device cuda`: by the clock, once
-the device is done, with the memory and the share of the time in kernels of one more call of ours); the peers
-take turns, and a ratio is the median over the turns. Writes `results/hot_paths_<what>.csv` and `.md`.
+task with 100 environments (or `--envs`), and the time of the policy's matrix products alone. `scenarios`: the
+same for every VMAS scenario that BenchMARL knows, with 10 environments, beside the peer on TorchRL's own
+environment of it. `update`: milliseconds per optimiser step; BenchMARL's own algorithm and ours, same task,
+networks, batch size and optimiser settings, and ours with BenchMARL's uncompiled loop; "of product" is the
+rate of its arithmetic beside that of one product of the minibatch with a matrix of weights. CPU time of one
+thread (`--device cuda`: by the clock, once the device is done, with the memory and the share of the time in
+kernels of one more call of ours); the peers take turns, and a ratio is the median over the turns. Writes
+`results/hot_paths_<what>.csv` and `.md`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ COLLECT = [
 SCENARIOS = [scenario.name.lower() for scenario in VmasTask]
 N_STEPS = 25
 """Steps of a collected batch."""
+TASK_ENVS = 100
+"""Environments of each task in `tasks`."""
 UPDATE = [
     # algorithm, model, rows of a minibatch, steps collected per environment
     ("mappo", "mlp", 1200, 100),
@@ -109,8 +111,9 @@ def collect(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def tasks(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row per task of the registry."""
     for name in args.only or TASKS:
-        found = collected(name, "mappo", 100, args)
-        alone = turns({"products": policy_products(name, 100, args.device)}, args)["products"]
+        found = collected(name, "mappo", args.envs, args)
+        products = policy_products(name, args.envs, args.device)
+        alone = turns({"products": products}, args)["products"]
         least = statistics.median(alone)
         limit = float(found["TorchRL"]) / least
         yield {**found, "products": f"{least:.3g}", "TorchRL / products": f"{limit:.1f}"}
@@ -219,6 +222,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="these tasks or scenarios; not saved"
     )
+    parser.add_argument("--envs", type=int, default=TASK_ENVS, help="of each task, for `tasks`")
     parser.add_argument("--device", default="cpu", help="of environments, networks and replay")
     args = parser.parse_args()
     known = {"tasks": list(TASKS), "scenarios": SCENARIOS}.get(args.what, [])
@@ -234,6 +238,7 @@ def main() -> None:
     warnings.simplefilter("error", CudaGraphWarning)
     rows = []
     stem = f"hot_paths_{args.what}" + ("" if args.device == "cpu" else f"_{args.device}")
+    stem += "" if args.envs == TASK_ENVS else f"_{args.envs}_envs"
     for found in makers[args.what](args):
         print(found, flush=True)
         rows.append(found)

@@ -1,12 +1,9 @@
 """The training loops of ``docs/own_loops.md`` and the pool of opponents run, with fewer steps."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
-from page_runs import blocks, replaced
+from page_runs import blocks, python, replaced
 
 MAPPO, MASAC, MEMORY = blocks("docs/own_loops.md", "python")
 POOL = blocks("docs/self_play.md", "python")[-1]
@@ -23,17 +20,8 @@ def test_loop_runs_without_benchmarl(name, tmp_path):
     code = replaced(*LOOPS[name])
     if name != "pool":
         code += "\nimport sys\nassert not {'benchmarl', 'hydra'} & set(sys.modules)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"mean return: -?\d|adversary 0: -?\d", done.stdout)
-    assert found, done.stdout
+    printed = python(tmp_path, "-c", code)
+    assert re.search(r"mean return: -?\d|adversary 0: -?\d", printed), printed
 
 
 @pytest.mark.slow
@@ -42,13 +30,6 @@ def test_loop_runs_without_benchmarl(name, tmp_path):
     [("mappo", (12, 40)), ("masac", (-21, -12)), ("memory", (0.95, 1.0))],
 )
 def test_loop_learns_what_the_page_says(name, expected, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", LOOPS[name][0]],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    value = float(re.search(r"mean return: (-?[\d.]+)", done.stdout)[1])
+    printed = python(tmp_path, "-c", LOOPS[name][0])
+    value = float(re.search(r"mean return: (-?[\d.]+)", printed)[1])
     assert expected[0] <= value <= expected[1]

@@ -1,14 +1,11 @@
 """The page on comparisons: its loop over runs, and its table and picture."""
 
 import itertools
-import os
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
-from page_runs import SHORT, blocks, shortened
+from page_runs import SHORT, blocks, python, shortened
 
 from marl_td.cli import main
 
@@ -48,15 +45,7 @@ def test_the_page_s_runs_become_a_table_and_a_picture(tmp_path, monkeypatch, cap
 def test_unchanged_benchmarl_runs_the_same_names_after_one_another(tmp_path):
     (command,) = [line for line in MULTIRUN.splitlines() if line.startswith("python ")]
     small = [f"{name}={value}" for name, value in SHORT.items() if not name.endswith("compile")]
-    done = subprocess.run(
-        [sys.executable, *shlex.split(command)[1:], *small, "experiment.render=false"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    python(tmp_path, *shlex.split(command)[1:], *small, "experiment.render=false")
     runs = [folder.parent for folder in tmp_path.glob("multirun/*/*/*/run.log")]
     assert len(runs) == 6 and all(
         list(run.glob("*/*/*.json")) or list(run.glob("*/*.json")) for run in runs

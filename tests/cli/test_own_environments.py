@@ -1,16 +1,15 @@
 """The page on environments of one's own: its code is trained, judged and continued as it stands."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from page_runs import python
 from short_runs import SHORT_PAGE
 
 from marl_td.cli import main
@@ -269,12 +268,4 @@ def test_unchanged_benchmarl_runs_the_page_s_command(here):
     quiet = ["experiment.loggers=[]", "experiment.max_n_iters=1", "experiment.evaluation=false"]
     words = dict(word.split("=", 1) for word in (*BENCHMARL, *SMALL, *quiet) if "=" in word)
     del words["experiment.compile"]
-    done = subprocess.run(
-        [sys.executable, *BENCHMARL[1:3], *(f"{name}={value}" for name, value in words.items())],
-        cwd=here,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    python(here, *BENCHMARL[1:3], *(f"{name}={value}" for name, value in words.items()))

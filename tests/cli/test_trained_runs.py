@@ -1,11 +1,8 @@
 """The page on trained runs in one's own code: its command and examples, and what it says of exploration."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
-from page_runs import blocks, commands, replaced, shortened
+from page_runs import blocks, commands, python, replaced, shortened
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from marl_td.cli import main
@@ -57,11 +54,8 @@ def test_the_page_s_run_goes_on_and_is_exported(here, capsys):
 
 def test_networks_of_one_s_own_are_exported_by_torch(tmp_path):
     pytest.importorskip("onnxscript")
-    done = subprocess.run(  # torch's exporter warns of itself
-        [sys.executable, "-c", EXPORT], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert "same actions: True" in done.stdout
+    printed = python(tmp_path, "-c", EXPORT)  # torch's exporter warns of itself
+    assert "same actions: True" in printed
 
 
 def alike(run, group, kind):

@@ -1,7 +1,10 @@
 """Commands and examples of ``docs/``, taken from the pages and made short."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -47,3 +50,17 @@ def replaced(code: str, changes: dict[str, str]) -> str:
         assert old in code, f"{old!r} is not in the example"
         code = code.replace(old, new)
     return code
+
+
+def python(folder: Path, *words: str) -> str:
+    """What a Python of its own, on one thread, prints in ``folder``; it must not fail."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
