@@ -269,3 +269,5 @@ def test_unchanged_benchmarl_runs_the_page_s_command(here):
     words = dict(word.split("=", 1) for word in (*BENCHMARL, *SMALL, *quiet) if "=" in word)
     del words["experiment.compile"]
     python(here, *BENCHMARL[1:3], *(f"{name}={value}" for name, value in words.items()))
+    (folder,) = (file.parent for file in here.glob("outputs/*/*/*/config.pkl"))
+    assert folder.name.startswith("marl_td_mappo_pettingzoo_mlp")
