@@ -82,11 +82,13 @@ class OwnTask:
 
     def get_task(self, config: dict[str, Any] | None = None) -> TaskClass:
         """The task with the settings ``config``, or with the defaults."""
-        return self.get_from_yaml() if config is None else self._make(config)
+        if config is None:
+            return self.get_from_yaml()
+        return self._make(registry.arguments_of(self.params, config))
 
     def get_from_yaml(self, path: str | None = None) -> TaskClass:
         """The task with its default settings, or with those of the YAML file at ``path``."""
-        return self._make(asdict(from_yaml(self.params, path)))
+        return self.get_task(asdict(from_yaml(self.params, path)))
 
 
 def register_task(name: str, task: type[Task[Any, Any]] | FunctionTask) -> OwnTask:
@@ -207,8 +209,7 @@ def _add(
         table[name] = entry
     try:
         add(name, what)
-        if own_table is not None and own_table[0] is TASKS:
-            registry.add_levels(name)
+        _renew_levels(name)
     except (OmegaConfBaseException, NameError, AttributeError, TypeError) as error:
         for (table, _), entry in zip(entries, before, strict=True):  # what worked goes on working
             if entry is None:
@@ -217,6 +218,7 @@ def _add(
                 table[name] = entry
         if before[0] is not None:
             add(name, before[0])
+        _renew_levels(name)
         reason = str(error).splitlines()[0].rstrip(".")
         key = getattr(error, "full_key", None)
         where = f" ({key})" if key else ""
@@ -225,6 +227,13 @@ def _add(
             f"{reason}{where}."
         ) from error
     _OWN[kind, name] = told
+
+
+def _renew_levels(name: str) -> None:
+    """Leave Hydra those levels only that the task ``name`` has now; of what is no task, none."""
+    registry.drop_levels(name)
+    if name in TASKS:
+        registry.add_levels(name)
 
 
 def _check_name(kind: str, name: str, told: str) -> None:

@@ -12,7 +12,8 @@ import importlib.metadata
 import sys
 import types
 import warnings
-from dataclasses import make_dataclass
+from dataclasses import fields, make_dataclass
+from functools import partial
 from typing import Any
 
 from marl_td.tasks.registry import suggest
@@ -135,7 +136,7 @@ def add_model(name: str, config: type[Any]) -> None:
     model_config_registry[name] = config
     # BenchMARL finds a model by the entry `name` of its settings.
     node = make_dataclass(config.__name__, [("name", str, name)], bases=(config,))
-    _store("model/layers", name, node)
+    _store("model/layers", name, _arguments(node))
 
 
 def _register_tasks() -> None:
@@ -153,8 +154,19 @@ def add_task(name: str, member: Any) -> None:
     _store("task", name, _open(member.params))
     # BenchMARL looks for a task's dataclass in a module of this fixed name, and warns without it.
     module = types.ModuleType(f"benchmarl.environments.{name.replace('/', '.')}")
-    module.TaskConfig = member.params  # type: ignore[attr-defined]
+    module.TaskConfig = partial(_of_arguments, member.params)  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
+
+
+def _of_arguments(params: type[Any], **config: Any) -> Any:
+    """The dataclass ``params`` made of ``config``, which may hold what it makes itself."""
+    return params(**arguments_of(params, config))
+
+
+def arguments_of(settings: type[Any], config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` without the fields that the dataclass ``settings`` makes itself (``init=False``)."""
+    made = {field.name for field in fields(settings) if not field.init}
+    return {name: value for name, value in config.items() if name not in made}
 
 
 def _store(group: str, name: str, node: Any) -> None:
@@ -171,10 +183,22 @@ def _open(params: type[Any]) -> Any:
     """The settings of a dataclass whose dictionaries, such as ``options``, take any name."""
     from omegaconf import DictConfig, OmegaConf
 
-    node = OmegaConf.structured(params)
+    node = _arguments(params)
     for name in node:
         if isinstance(node[name], DictConfig):
             OmegaConf.set_struct(node[name], False)
+    return node
+
+
+def _arguments(settings: type[Any]) -> Any:
+    """The settings of a dataclass without those that it makes itself, which BenchMARL would hand it, too."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.structured(settings)
+    OmegaConf.set_struct(node, False)  # or nothing can be taken out
+    for name in set(node) - set(arguments_of(settings, dict.fromkeys(node))):
+        del node[name]
+    OmegaConf.set_struct(node, None)
     return node
 
 
@@ -195,12 +219,32 @@ def add_levels(key: str) -> None:
     for level, params in task_class(key).levels.items():
         defaults = [{"override /task": full_name(key)}, "_self_"]
         ConfigStore.instance().store(
-            group=f"level/{namespace}" if namespace else "level",
+            group=_level_group(namespace),
             name=f"{leaf}_{level}",
             node={"defaults": defaults, "task": params},
             package="_global_",
             provider=namespace or "marl_td",
         )
+
+
+def drop_levels(key: str) -> None:
+    """Take a task's levels out of Hydra's store, which has no call for it: a new form may have others."""
+    from hydra.core.config_store import ConfigStore
+
+    from marl_td.tasks.registry import full_name
+
+    options: Any = ConfigStore.instance().repo
+    for part in _level_group(key.rpartition("/")[0]).split("/"):
+        options = options.get(part, {})
+    # Not by the beginning of their names, which may be that of another task's: hunt, hunt_far.
+    levels = {name: entry for name, entry in options.items() if not isinstance(entry, dict)}
+    for name, level in levels.items():
+        if {"override /task": full_name(key)} in level.node.get("defaults", []):
+            del options[name]
+
+
+def _level_group(namespace: str) -> str:
+    return f"level/{namespace}" if namespace else "level"
 
 
 def _register_experiment() -> None:

@@ -18,7 +18,7 @@ from torchrl.objectives import LossModule
 from marl_td.algorithms import checks
 from marl_td.algorithms.callbacks import DelayedSteps, JointKeys, add_callback
 from marl_td.algorithms.naming import named, result_name
-from marl_td.algorithms.recurrent import row_length
+from marl_td.algorithms.recurrent import Memory, row_length
 from marl_td.algorithms.replay import replay_buffer
 from marl_td.field_types import check_fields
 from marl_td.losses.common import MultiAgentLoss
@@ -41,10 +41,11 @@ class MarlTdAlgorithm(Algorithm):
     def __init__(self, experiment: Any, config: MarlTdConfig) -> None:
         self.config = config
         self.trainers: Mapping[str, Any] = {}
+        self.memories: dict[str, Memory] = {}
         super().__init__(experiment)
         checks.check_ensemble(experiment.algorithm_config)
         checks.check_models(experiment)
-        self._check_actions()
+        checks.check_actions(self)
         checks.warn_of_unused(experiment)
         if self.needs_joint_keys:
             add_callback(experiment, JointKeys())
@@ -117,15 +118,6 @@ class MarlTdAlgorithm(Algorithm):
         """Settings that change nothing in this experiment, and why; those that were given are warned of."""
         return checks.idle_settings(self)
 
-    def _check_actions(self) -> None:
-        for group in self.group_map:
-            space = self.action_spec[group, "action"]
-            if not self.is_continuous(group) and not hasattr(space.space, "n"):
-                raise ValueError(
-                    f"group '{group}' has the action space {type(space).__name__}; one Categorical "
-                    "or one Box per agent is supported. Flatten the environment's action space."
-                )
-
     # ------------------------------------------------------------- BenchMARL
     def get_loss_and_updater(self, group: str) -> tuple[LossModule, TargetUpdater | None]:
         """The loss of ``group`` and what moves its target networks; built once."""
@@ -140,8 +132,13 @@ class MarlTdAlgorithm(Algorithm):
             loss = loss.to(self.device)
             if loss.delays:
                 add_callback(self.experiment, DelayedSteps())
+            self.memories[group] = self.memory(loss)
             self._losses_and_updaters[group] = (loss, self._target_updater(loss))
         return self._losses_and_updaters[group]
+
+    def memory(self, loss: Any) -> Memory:
+        """What goes on from one collected batch to the next: states of critics that are run on batches."""
+        return Memory([])
 
     def _get_policy_for_collection(self, policy_for_loss: Any, group: str, continuous: bool) -> Any:
         """The policy that is trained, where nothing explores beside it."""
@@ -173,12 +170,14 @@ class MarlTdAlgorithm(Algorithm):
         return replay_buffer(self, group, item_length=row, transforms=transforms)
 
     def process_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
-        """Check the collected batch ``[n_envs, T]``, then let the algorithm prepare it.
+        """Check the collected batch ``[n_envs, T]``, say where its episodes begin, and prepare it.
 
         Raises:
             ValueError: if an observation, state, reward or action is NaN or infinite.
         """
         checks.check_finite(batch)
+        if self.has_rnn:  # perhaps the critics alone, and then nothing says where episodes begin
+            self.memories[group].begin(batch)
         return self.prepare_batch(group, batch)
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:

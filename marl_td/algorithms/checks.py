@@ -53,6 +53,17 @@ def check_models(experiment: Any) -> None:
         )
 
 
+def check_actions(algorithm: Any) -> None:
+    """Refuse groups whose agents have other actions than one index or one vector each."""
+    for group in algorithm.group_map:
+        space = algorithm.action_spec[group, "action"]
+        if not algorithm.is_continuous(group) and not hasattr(space.space, "n"):
+            raise ValueError(
+                f"group '{group}' has the action space {type(space).__name__}; one Categorical "
+                "or one Box per agent is supported. Flatten the environment's action space."
+            )
+
+
 def warn_of_unused(experiment: Any) -> None:
     """Say which settings of ours BenchMARL's own experiment does not know."""
     names: list[str] = getattr(experiment.config, "unused", list)()

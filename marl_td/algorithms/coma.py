@@ -41,10 +41,6 @@ class Coma(Chunks, LastActionAlgorithm):
 
     config: Any
 
-    def __init__(self, experiment: Any, config: ComaConfig) -> None:
-        self.memories: dict[str, Memory] = {}
-        super().__init__(experiment, config)
-
     # ---------------------------------------------------------------- networks
     def _get_policy_for_loss(self, group: str, model_config: Any, continuous: bool) -> Any:
         if continuous:
@@ -130,8 +126,11 @@ class Coma(Chunks, LastActionAlgorithm):
         loss.set_group(group)
         if config.critic_steps > 1:
             loss.delays = {"loss_actor": config.critic_steps}
-        self.memories[group] = Memory(loss.memory_keys)
         return loss, False
+
+    def memory(self, loss: ComaLoss) -> Memory:
+        """The hidden states of the critic and of its target."""
+        return Memory(loss.memory_keys)
 
     @property
     def joint_entries(self) -> tuple[str, ...]:
@@ -154,12 +153,9 @@ class Coma(Chunks, LastActionAlgorithm):
         else:
             signals.shared_signals(batch, group, self.config.team_reward)
         loss, _ = self.get_loss_and_updater(group)
-        memory = self.memories[group]
-        if self.has_rnn:
-            memory.begin(batch)
         gamma = self.experiment_config.gamma
         loss.estimate(batch, gamma=gamma, lmbda=self.config.lmbda)
-        memory.end(batch)
+        self.memories[group].end(batch)
         # Only the states before a step are read again, and of the critics only the live one's.
         targets = loss.memory_keys[len(loss.critic_states) :]
         after = [next_key(key) for key in (*state_keys(loss.actor), *loss.memory_keys)]

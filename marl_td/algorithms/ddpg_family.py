@@ -14,7 +14,6 @@ from tensordict import TensorDictBase
 
 from marl_td import critics, policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, OffPolicyConfig, check_choice, check_range
-from marl_td.algorithms.recurrent import Memory
 from marl_td.losses.ddpg import (
     ACTOR_GRADIENTS,
     DISCRETE_GRADIENTS,
@@ -112,7 +111,6 @@ class DdpgFamily(MarlTdAlgorithm):
 
     def __init__(self, experiment: Any, config: DdpgConfig) -> None:
         self._target_actors: dict[str, GroupActor] = {}
-        self.memories: dict[str, Memory] = {}
         super().__init__(experiment, config)
 
     @property
@@ -193,13 +191,10 @@ class DdpgFamily(MarlTdAlgorithm):
             **self.config.loss_options(),
         )
         loss.set_group(group)
-        self.memories[group] = Memory([])
         return loss, True
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals per agent, without what the loss computes anew (it would only fill the replay)."""
-        if self.has_rnn:  # perhaps the critics alone, and then nothing says where episodes begin
-            self.memories[group].begin(batch)
         signals.agent_signals(batch, group)
         return batch.exclude((group, "logits"), (group, "parameter"))
 

@@ -117,7 +117,6 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
     LOSS: ClassVar[type[AdvantageLoss]] = MAPPOLoss
 
     def __init__(self, experiment: Any, config: MarlTdConfig) -> None:
-        self.memories: dict[str, Memory] = {}
         self.estimators: dict[str, Callable[[TensorDictBase], TensorDictBase]] = {}
         super().__init__(experiment, config)
 
@@ -160,7 +159,6 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
             mask_dead_values=config.mask_dead_values,
             **self.loss_options(group),
         )
-        self.memories[group] = self.memory(loss)
         loss.set_group(group)
         return loss, False
 
@@ -176,7 +174,7 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
         )
 
     def memory(self, loss: AdvantageLoss) -> Memory:
-        """What goes on from one batch to the next."""
+        """The critic's hidden states."""
         return Memory(loss.critic_states)
 
     def _get_parameters(self, group: str, loss: Any) -> dict[str, Iterable[Any]]:
@@ -189,12 +187,9 @@ class PpoFamily(Chunks, MarlTdAlgorithm):
         """Signals per agent, advantages and value targets; recurrent rows are cut into chunks."""
         signals.agent_signals(batch, group)
         loss, _ = self.get_loss_and_updater(group)
-        memory = self.memories[group]
-        if self.has_rnn:
-            memory.begin(batch)
         estimate = self.estimators.get(group, partial(loss.estimate, **self.discounts))
         estimate(batch)
-        memory.end(batch)
+        self.memories[group].end(batch)
         # Only the states before a step are read again.
         keys = [*state_keys(loss.actor), *loss.critic_states]
         batch = batch.exclude(*(next_key(key) for key in keys))

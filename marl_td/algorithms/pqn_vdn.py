@@ -15,7 +15,7 @@ from tensordict.nn import TensorDictModuleBase
 from marl_td import policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, check_range
 from marl_td.algorithms.q_mixing_family import GroupNetworks
-from marl_td.algorithms.recurrent import Chunks, Memory, state_keys
+from marl_td.algorithms.recurrent import Chunks, state_keys
 from marl_td.algorithms.value_based import TeamValueConfig, ValueBased
 from marl_td.losses.entries import next_key
 from marl_td.losses.pqn import PqnLoss
@@ -35,7 +35,6 @@ class PqnVdn(Chunks, ValueBased):
     model_config: Any
 
     def __init__(self, experiment: Any, config: PqnVdnConfig) -> None:
-        self.memories: dict[str, Memory] = {}
         super().__init__(experiment, config)
         self.has_rnn = self.model_config.is_rnn  # there is no critic
         if config.layer_norm:
@@ -43,7 +42,6 @@ class PqnVdn(Chunks, ValueBased):
 
     def _get_loss(self, group: str, policy_for_loss: Any, continuous: bool) -> tuple[PqnLoss, bool]:
         network = policy_for_loss.select_subsequence(out_keys=[(group, "action_value")])
-        self.memories[group] = Memory([])
         loss = self.config.build_loss(
             network,
             GroupNetworks(self, group),
@@ -58,9 +56,7 @@ class PqnVdn(Chunks, ValueBased):
         """Signals of the team, and targets for single steps; recurrent rows are cut into chunks."""
         signals.team_signals(batch, group, self.config.team_reward)
         loss, _ = self.get_loss_and_updater(group)
-        if self.has_rnn:
-            self.memories[group].begin(batch)
-        else:
+        if not self.has_rnn:
             loss.estimate(batch)
         after = [next_key(key) for key in state_keys(loss.network)]
         made = ("action_value", policies.DUELING, policies.CONTEXT)

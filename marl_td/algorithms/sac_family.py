@@ -17,7 +17,6 @@ from tensordict.nn import TensorDictSequential
 
 from marl_td import critics, policies, signals
 from marl_td.algorithms.base import MarlTdAlgorithm, OffPolicyConfig, check_choice, check_range
-from marl_td.algorithms.recurrent import Memory
 from marl_td.losses.functional.transitions import n_step_transitions
 from marl_td.losses.masac import MASACLoss
 from marl_td.losses.regression import LOSS_FUNCTIONS
@@ -92,7 +91,6 @@ class SacFamily(MarlTdAlgorithm):
 
     def __init__(self, experiment: Any, config: SacConfig) -> None:
         self._actors: dict[str, SoftActor] = {}
-        self.memories: dict[str, Memory] = {}
         super().__init__(experiment, config)
 
     @property
@@ -196,15 +194,12 @@ class SacFamily(MarlTdAlgorithm):
     ) -> tuple[MASACLoss, bool]:
         loss = self.build_loss(group)
         loss.set_group(group)
-        self.memories[group] = Memory([])
         if not continuous:
             loss.set_keys(action_value=(group, "action_value"))
         return loss, True
 
     def prepare_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Signals per agent, n steps as one transition, without what the loss computes anew."""
-        if self.has_rnn:  # perhaps the critics alone, and then nothing says where episodes begin
-            self.memories[group].begin(batch)
         self.prepare_signals(group, batch)
         if self.config.n_steps > 1 and not self.has_rnn:
             self._several_steps(group, batch)

@@ -69,9 +69,13 @@ class RunReport:
         return f"{names}: {self.table.unit}, {better} is better"
 
     def verdict(self) -> str:
-        """How the learned policy stands: the best policy it beats, the best one ahead of it, its score."""
-        beaten = [row for row in self.table.rows if self._gain(row) >= 0]
-        ahead = [row for row in self.table.rows if self._gain(row) < 0]
+        """How the learned policy stands: the best policy it beats, the best one ahead of it, its score.
+
+        One policy is better than another where their intervals do not overlap.
+        """
+        beaten = [row for row in self.table.rows if self._is_apart(row) and self._gain(row) > 0]
+        ahead = [row for row in self.table.rows if self._is_apart(row) and self._gain(row) < 0]
+        level = [row.policy for row in self.table.rows if not self._is_apart(row)]
         parts = [f"The learned policy beats {len(beaten)} of {len(self.table.rows)} policies"]
         if beaten:
             best = self.table.best_row(beaten)
@@ -79,12 +83,21 @@ class RunReport:
         if ahead:
             best = self.table.best_row(ahead)
             parts.append(f"; the best one ahead of it is {best.policy} (by {self._share(best)})")
+        if level:
+            whose = "their" if len(level) == 1 else "the"
+            parts.append(
+                f"; whether it is better than {' or '.join(level)} is open: {whose} 95 % intervals overlap"
+            )
         score = self.table.normalised(self.learned.value)
         if score is not None and self.table.optimum is not None:
             parts.append(
                 f". Normalised score: {score:.3f} (0 = random, 1 = {self.table.reference()[0]})"
             )
         return "".join(parts) + "."
+
+    def _is_apart(self, row: BaselineRow) -> bool:
+        """Whether the intervals of ``row`` and of the learned policy have no value in common."""
+        return row.high < self.learned.low or self.learned.high < row.low
 
     def _gain(self, row: BaselineRow) -> float:
         """How much better than ``row`` the learned policy is, in the task's unit."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import typing
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
-from benchmarl.algorithms import algorithm_config_registry
+from benchmarl.algorithms import (
+    EnsembleAlgorithmConfig,
+    IqlConfig,
+    QmixConfig,
+    VdnConfig,
+    algorithm_config_registry,
+)
 from benchmarl.models.common import SequenceModelConfig
 from tensordict.nn.utils import _MAPPINGS, mappings
 
-from marl_td.field_types import check_type, field_types, plain
+from marl_td.algorithms.mat import MatConfig
+from marl_td.algorithms.value_based import ValueBasedConfig
+from marl_td.field_types import check_type, field_types, is_array_for, plain
 from marl_td.registry import action_kinds
 from marl_td.training import extras
 from marl_td.training.checkpoint_folder import Checkpoint
@@ -59,6 +69,10 @@ LOGGERS = {
 """Trackers of TorchRL, and the package that each needs."""
 
 
+WITHOUT_CRITICS = (ValueBasedConfig, MatConfig, IqlConfig, QmixConfig, VdnConfig)
+"""Settings of the algorithms that make no network of ``critic_model``, BenchMARL's own among them."""
+
+
 def check_settings(settings: Any) -> None:
     """Check that the experiment's numbers make sense and that algorithm and task fit together.
 
@@ -66,7 +80,7 @@ def check_settings(settings: Any) -> None:
         ValueError: naming the setting, its value and what would do.
     """
     check_experiment(settings.experiment_config)
-    check_mapping(settings.algorithm_config)
+    check_algorithm(settings.algorithm_config)
     check_model("model", settings.model_config)
     check_model("critic_model", settings.critic_model_config)
     check_actions(
@@ -74,11 +88,24 @@ def check_settings(settings: Any) -> None:
     )
 
 
+def warn_of_idle_critic(settings: Any, overrides: Sequence[str]) -> None:
+    """Say which ``overrides`` of the critic's network change nothing; presets may set it for several."""
+    names = [override.partition("=")[0].strip() for override in overrides]
+    given = [
+        override
+        for name, override in zip(names, overrides, strict=True)
+        if name.partition("@")[2].startswith("critic_model") or name.startswith("critic_model")
+    ]
+    if given and isinstance(settings.algorithm_config, WITHOUT_CRITICS):
+        warnings.warn(
+            f"{', '.join(given)} has no effect here: {settings.algorithm} makes no network of critic_model.",
+            stacklevel=2,
+        )
+
+
 def check_experiment(config: Any) -> None:
-    """Check types and ranges of the experiment's numbers, and that its devices are here."""
-    hints = field_types(type(config))
-    for name in (*POSITIVE, *FRACTIONS):
-        check_type(f"experiment.{name}", plain(getattr(config, name)), hints[name])
+    """Check types and ranges of the experiment's settings, and that its devices are here."""
+    check_values("experiment", config)
     for name in POSITIVE:
         value = getattr(config, name)
         if value is not None and not value > 0:
@@ -124,9 +151,33 @@ def check_loggers(names: Sequence[str]) -> None:
             )
 
 
-def check_mapping(algorithm_config: Any) -> None:
+def check_values(place: str, settings: Any) -> None:
+    """Check the types of a dataclass's values: they may have been assigned after it was made.
+
+    A field that was left at its default is its author's affair, whatever is annotated.
+    """
+    hints = field_types(type(settings))
+    for field in dataclasses.fields(settings):
+        given, kind = getattr(settings, field.name, None), hints[field.name]
+        if not field.init or given is field.default or is_array_for(given, kind):
+            continue
+        in_files = str(given) if isinstance(given, torch.device | PurePath) else plain(given)
+        check_type(f"{place}.{field.name}", in_files, kind)
+
+
+def check_algorithm(config: Any, place: str = "algorithm") -> None:
+    """Check the types of an algorithm's settings, and that a mapping that they name exists."""
+    if isinstance(config, EnsembleAlgorithmConfig):
+        for group, own in config.algorithm_configs_map.items():
+            check_algorithm(own, f"{place}.{group}")
+        return
+    check_values(place, config)
+    check_mapping(config, place)
+
+
+def check_mapping(config: Any, place: str) -> None:
     """Check how a policy makes its standard deviation, where it has one."""
-    name = getattr(algorithm_config, "scale_mapping", None)
+    name = getattr(config, "scale_mapping", None)
     if name is None:
         return
     try:
@@ -135,7 +186,7 @@ def check_mapping(algorithm_config: Any) -> None:
         usable = False
     if not usable:
         raise ValueError(
-            f"algorithm.scale_mapping: there is no mapping '{name}'; there are "
+            f"{place}.scale_mapping: there is no mapping '{name}'; there are "
             f"{', '.join(sorted(_MAPPINGS))}, and biased_softplus_BIAS with a number, such as "
             "biased_softplus_1.0."
         )
@@ -163,10 +214,11 @@ def check_longer(checkpoint: Path, asked: int | None, own: int | None) -> None:
 
 
 def check_model(name: str, model: Any) -> None:
-    """Check the layer sizes of a model, which BenchMARL's configurations leave untyped."""
+    """Check the types of a model's settings, and that its layers' sizes are above 0."""
     if isinstance(model, SequenceModelConfig):
         for index, layer in enumerate(model.model_configs, start=1):
             check_model(f"{name}.layers.l{index}", layer)
+        check_values(name, model)
         return
     for field, kind in field_types(type(model)).items():
         if typing.get_origin(kind) is not Sequence or typing.get_args(kind) != (int,):
@@ -175,8 +227,9 @@ def check_model(name: str, model: Any) -> None:
         is_list = isinstance(sizes, list | tuple)
         if not is_list or not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError(
-                f"{name}.{field} must be a list of sizes above 0 such as [64,64]; got {sizes}."
+                f"{name}.{field} must be a list of sizes above 0 such as [64,64]; got {sizes!r}."
             )
+    check_values(name, model)
 
 
 def check_actions(algorithm: str, algorithm_config: Any, task: str, task_config: Any) -> None:

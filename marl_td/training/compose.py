@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from marl_td import register
 from marl_td.tasks.registry import full_name, suggest, task_of_mode
-from marl_td.training.check import check_settings
+from marl_td.training.check import check_settings, warn_of_idle_critic
 from marl_td.training.compose_model import model
 from marl_td.training.extras import require_simulator
 from marl_td.training.settings import OWN_ENVIRONMENT, RunSettings
@@ -50,6 +50,7 @@ def compose(overrides: list[str]) -> RunSettings:
         critic_model_config=model("critic_model", config.critic_model),
     )
     check_settings(settings)
+    warn_of_idle_critic(settings, overrides)
     return settings
 
 
@@ -240,7 +241,7 @@ def _reworded(error: Exception, culprit: str, sample: DictConfig | None) -> str:
     field, _, value = culprit.partition("=")
     if isinstance(error, MissingConfigException):
         place = field.rpartition("@")[2]
-        return f"there is no option '{value}' for '{place}'. {_options(field)}"
+        return f"there is no option '{value}' for '{place}'. {_options(field, value)}"
     if isinstance(error, OverrideParseException):
         return (
             f"the value of '{field or culprit}' cannot be read ({reason}); quote lists and strings."
@@ -258,10 +259,11 @@ def _reworded(error: Exception, culprit: str, sample: DictConfig | None) -> str:
     return f"setting '{where}': {reason}."
 
 
-def _options(group: str) -> str:
-    """The options of a configuration group such as ``model`` or ``preset``."""
-    options = _options_below(group.split("@")[0])
-    return suggest("", [option for option in options if not option.endswith("_config")])
+def _options(group: str, value: str) -> str:
+    """The options of a configuration group such as ``model`` or ``preset`` that ``value`` could mean."""
+    found = _options_below(group.split("@")[0])
+    options = [option for option in found if not option.endswith("_config")]
+    return closest(value, options) or suggest("", options)
 
 
 def _options_below(group: str) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from marl_td.training.settings_file import (
     check_types,
     layer_class,
     read_settings,
+    written,
     written_by,
 )
 
@@ -84,7 +84,11 @@ class RunSettings:
         write_atomic(path, self.as_yaml())
 
     def as_yaml(self) -> bytes:
-        """The settings as YAML."""
+        """The settings as YAML.
+
+        Raises:
+            ValueError: naming a setting that the file cannot hold.
+        """
         experiment = {
             key: value
             for key, value in vars(self.experiment_config).items()
@@ -95,11 +99,11 @@ class RunSettings:
             "algorithm": self.algorithm,
             "task": self.task,
             "seed": self.seed,
-            "algorithm_config": _describe_algorithm(self.algorithm_config),
-            "task_config": _plain(self.task_config.config),
-            "experiment_config": _plain(experiment),
-            "model_config": _describe_model(self.model_config),
-            "critic_model_config": _describe_model(self.critic_model_config),
+            "algorithm_config": _describe_algorithm("algorithm", self.algorithm_config),
+            "task_config": written("task", self.task_config.config),
+            "experiment_config": written("experiment", experiment),
+            "model_config": _describe_model("model", self.model_config),
+            "critic_model_config": _describe_model("critic_model", self.critic_model_config),
         }
         return bytes(yaml.safe_dump(data, sort_keys=False).encode())
 
@@ -208,27 +212,10 @@ def _name_of(cls: type[Any], registry: dict[str, Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _plain(value: Any) -> Any:
-    """``value`` as YAML can hold it: classes by name, tuples as lists."""
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, Enum):
-        return value.name
-    if dataclasses.is_dataclass(value):
-        return _plain(vars(value))
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
-
-
-def _fields(config: Any) -> dict[str, Any]:
+def _fields(place: str, config: Any) -> dict[str, Any]:
     """The arguments that a dataclass is made of; what it sets itself is not read back."""
     names = [field.name for field in dataclasses.fields(config) if field.init]
-    return {name: _plain(getattr(config, name)) for name in names}
+    return {name: written(f"{place}.{name}", getattr(config, name)) for name in names}
 
 
 def _algorithm_name(config: AlgorithmConfig) -> str:
@@ -237,12 +224,15 @@ def _algorithm_name(config: AlgorithmConfig) -> str:
     return _name_of(type(config), algorithm_config_registry)
 
 
-def _describe_algorithm(config: AlgorithmConfig) -> dict[str, Any]:
+def _describe_algorithm(place: str, config: AlgorithmConfig) -> dict[str, Any]:
     """Its fields; of an ensemble the name and the fields of each group's algorithm."""
     if not isinstance(config, EnsembleConfig):
-        return _fields(config)
+        return _fields(place, config)
     return {
-        group: {"algorithm": _algorithm_name(own), "algorithm_config": _describe_algorithm(own)}
+        group: {
+            "algorithm": _algorithm_name(own),
+            "algorithm_config": _describe_algorithm(f"{place}.{group}", own),
+        }
         for group, own in config.algorithm_configs_map.items()
     }
 
@@ -265,11 +255,14 @@ def _algorithm(name: str, values: dict[str, Any], path: Path) -> AlgorithmConfig
     return config
 
 
-def _describe_model(model: ModelConfig) -> dict[str, Any]:
+def _describe_model(place: str, model: ModelConfig) -> dict[str, Any]:
     if isinstance(model, SequenceModelConfig):
-        layers = [_describe_model(layer) for layer in model.model_configs]
+        layers = [
+            _describe_model(f"{place}.layers.l{index}", layer)
+            for index, layer in enumerate(model.model_configs, start=1)
+        ]
         return {"layers": layers, "intermediate_sizes": list(model.intermediate_sizes)}
-    return {"name": _name_of(type(model), model_config_registry), **_fields(model)}
+    return {"name": _name_of(type(model), model_config_registry), **_fields(place, model)}
 
 
 def _model(values: dict[str, Any], path: Path) -> ModelConfig:

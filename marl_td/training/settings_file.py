@@ -1,4 +1,4 @@
-"""Reading ``config.yaml``, which may come from elsewhere: plain YAML of known names and types only."""
+"""``config.yaml`` as plain data. It may come from elsewhere: only known names and types are read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 import importlib
 import itertools
 from collections.abc import Mapping
+from collections.abc import Set as AnySet
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 import yaml
 
 import marl_td
-from marl_td.field_types import as_member, check_type, field_types, shown
+from marl_td.field_types import as_member, check_type, field_types, plain, shown
 from marl_td.tasks.registry import suggest
 
 LAYERS = ("torch.nn", "torch_geometric.nn")
@@ -40,6 +42,34 @@ class PlainLoader(yaml.SafeLoader):
             mark = self.peek_event().start_mark
             raise yaml.constructor.ConstructorError(None, None, "aliases are not read", mark)
         return super().compose_node(parent, index)
+
+
+def written(place: str, value: Any) -> Any:
+    """The setting ``value`` as the file holds it: classes by name, tuples and arrays as lists.
+
+    Raises:
+        ValueError: naming the ``place`` of bytes or a set, which would be read back as another thing.
+    """
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Enum):
+        return value.name
+    value = plain(value)
+    if dataclasses.is_dataclass(value):
+        return written(place, vars(value))
+    if isinstance(value, Mapping):
+        return {str(key): written(f"{place}.{key}", item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [written(f"{place}.{index}", item) for index, item in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes | bytearray | AnySet):
+        what, instead = ("a set", "list") if isinstance(value, AnySet) else ("bytes", "text")
+        raise ValueError(
+            f"{place} is {what}, {shown(value)}, which the settings file of a run cannot hold: make it a "
+            f"{instead}."
+        )
+    return str(value)
 
 
 def read_settings(path: Path, needed: Mapping[str, type]) -> dict[str, Any]:

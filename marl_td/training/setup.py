@@ -18,9 +18,9 @@ from marl_td.algorithms.naming import PREFIX
 from marl_td.collect.collector import make_collector
 from marl_td.models.compiling import is_worthwhile
 from marl_td.training.buffer_place import buffer_device
-from marl_td.training.check import check_experiment, check_loggers, check_mapping
+from marl_td.training.check import check_algorithm, check_experiment, check_loggers, check_model
 from marl_td.training.checkpoints import Checkpoints
-from marl_td.training.files import remove, sweep
+from marl_td.training.files import remove, sweep, write_atomic
 from marl_td.training.lock import FolderLock
 from marl_td.training.periodic_evaluation import compiled_episodes
 from marl_td.training.run_logger import RunLogger
@@ -47,7 +47,9 @@ class RunSetup(BenchmarlExperiment):
     def _setup(self) -> None:
         check_experiment(self.config)
         check_loggers(self.config.loggers)
-        check_mapping(self.algorithm_config)
+        check_algorithm(self.algorithm_config)
+        check_model("model", self.model_config)
+        check_model("critic_model", self.critic_model_config)
         seed_everything(self.seed)
         self._perform_checks()
         self._set_action_type()
@@ -117,6 +119,7 @@ class RunSetup(BenchmarlExperiment):
             raise ValueError(
                 f"'{self.folder_name}' already holds a run; choose another folder, or remove it."
             )
+        settings = describe(self).as_yaml()  # may refuse one: nothing is there yet
         self.folder_name.mkdir(parents=True, exist_ok=True)
         self.lock = FolderLock(self.folder_name)
         self.lock.check()
@@ -127,7 +130,7 @@ class RunSetup(BenchmarlExperiment):
             group
         ) in self.group_map:  # a killed run's buffers on the disk are behind its checkpoints
             shutil.rmtree(self.folder_name / f"buffer_{group}", ignore_errors=True)
-        describe(self).save(self.folder_name / CONFIG_FILE)
+        write_atomic(self.folder_name / CONFIG_FILE, settings)
 
     def _setup_task(self) -> None:
         with _nested_environments():

@@ -7,15 +7,29 @@ import torch
 from benchmarl_runs import IGNORED, STATEFUL, THEIR_GRU
 from toy_games import recall_task
 
+from marl_td.algorithms.facmac import FacmacConfig
+from marl_td.algorithms.hasac import HasacConfig
 from marl_td.algorithms.iddpg import IddpgConfig
 from marl_td.algorithms.isac import IsacConfig
 from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.masac import MasacConfig
+from marl_td.algorithms.matd3 import Matd3Config
 
 pytestmark = IGNORED
 
 
-@pytest.mark.parametrize("config", [MaddpgConfig, IddpgConfig, MasacConfig, IsacConfig])
+CRITIC_ALGORITHMS = [
+    FacmacConfig,
+    HasacConfig,
+    IddpgConfig,
+    IsacConfig,
+    MaddpgConfig,
+    MasacConfig,
+    Matd3Config,
+]
+
+
+@pytest.mark.parametrize("config", CRITIC_ALGORITHMS)
 @pytest.mark.parametrize("model", [STATEFUL, THEIR_GRU], ids=["ours", "theirs"])
 def test_rows_tell_where_episodes_begin(config, model, small_experiment):
     experiment = small_experiment(config(), recall_task(), critic_model=copy.deepcopy(model))

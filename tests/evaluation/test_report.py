@@ -35,7 +35,8 @@ def report():
 
 def test_verdict_on_a_cost(report):
     assert report.verdict() == (
-        "The learned policy beats 3 of 3 policies; the best of these is a (by 1, 25.0%). "
+        "The learned policy beats 2 of 3 policies; the best of these is b (by 3, 50.0%); whether it is "
+        "better than a is open: their 95 % intervals overlap. "
         "Normalised score: 0.875 (0 = random, 1 = lower bound)."
     )
 
@@ -43,8 +44,8 @@ def test_verdict_on_a_cost(report):
 def test_verdict_between_two_policies(report):
     report.learned = BaselineRow("learned", 5.0, 4.5, 5.5)
     assert report.verdict().startswith(
-        "The learned policy beats 2 of 3 policies; the best of these is b (by 1, 16.7%); "
-        "the best one ahead of it is a (by 1, 25.0%). Normalised"
+        "The learned policy beats 1 of 3 policies; the best of these is random (by 5, 50.0%); whether it "
+        "is better than a or b is open: the 95 % intervals overlap. Normalised"
     )
 
 
@@ -52,8 +53,24 @@ def test_verdict_on_a_gain(report):
     table = dataclasses.replace(report.table, higher_is_better=True, optimum=None)
     worse = dataclasses.replace(report, table=table)
     assert worse.verdict() == (
-        "The learned policy beats 0 of 3 policies; the best one ahead of it is random (by 7, 70.0%)."
+        "The learned policy beats 0 of 3 policies; the best one ahead of it is random (by 7, 70.0%); "
+        "whether it is better than a is open: their 95 % intervals overlap."
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "expected"),
+    [
+        (7.5, 8.0, 8.5, "is random (by 2, 20.0%); the best one ahead of it is a (by 4, 100.0%). Norm"),
+        (5.0, 5.0, 5.0, "beats 1 of 3 policies; the best of these is random (by 5, 50.0%); whether"),
+        (2.0, 2.5, 2.9, "beats 3 of 3 policies; the best of these is a (by 1.5, 37.5%). Norm"),
+        (11.1, 12.0, 13.0, "beats 0 of 3 policies; the best one ahead of it is a (by 8, 200.0%). Norm"),
+        (10.0, 10.0, 10.0, "ahead of it is a (by 6, 150.0%); whether it is better than random is open"),
+    ],
+)  # fmt: skip
+def test_better_is_only_said_where_intervals_are_apart(report, low, value, high, expected):
+    report.learned = BaselineRow("learned", value, low, high)
+    assert expected in report.verdict()
 
 
 def test_json(report):
