@@ -52,8 +52,8 @@ class AdvantageLoss(MultiAgentLoss):
 
     Reads (defaults): ``action``, ``log_prob``, ``advantage``, ``value_target``, the critic's ``value`` and
     its denormalised copy ``old_value``; if present the alive mask ``mask`` ``[*B, n_agents]`` (with
-    ``mask_dead_values`` also under ``"next"``) and the padding mask ``step_mask`` ``[*B, 1]`` (both true =
-    counts).
+    ``mask_dead_values`` also under ``"next"``, and there ``truncated``: who was only cut off) and the padding
+    mask ``step_mask`` ``[*B, 1]`` (both true = counts).
 
     Raises:
         TypeError: for an actor without a distribution, a critic that is no TensorDictModule, or a
@@ -72,6 +72,7 @@ class AdvantageLoss(MultiAgentLoss):
         reward: NestedKey = ("agents", "reward")
         done: NestedKey = ("agents", "done")
         terminated: NestedKey = ("agents", "terminated")
+        truncated: NestedKey = ("agents", "truncated")
         mask: NestedKey = ("agents", "mask")
         step_mask: NestedKey = "step_mask"
 
@@ -154,7 +155,7 @@ class AdvantageLoss(MultiAgentLoss):
         time = batch.batch_dims - 1
         done, terminated = (read_flag(batch, next_key(key)) for key in (keys.done, keys.terminated))
         cut = before_padding(flag(batch, keys.step_mask), reward, time)
-        died = end_of_life(batch, keys.mask) if self.mask_dead_values else None
+        died = end_of_life(batch, keys.mask, keys.truncated) if self.mask_dead_values else None
         if died is not None:  # nobody trains the values of the dead
             done, terminated = done | died, terminated | died
         advantage, value_target = gae(

@@ -15,7 +15,7 @@ from marl_td.losses.functional.checks import check_fraction
 from marl_td.losses.functional.priorities import item_priority, mean_over_agents
 from marl_td.losses.group_actor import GroupActor
 from marl_td.losses.targets import FrozenView
-from marl_td.losses.trajectory import row_of_next_steps
+from marl_td.losses.trajectory import end_of_life, row_of_next_steps
 
 
 class CentralCriticLoss(MultiAgentLoss):
@@ -45,6 +45,7 @@ class CentralCriticLoss(MultiAgentLoss):
         joint_action: NestedKey = ("agents", "joint_action")
         reward: NestedKey = ("agents", "reward")
         terminated: NestedKey = ("agents", "terminated")
+        truncated: NestedKey = ("agents", "truncated")
         mask: NestedKey = ("agents", "mask")
         step_mask: NestedKey = "step_mask"
         priority: NestedKey = ("agents", "td_error")
@@ -135,6 +136,12 @@ class CentralCriticLoss(MultiAgentLoss):
     def _following(self, tensordict: TensorDictBase) -> TensorDictBase:
         """What networks read to value what is reached: the next step, behind the first if recurrent."""
         return row_of_next_steps(tensordict) if self.recurrent else next_of(tensordict)
+
+    def _with_deaths(self, tensordict: TensorDictBase, ended: Tensor) -> Tensor:
+        """Where no value follows: where it ``ended``, and if the dead are not valued where an agent died."""
+        keys = self.tensor_keys
+        died = end_of_life(tensordict, keys.mask, keys.truncated) if self.mask_dead_values else None
+        return ended if died is None else ended | died
 
     def _mask(self, tensordict: TensorDictBase, like: Tensor, *, alive: bool) -> Tensor | None:
         """Entries ``[*B, n_values]`` that are real steps (of living agents), or None if all are."""

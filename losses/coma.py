@@ -73,9 +73,10 @@ class ComaLoss(MultiAgentLoss):
             run on ``("joint", name)`` and on the entries of all groups where a trajectory is cut.
 
     Reads (defaults): ``action``, ``log_prob``, ``value_target``; if present the alive mask ``mask``
-    ``[*B, n_agents]`` (with ``mask_dead_values`` also under ``"next"``) and the padding mask ``step_mask``
-    ``[*B, 1]``. Writes ``loss_actor``, ``loss_critic`` and metrics ``entropy``, ``kl_approx`` (of the policy
-    from the one that acted), ``advantage`` (mean absolute), ``explained_variance``.
+    ``[*B, n_agents]`` (with ``mask_dead_values`` also under ``"next"``, and there ``truncated``: who was only
+    cut off) and the padding mask ``step_mask`` ``[*B, 1]``. Writes ``loss_actor``, ``loss_critic``; and as
+    metrics ``entropy``, ``kl_approx`` (of the policy from the one that acted), ``advantage`` (mean absolute),
+    ``explained_variance``.
 
     Raises:
         TypeError: for an actor without a distribution, a critic that is no TensorDictModule, or a
@@ -92,6 +93,7 @@ class ComaLoss(MultiAgentLoss):
         reward: NestedKey = ("agents", "reward")
         done: NestedKey = ("agents", "done")
         terminated: NestedKey = ("agents", "terminated")
+        truncated: NestedKey = ("agents", "truncated")
         mask: NestedKey = ("agents", "mask")
         step_mask: NestedKey = "step_mask"
 
@@ -175,7 +177,7 @@ class ComaLoss(MultiAgentLoss):
         reached = self._target_values(batch, work)
         next_value = chosen_action_value(reached, require(work, next_key(keys.action)))
         terminated = read_flag(batch, next_key(keys.terminated))
-        died = end_of_life(batch, keys.mask) if self.mask_dead_values else None
+        died = end_of_life(batch, keys.mask, keys.truncated) if self.mask_dead_values else None
         if died is not None:  # nobody trains the values of the dead
             terminated = terminated | died
         value_target = lambda_return(

@@ -51,9 +51,10 @@ class DeterministicPolicyLoss(CentralCriticLoss):
 
     Reads (defaults): ``("next", "agents", "reward" | "terminated")`` ``[*B, n_agents, 1]``, the actions, what
     the networks read; with several groups, everything of group g is under ``("joint", g)``. If present: alive
-    mask ``mask`` ``[*B, n_agents]``, padding mask ``step_mask`` ``[*B, 1]`` (both true = counts), importance
-    weight ``priority_weight`` ``[*B]`` of the critic's error (the actor's loss is not weighted, as in D4PG,
-    Barth-Maron et al. 2018, https://arxiv.org/abs/1804.08617, algorithm 1).
+    mask ``mask`` ``[*B, n_agents]`` (with ``mask_dead_values`` also under ``"next"``, and there
+    ``truncated``: who was only cut off), padding mask ``step_mask`` ``[*B, 1]`` (both true = counts),
+    importance weight ``priority_weight`` ``[*B]`` of the critic's error (the actor's loss is not weighted, as
+    in D4PG, Barth-Maron et al. 2018, https://arxiv.org/abs/1804.08617, algorithm 1).
 
     Writes ``loss_actor``, ``loss_value`` and metrics ``td_error`` (mean absolute), ``pred_value``,
     ``target_value``, ``pred_value_max``, ``target_value_max``, ``parameter_square``, ``entropy`` (discrete
@@ -165,9 +166,7 @@ class DeterministicPolicyLoss(CentralCriticLoss):
             next_value = next_value[..., 1:, :]
         ended = self._signal(tensordict, next_key(keys.terminated))
         check_bool(next_key(keys.terminated), ended)
-        alive = living(tensordict, next_key(keys.mask))
-        if self.mask_dead_values and alive is not None:
-            ended = ended | ~alive
+        ended = self._with_deaths(tensordict, ended)
         reward = self._signal(tensordict, next_key(keys.reward))
         return one_step_target(reward, next_value, ended, gamma=self.gamma)
 

@@ -200,9 +200,7 @@ class MASACLoss(CentralCriticLoss):
         if self.recurrent:
             next_value = next_value[..., 1:, :]
         ended = read_flag(tensordict, next_key(keys.terminated))
-        alive = living(tensordict, next_key(keys.mask))
-        if self.mask_dead_values and alive is not None:
-            ended = ended | ~alive
+        ended = self._with_deaths(tensordict, ended)
         reward = read(tensordict, next_key(keys.reward))
         if self.recurrent and self.n_steps > 1:
             done = read_flag(tensordict, next_key(keys.done))

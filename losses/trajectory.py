@@ -9,7 +9,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from marl_td.losses.entries import check_written, living, next_key, next_of, require, run
+from marl_td.losses.entries import check_written, flag, living, next_key, next_of, require, run
 
 
 def trajectory_values(
@@ -199,12 +199,17 @@ def counted(alive: Tensor | None, step_mask: Tensor | None, like: Tensor) -> Ten
     return steps if alive is None else alive & steps
 
 
-def end_of_life(batch: TensorDictBase, mask: NestedKey) -> Tensor | None:
-    """True where an agent is dead after the step, ``[*B, n_agents]``; None for data without a mask.
+def end_of_life(batch: TensorDictBase, mask: NestedKey, truncated: NestedKey) -> Tensor | None:
+    """True where an agent died in the step or before, ``[*B, n_agents]``; None for data without a mask.
+
+    Who was only cut off has not died: its return goes on, with the value of what it reached. Some
+    environments (TorchRL's of PettingZoo) clear its mask as that of the dead.
 
     Args:
         batch: with who lives before each step, and under ``"next"`` after it.
         mask: key of who lives.
+        truncated: key under ``"next"`` of which agents were cut off, ``[*B, n_agents, 1]``; where there is
+            none, all whose mask is cleared have died.
 
     Raises:
         KeyError: if only who lives before each step is known.
@@ -212,8 +217,9 @@ def end_of_life(batch: TensorDictBase, mask: NestedKey) -> Tensor | None:
     if living(batch, mask) is None:
         return None
     require(batch, next_key(mask))
-    after = living(batch, next_key(mask))
-    return None if after is None else ~after
+    died = ~cast(Tensor, living(batch, next_key(mask)))
+    cut = flag(batch, next_key(truncated))
+    return died if cut is None else died & ~cut.squeeze(-1)
 
 
 def before_padding(step_mask: Tensor | None, like: Tensor, time_dim: int) -> Tensor:

@@ -22,6 +22,7 @@ from marl_td.losses.masac import MASACLoss
 from marl_td.losses.regression import LOSS_FUNCTIONS
 from marl_td.losses.soft_actor import SoftActor
 from marl_td.losses.temperature import Temperature
+from marl_td.losses.trajectory import end_of_life
 from marl_td.losses.value_norm import ValueNorm
 from marl_td.models.heads import is_bounded
 
@@ -217,9 +218,9 @@ class SacFamily(MarlTdAlgorithm):
         done = following.get("done", None)
         ends = own.get("done").all(-2) if done is None else done
         terminated = own.get("terminated").squeeze(-1)
-        alive = own.get("mask", None)
-        if self.config.mask_dead_values and alive is not None:
-            terminated = terminated | ~alive
+        if self.config.mask_dead_values:
+            died = end_of_life(batch, (group, "mask"), (group, "truncated"))
+            terminated = terminated if died is None else terminated | died
         found = n_step_transitions(
             own.get("reward").squeeze(-1),
             terminated,

@@ -229,6 +229,24 @@ def test_n_steps_end_with_an_agents_life_where_that_ends_its_return(config, smal
     assert ends == {True: [[True] * 6, [False] * 6], False: [[False] * 6] * 2}
 
 
+def test_n_steps_are_bootstrapped_where_an_agent_was_only_cut_off(small_experiment):
+    """The time limit clears all masks, as in TorchRL's PettingZoo environments; agent 0 has died before."""
+    task = teams_task(max_steps=4, mortal=True)
+    experiment = small_experiment(IsacConfig(n_steps=3, mask_dead_values=True), task)
+    batch = next(iter(experiment.collector))
+    experiment._on_batch_collected(batch)
+    ends, alive = batch["next", "truncated"], batch["red", "mask"]
+    assert ends[3].flatten().tolist() == [False, False, False, True, False, False]
+    batch["next", "red", "mask"] = batch["next", "red", "mask"] & ~ends
+    batch["next", "red", "truncated"] = (alive & ends).unsqueeze(-1)
+    data = experiment.algorithm.process_batch("red", batch)["next", "red"][3]
+    assert data["terminated"].squeeze(-1).T[:, :4].tolist() == [
+        [True, True, True, True],
+        [False] * 4,
+    ]
+    experiment.close()
+
+
 def test_hasac_gives_every_agent_the_teams_signals(small_experiment):
     experiment = small_experiment(HasacConfig(n_steps=1), simple_tag())
     batch = next(iter(experiment.collector))

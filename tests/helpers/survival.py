@@ -11,6 +11,8 @@ from tensordict import TensorDictBase
 
 import marl_td
 from marl_td.collect.nested import entries_of
+from marl_td.registry import algorithm_config
+from marl_td.training.check import WITHOUT_CRITICS
 from marl_td.training.compose import compose
 from marl_td.training.experiment import Experiment
 from marl_td.training.snapshot import snapshot
@@ -71,6 +73,8 @@ def case(algorithm, task=TAG, **changes):
     merged = {"algorithm": f"marl_td/{algorithm}", **SETTINGS, **task}
     for name, value in changes.items():
         merged.update(value) if isinstance(value, dict) else merged.update({name: value})
+    if issubclass(algorithm_config(algorithm), WITHOUT_CRITICS):  # they would be warned of
+        merged = {name: value for name, value in merged.items() if "critic_model" not in name}
     return [f"{name}={value}" for name, value in merged.items() if value is not None]
 
 

@@ -203,6 +203,17 @@ def test_a_return_ends_with_the_agents_life_if_the_dead_are_not_valued(
     assert out["agents", "value_target"].flatten().tolist() == pytest.approx(expected)
 
 
+def test_who_was_only_cut_off_is_bootstrapped_if_the_dead_are_not_valued(simple):
+    """The last step reaches a time limit, and with it the environment clears the mask."""
+    simple.mask_dead_values = True
+    batch = by_hand_batch(2, {})
+    alive = torch.tensor([True, True, False]).reshape(1, 3, 1)
+    batch["agents", "mask"], batch["next", "agents", "mask"] = alive[:, :2], alive[:, 1:]
+    batch["next", "agents", "truncated"] = torch.tensor([False, True]).reshape(1, 2, 1, 1)
+    out = simple.estimate(batch, gamma=0.5, lmbda=0.0)
+    assert out["agents", "value_target"].flatten().tolist() == pytest.approx([1 + 10, 2 + 10])
+
+
 def test_targets_come_from_the_target_network_and_carry_no_gradient(simple):
     before = simple.estimate(by_hand_batch(4, {}), gamma=0.5, lmbda=0.8)["agents", "value_target"]
     simple.critic.module.table.data.fill_(1e6)

@@ -298,6 +298,25 @@ def test_masked_dead_values_are_not_learned_and_not_bootstrapped_from():
     assert loss(batch)["loss_value"] > 1e6
 
 
+def test_who_was_only_cut_off_is_bootstrapped_if_the_dead_are_not_valued():
+    """Agent 0's mask is cleared in entry 3, where it was cut off."""
+    loss, batch = make_loss(mask_dead_values=True), with_deaths(make_batch())
+    batch["next", "agents", "terminated"][:] = False
+    batch["next", "agents", "truncated"] = torch.zeros(8, 2, 1, dtype=torch.bool)
+    assert loss._target(batch)[3, 0] == batch["next", "agents", "reward"][3, 0, 0]
+    batch["next", "agents", "truncated"][3, 0] = True
+    found = loss._target(batch)
+    loss.mask_dead_values = False
+    assert found[3, 0] == loss._target(batch)[3, 0] != batch["next", "agents", "reward"][3, 0, 0]
+
+
+def test_who_lives_after_a_step_must_be_known_if_the_dead_are_not_valued():
+    loss, batch = make_loss(mask_dead_values=True), make_batch()
+    batch["agents", "mask"] = torch.ones(8, 2, dtype=torch.bool)
+    with pytest.raises(KeyError, match=r"next.*agents.*mask"):
+        loss(batch)
+
+
 def test_padded_steps_and_importance_weights_count_in_the_loss():
     loss, batch = make_loss(), make_batch()
     first = loss(batch[:4])["loss_value"]

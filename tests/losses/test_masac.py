@@ -381,6 +381,23 @@ def test_masked_dead_values_are_not_learned_and_not_bootstrapped_from():
     assert loss(batch)["loss_value"] > 1e6
 
 
+def test_who_was_only_cut_off_is_bootstrapped_if_the_dead_are_not_valued():
+    """Agent 0's mask is cleared in entry 3, where it was cut off."""
+    loss, batch = make_loss(mask_dead_values=True), make_batch()
+    alive = torch.ones(8, 2, dtype=torch.bool)
+    batch["agents", "mask"], batch["next", "agents", "mask"] = alive, alive.clone()
+    batch["next", "agents", "mask"][3, 0] = False
+    batch["next", "agents", "terminated"][:] = False
+    batch["next", "agents", "truncated"] = ~batch["next", "agents", "mask"].unsqueeze(-1)
+    targets = []
+    for masked in (True, False):
+        loss.mask_dead_values = masked
+        torch.manual_seed(0)
+        targets.append(loss._target(batch, loss.temperature()))
+    assert torch.equal(*targets)
+    assert targets[0][3, 0] != batch["next", "agents", "reward"][3, 0, 0]
+
+
 def test_padded_steps_and_importance_weights_count_in_the_critics_loss():
     loss, batch = make_loss(), make_batch()
     batch["next", "agents", "terminated"][:] = True  # no noise in the targets

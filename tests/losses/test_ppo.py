@@ -197,6 +197,33 @@ def test_a_return_ends_with_the_agents_life_if_the_dead_are_not_valued(ends_with
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
+def test_who_was_only_cut_off_is_bootstrapped_if_the_dead_are_not_valued():
+    """Masks as TorchRL's PettingZoo environments give them, which clear them at a time limit as well.
+
+    Agent 0 goes on to the time limit: 1 + 0.5 * 8 = 5 there. Agent 1 is cut off in its first step: the same
+    there. Agent 2 dies in the step of the time limit: 1.
+    """
+    loss = small_loss(**PLAIN, mask_dead_values=True)
+    with torch.no_grad():
+        for parameter in loss.critic.parameters():
+            parameter.zero_()
+        loss.critic.module[-1].bias.fill_(8.0)
+    batch = collected(loss.actor, n_envs=1, n_steps=2, n_agents=3)
+    following = batch["next", GROUP]
+    following["reward"] = torch.ones(1, 2, 3, 1)
+    terminated = torch.tensor([[[False, False, False], [False, True, True]]]).unsqueeze(-1)
+    truncated = torch.tensor([[[False, True, False], [True, True, False]]]).unsqueeze(-1)
+    following.update(
+        {"terminated": terminated, "truncated": truncated, "done": terminated | truncated}
+    )
+    batch[GROUP, "mask"] = torch.tensor([[[True, True, True], [True, False, True]]])
+    following["mask"] = torch.tensor([[[True, False, True], [False, False, False]]])
+    loss.estimate(batch, gamma=0.5, lmbda=0.5)
+    found = batch[GROUP, "value_target"][batch[GROUP, "mask"]].flatten()
+    expected = [1 + 0.5 * (4 + 2.5), 5.0, 1 + 0.5 * (4 + 0.5), 5.0, 1.0]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
 def test_who_lives_after_a_step_must_be_known_if_the_dead_are_not_valued():
     loss = small_loss(mask_dead_values=True)
     batch = collected(loss.actor)

@@ -1,11 +1,14 @@
 """Values of reached states: without memory, with a stored state, with a memory that is not handed on."""
 
+import pytest
 import torch
 from small_ppo import GROUP, actor, collected, critic
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
+from torchrl.envs import PettingZooWrapper
+from toy_parallel import Toy
 
-from marl_td.losses.trajectory import before_padding, real_steps, trajectory_values
+from marl_td.losses.trajectory import before_padding, end_of_life, real_steps, trajectory_values
 
 VALUE = (GROUP, "state_value")
 KEYS = {"value": VALUE, "done": (GROUP, "done")}
@@ -95,3 +98,52 @@ def test_padding():
     last = before_padding(mask, agents, 1)
     assert last[..., 0].tolist() == [[False, True, False], [False, False, False]]
     assert not before_padding(None, agents, 1).any()
+
+
+# ------------------------------------------------------------------------- deaths
+MASK, TRUNCATED = (GROUP, "mask"), (GROUP, "truncated")
+
+
+def lives(before, after, truncated=None):
+    """One step of some agents ``[1, n_agents]``."""
+    n = len(before)
+    reached = {"mask": torch.tensor([after])} if after is not None else {}
+    if truncated is not None:
+        reached["truncated"] = torch.tensor([truncated]).unsqueeze(-1)
+    agents = TensorDict({"mask": torch.tensor([before])}, [1, n])
+    return TensorDict({GROUP: agents, "next": {GROUP: TensorDict(reached, [1, n])}}, [1])
+
+
+@pytest.mark.parametrize(
+    ("truncated", "expected"), [(None, [False, True, True]), ([False, True, False], [0, 0, 1])]
+)
+def test_agents_whose_mask_is_cleared_have_died_unless_they_were_cut_off(truncated, expected):
+    batch = lives([True, True, False], [True, False, False], truncated)
+    assert end_of_life(batch, MASK, TRUNCATED).tolist() == [list(map(bool, expected))]
+
+
+def test_nobody_dies_in_data_without_a_mask():
+    batch = lives([True], [False])
+    assert end_of_life(batch.exclude(MASK), MASK, TRUNCATED) is None
+
+
+def test_who_lives_after_each_step_must_be_in_the_data_and_be_readable():
+    with pytest.raises(KeyError, match=r"next.*mask"):
+        end_of_life(lives([True], None), MASK, TRUNCATED)
+    with pytest.raises(TypeError, match="must be bool"):
+        end_of_life(lives([True], [1.0]), MASK, TRUNCATED)
+    with pytest.raises(ValueError, match=r"must be \[\*B, n_agents\]"):
+        end_of_life(lives([True], [[True]]), MASK, TRUNCATED)
+
+
+@pytest.mark.filterwarnings("ignore:PettingZoo in TorchRL is tested using version:UserWarning")
+def test_the_time_limit_of_torchrls_pettingzoo_environments_kills_nobody():
+    """They clear the mask of everybody whose episode ends. Here one cat dies in the second of four steps."""
+    env = PettingZooWrapper(
+        Toy(ends={"cat_1": (2, "terminated")}), use_mask=True, done_on_any=False
+    )
+    steps = env.rollout(9)
+    assert not steps["next", "cat", "mask"][-1].any() and steps["next", "truncated"][-1]
+    died = end_of_life(steps, ("cat", "mask"), ("cat", "truncated"))
+    died |= steps["next", "cat", "terminated"].squeeze(-1)  # as losses do
+    assert died.T.tolist() == [[False] * 4, [False, True, True, True]]
