@@ -22,7 +22,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from marl_td.collect.bookkeeping import Bookkeeping
 from marl_td.collect.chunk import Act, Carry, Chunk, Layout, Rows
 from marl_td.collect.nested import Shapes, nest
-from marl_td.collect.rng import global_streams, put_back
+from marl_td.collect.rng import put_back_torch, torch_streams
 from marl_td.collect.start_states import StartStates
 from marl_td.models.compiling import Compiled, NotCompilable, compiled_or_none
 from marl_td.models.straight import require_straight
@@ -110,11 +110,11 @@ class CompiledCollector:
         """The next batch ``[n_envs, T]``."""
         before = self._start() if self._carry is None else self._carry
         noise, rng = self._noise(), self.base.rng
-        streams = (global_streams(), rng.get_state()) if self.starts.may_run_out else None
+        streams = (torch_streams(), rng.get_state()) if self.starts.may_run_out else None
         carry, columns = self._steps(before, noise, self.starts.noise(rng))
         while streams and self.starts.run_out(columns["next", "done"]):
             self._forget_graph()  # another number of start states makes another
-            put_back(streams[0])
+            put_back_torch(streams[0])
             if not self.starts.keeps:  # those that are kept were drawn from here
                 rng.set_state(streams[1])
             carry, columns = self._steps(before, noise, self.starts.noise(rng))
@@ -247,14 +247,11 @@ class CompiledCollector:
     def _trajectories(self, done: Tensor) -> Tensor:
         """Trajectory numbers ``[n_envs, T]``: a new one after each end, counted step by step."""
         ended = done.transpose(0, 1)  # [T, n_envs]
-        number = ended.flatten().cumsum(0).reshape(ended.shape) - 1 + self._n_trajs
-        time = torch.arange(len(ended), device=done.device).unsqueeze(-1)
-        last = torch.where(ended, time, -1).cummax(0).values  # latest end up to and with this step
-        after = torch.where(last >= 0, number.gather(0, last.clamp(min=0)), self._traj_ids)
-        ids = torch.cat([self._traj_ids.unsqueeze(0), after[:-1]])
-        self._traj_ids = after[-1]
-        self._n_trajs = self._n_trajs + ended.sum()
-        return ids.transpose(0, 1)
+        number = ended.flatten().cumsum(0).reshape(ended.shape) + (self._n_trajs - 1)
+        begun = torch.cat([self._traj_ids.unsqueeze(0), torch.where(ended, number, 0)])
+        ids = begun.cummax(0).values  # the numbers only grow
+        self._traj_ids, self._n_trajs = ids[-1], self._n_trajs + ended.sum()
+        return ids[:-1].transpose(0, 1)
 
 
 def make_collector(

@@ -63,12 +63,29 @@ def _vmas_stream() -> list[Any] | None:
     return None if module is None else module.Environment.vmas_random_state
 
 
+def torch_streams() -> dict[str, Any]:
+    """Where torch's global random streams are, for :func:`put_back_torch`.
+
+    A compiled graph draws from no other, and the others take as long to read as a small task's step.
+    """
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
+    }
+
+
+def put_back_torch(state: dict[str, Any]) -> None:
+    """Let torch's global random streams go on from what :func:`torch_streams` gave."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
 def global_streams() -> dict[str, Any]:
     """Where every global random stream is, for :func:`put_back` in this process."""
     vmas = _vmas_stream()
     return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
+        **torch_streams(),
         "numpy": np.random.get_state(),  # noqa: NPY002 - the stream that others use
         "python": random.getstate(),
         "vmas": None if vmas is None else list(vmas),
@@ -77,9 +94,7 @@ def global_streams() -> dict[str, Any]:
 
 def put_back(state: dict[str, Any]) -> None:
     """Let every global random stream go on from what :func:`global_streams` gave."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    put_back_torch(state)
     np.random.set_state(state["numpy"])  # noqa: NPY002
     random.setstate(state["python"])
     vmas = _vmas_stream()

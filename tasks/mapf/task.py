@@ -88,6 +88,7 @@ class Mapf(Task[MapfParams, MapfState]):
     has_continuous_actions = False
     unit = "shortest ways / steps taken"
     info_keys = ("arrivals", "solved", "cost", "shortest", "conflicts")
+    draws_starts_slowly = True
     levels: ClassVar[dict[str, dict[str, Any]]] = {
         "easy": {"n_agents": 4, "density": 0.1},
         "medium": {},
@@ -128,10 +129,13 @@ class Mapf(Task[MapfParams, MapfState]):
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """Uniform numbers in [0, 1): ``map``, ``place`` of every cell, who is ``dead``, ``unheard``."""
+        """``map``, ``start`` and ``goal`` as numbers; uniform who is ``dead``, ``unheard``."""
         n = self.params.n_agents
         widths = {"map": 1, "place": self.tables.n_cells, "dead": n * (self.n_dead > 0)}
-        return self._draw(n_envs, widths, generator)
+        noise = self._draw(n_envs, widths, generator)
+        noise["map"] = (noise["map"][:, 0] * self.tables.n_maps).long()
+        start, goal = self.tables.places(noise["map"], noise.pop("place"), n)
+        return noise | {"start": start, "goal": goal}
 
     def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
         """Uniform numbers in [0, 1): ``goal`` ``[n_envs, n_agents]`` (restart only), ``unheard``."""
@@ -149,8 +153,7 @@ class Mapf(Task[MapfParams, MapfState]):
 
     def reset(self, n_envs: int, noise: Noise) -> MapfState:
         p = self.params
-        maps = (noise["map"][:, 0] * self.tables.n_maps).long()
-        start, goal = self.tables.places(maps, noise["place"], p.n_agents)
+        maps, start, goal = noise["map"], noise["start"], noise["goal"]
         cell = self.board.inside[start]
         if self.n_dead:
             cell = torch.where(alive_agents(noise["dead"], self.n_dead), cell, self.board.nowhere)

@@ -82,6 +82,7 @@ class PredatorPrey(Task[PredatorPreyParams, PredatorPreyState]):
     unit = "steps to the capture"
     higher_is_better = False
     info_keys = ("captures",)
+    draws_starts_slowly = True
     levels: ClassVar[dict[str, dict[str, Any]]] = {
         "easy": {"grid_size": 6, "prey": "random"},
         "medium": {},
@@ -131,10 +132,11 @@ class PredatorPrey(Task[PredatorPreyParams, PredatorPreyState]):
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """Uniform numbers: ``place`` over all cells (the lowest hold somebody), ``dies``, ``heard``."""
+        """``cell``: different open cells of predators and prey; uniform numbers ``dies``, ``heard``."""
         n = self.params.n_agents
         place = self._uniform((n_envs, self.board.n_cells), generator)
-        noise = {"place": place, "heard": self._uniform((n_envs, n, n - 1), generator)}
+        cell = place.topk(n + 1, largest=False).indices
+        noise = {"cell": cell, "heard": self._uniform((n_envs, n, n - 1), generator)}
         return noise | {"dies": self._uniform((n_envs, n), generator)}
 
     def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
@@ -148,7 +150,7 @@ class PredatorPrey(Task[PredatorPreyParams, PredatorPreyState]):
 
     def reset(self, n_envs: int, noise: Noise) -> PredatorPreyState:
         n = self.params.n_agents
-        cells = noise["place"].topk(n + 1, largest=False).indices
+        cells = noise["cell"]
         alive = alive_agents(noise["dies"], self.n_dead)
         heard = noise["heard"] >= self.params.message_dropout
         return PredatorPreyState(cells[:, :n].contiguous(), cells[:, n].contiguous(), alive, heard)

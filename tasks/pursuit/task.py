@@ -83,6 +83,7 @@ class Pursuit(Task[PursuitParams, PursuitState]):
     Params: ClassVar[type[TaskParams]] = PursuitParams
     has_continuous_actions = False
     info_keys = ("captures", "lone_catches")
+    draws_starts_slowly = True
     levels: ClassVar[dict[str, dict[str, Any]]] = {
         "easy": {"grid_size": 5, "n_agents": 4, "n_prey": 4, "penalty": 0.0},
         "medium": {"grid_size": 5, "n_agents": 4, "n_prey": 4},
@@ -116,15 +117,15 @@ class Pursuit(Task[PursuitParams, PursuitState]):
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """Uniform numbers in [0, 1): ``place`` of every cell (the lowest hold the crowd), who is ``dead``.
-
-        Also ``unheard``, as in :class:`PursuitState`.
-        """
+        """``cell``: different numbers of cells inside for agents and prey; uniform ``dead``, ``unheard``."""
+        p = self.params
         widths = {
-            "place": self.params.grid_size**2,
-            "dead": self.params.n_agents * (self.n_dead > 0),
+            "place": p.grid_size**2,
+            "dead": p.n_agents * (self.n_dead > 0),
         }
-        return self._uniform(n_envs, widths, generator)
+        noise = self._uniform(n_envs, widths, generator)
+        place = noise.pop("place")
+        return noise | {"cell": place.topk(p.n_agents + p.n_prey, largest=False).indices}
 
     def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
         """Uniform numbers in [0, 1): turns of agents and prey, and the prey's ways and rests.
@@ -147,8 +148,8 @@ class Pursuit(Task[PursuitParams, PursuitState]):
         return noise | {"unheard": noise["unheard"].unflatten(1, (n, view))}
 
     def reset(self, n_envs: int, noise: Noise) -> PursuitState:
-        n, m = self.params.n_agents, self.params.n_prey
-        cells = self.board.inside[noise["place"].topk(n + m, largest=False).indices]
+        n = self.params.n_agents
+        cells = self.board.inside[noise["cell"]]
         agent, prey = cells[:, :n].contiguous(), cells[:, n:].contiguous()
         if self.n_dead > 0:
             agent = torch.where(alive_agents(noise["dead"], self.n_dead), agent, self.board.nowhere)

@@ -78,6 +78,7 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
     terminates = False
     unit = "deliveries per step"
     info_keys = ("deliveries", "pickups", "blocked")
+    draws_starts_slowly = True
     levels: ClassVar[dict[str, dict[str, Any]]] = {
         "easy": {"n_agents": 10, "density": 0.05},
         "medium": {},
@@ -110,10 +111,11 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
 
     # --------------------------------------------------------------- dynamics
     def draw_reset(self, n_envs: int, generator: torch.Generator) -> Noise:
-        """Uniform numbers in [0, 1): ``place`` of every free cell, ``dead`` robots, and those of a step."""
+        """``cell``: different numbers of free cells; uniform ``dead`` robots, and what a step draws."""
         n = self.params.n_agents
         widths = {"place": len(self.floor.cells), "dead": n * (self.n_dead > 0)}
-        return self._draw(n_envs, widths, generator)
+        noise = self._draw(n_envs, widths, generator)
+        return noise | {"cell": noise.pop("place").topk(n, largest=False).indices}
 
     def draw_step(self, n_envs: int, generator: torch.Generator) -> Noise:
         """Uniform numbers in [0, 1): ``pick`` and ``drop`` ``[n_envs, n_agents]``, ``unheard``."""
@@ -135,8 +137,7 @@ class Warehouse(Task[WarehouseParams, WarehouseState]):
         return pick.long().clamp(max=floor.n_picks - 1), drop.long().clamp(max=floor.n_drops - 1)
 
     def reset(self, n_envs: int, noise: Noise) -> WarehouseState:
-        n = self.params.n_agents
-        cell = self.floor.cells[noise["place"].topk(n, largest=False).indices]
+        cell = self.floor.cells[noise["cell"]]
         if self.n_dead:
             cell = torch.where(alive_agents(noise["dead"], self.n_dead), cell, self.board.nowhere)
         pick, drop = self._orders(noise)
