@@ -17,7 +17,7 @@ import copy
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import asdict, make_dataclass
+from dataclasses import asdict, fields, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from marl_td import registry
 from marl_td.benchmarl_tasks import FunctionTask, MarlTdTaskClass, from_yaml
 from marl_td.tasks.base import Task, TaskParams
-from marl_td.tasks.registry import TASKS
+from marl_td.tasks.registry import TASKS, suggest
 
 REGISTRIES: dict[str, tuple[dict[str, Any], Callable[[str, Any], None]]] = {
     "task": (task_config_registry, registry.add_task),
@@ -81,9 +81,19 @@ class OwnTask:
         self._make = make
 
     def get_task(self, config: dict[str, Any] | None = None) -> TaskClass:
-        """The task with the settings ``config``, or with the defaults."""
+        """The task with the settings ``config``, or with the defaults.
+
+        Raises:
+            ValueError: for a setting that there is not; the message names the closest ones.
+        """
         if config is None:
             return self.get_from_yaml()
+        known = [field.name for field in fields(self.params)]
+        for key in config:
+            if key not in known:
+                raise ValueError(
+                    f"task '{self.name}' has no parameter '{key}'. {suggest(str(key), known)}"
+                )
         return self._make(registry.arguments_of(self.params, config))
 
     def get_from_yaml(self, path: str | None = None) -> TaskClass:
@@ -152,7 +162,7 @@ def _function_task(name: str, task: FunctionTask, config: dict[str, Any]) -> Fun
     """``task`` under its registry name, with the settings ``config``."""
     named = copy.copy(task)
     named.namespace, named.name = name.split("/")
-    named.config = dict(config)
+    named.config = {**task.config, **config}
     return named
 
 

@@ -190,7 +190,7 @@ class Task(ABC, Generic[P, S]):
     """Classical policies that plan agent by agent, with the most episodes a table plays with each."""
 
     draws_starts_slowly: ClassVar[bool] = False
-    """Whether :meth:`draw_reset` takes as long as steps do: what a batch has not used is there for the next."""
+    """Whether :meth:`draw_reset` takes as long as steps; what a batch has not used is kept for the next."""
 
     uncompilable: str | None = None
     """Why its steps cannot be part of a compiled graph, or None if they can."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from own_names import forgotten
 from toy_tasks import Hunt
 
@@ -85,6 +86,37 @@ def test_what_worked_stays_if_another_form_of_it_fails(wrong, message):
     assert type(make_task("acme/hunt")) is Hunt
     words = ["algorithm=marl_td/mappo", "task=acme/hunt", "task.n_hunters=5"]
     assert compose(words).task_config.config["n_hunters"] == 5
+
+
+def level_names():
+    """What ``level=`` takes of ours in the namespace acme."""
+    return {name.removesuffix(".yaml") for name in ConfigStore.instance().repo["level"]["acme"]}
+
+
+def test_levels_that_are_gone_cannot_be_chosen_any_more():
+    """Another task's stay, although their names begin in the same way."""
+    register_task("acme/hunt_far", again(Hunt, levels={"easy": {"n_hunters": 9}}))
+    register_task("acme/hunt", again(Hunt, levels={"easy": {"n_hunters": 2}, "far_off": {}}))
+    register_task("acme/hunt", again(Hunt, levels={"easy": {"n_hunters": 1}}))
+    assert level_names() == {"hunt_far_easy", "hunt_easy"}
+    with pytest.raises(ValueError, match="no option 'acme/hunt_far_off' for 'level'"):
+        compose(["algorithm=marl_td/mappo", "level=acme/hunt_far_off"])
+    for level, n_hunters in (("hunt_easy", 1), ("hunt_far_easy", 9)):
+        settings = compose(["algorithm=marl_td/mappo", f"level=acme/{level}"])
+        assert settings.task_config.config["n_hunters"] == n_hunters
+
+
+def test_levels_that_worked_stay_if_another_form_of_the_task_fails():
+    wrong = again(Hunt, levels={"new": {}, "bad": {"n_hunters": object()}})
+    with pytest.raises(ValueError, match="is not a supported primitive type"):
+        register_task("acme/hunt", wrong)
+    assert level_names() == set()
+    register_task("acme/hunt", again(Hunt, levels={"easy": {"n_hunters": 2}}))
+    with pytest.raises(ValueError, match="is not a supported primitive type"):
+        register_task("acme/hunt", wrong)
+    assert level_names() == {"hunt_easy"}
+    settings = compose(["algorithm=marl_td/mappo", "level=acme/hunt_easy"])
+    assert settings.task_config.config["n_hunters"] == 2
 
 
 def test_an_algorithm_stays_too():

@@ -93,6 +93,8 @@ def idle_settings(algorithm: Any) -> dict[str, str]:
     elif not algorithm.has_rnn:
         idle["priority_eta"] = "single steps are replayed (no network is recurrent)"
     config = algorithm.config
+    if getattr(config, "hypernet_layers", 2) == 1:
+        idle["hypernet_embed"] = "hypernet_layers is 1"
     if getattr(config, "value_norm", "none") == "none":
         idle["value_norm_beta"] = "value_norm is none"
     return idle

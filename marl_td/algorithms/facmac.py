@@ -29,6 +29,14 @@ class Facmac(DdpgFamily):
         """A critic sees its own agent; the mixer sees the state."""
         return "agent"
 
+    def idle_settings(self) -> dict[str, str]:
+        """Those of other mixers, too."""
+        idle, kind = super().idle_settings(), self.config.mixer_type
+        names = () if kind == "qmix" else ("hypernet_layers", "hypernet_embed")
+        names += ("mixing_embed_dim", "state_norm") if kind == "sum" else ()
+        idle.update(dict.fromkeys(names, f"mixer_type is {kind}"))
+        return idle
+
     def loss(self, group: str, **options: Any) -> FACMACLoss:
         """The loss of ``group``, with the critics' mixer."""
         mixer = self.mixer(group).to(self.device)

@@ -89,12 +89,14 @@ def check_settings(settings: Any) -> None:
 
 
 def warn_of_idle_critic(settings: Any, overrides: Sequence[str]) -> None:
-    """Say which ``overrides`` of the critic's network change nothing; presets may set it for several."""
-    names = [override.partition("=")[0].strip() for override in overrides]
+    """Say that the kind of the critic's network was chosen where none is made.
+
+    Sizes alone (``critic_model.num_cells``) are left in peace: scripts give them to all that they compare.
+    """
     given = [
         override
-        for name, override in zip(names, overrides, strict=True)
-        if name.partition("@")[2].startswith("critic_model") or name.startswith("critic_model")
+        for override in overrides
+        if override.partition("=")[0].strip().rpartition("@")[2] == "critic_model"
     ]
     if given and isinstance(settings.algorithm_config, WITHOUT_CRITICS):
         warnings.warn(

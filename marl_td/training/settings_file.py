@@ -64,9 +64,9 @@ def written(place: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes | bytearray | AnySet):
-        what, instead = ("a set", "list") if isinstance(value, AnySet) else ("bytes", "text")
+        what, instead = ("a set", "a list") if isinstance(value, AnySet) else ("bytes", "text")
         raise ValueError(
-            f"{place} is {what}, {shown(value)}, which the settings file of a run cannot hold: make it a "
+            f"{place} is {what}, {shown(value)}, which the settings file of a run cannot hold; make it "
             f"{instead}."
         )
     return str(value)

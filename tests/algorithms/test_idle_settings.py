@@ -14,6 +14,7 @@ from marl_td import register
 from marl_td.algorithms.base import MarlTdAlgorithm
 from marl_td.algorithms.coma import ComaConfig
 from marl_td.algorithms.ensemble import EnsembleConfig
+from marl_td.algorithms.facmac import FacmacConfig
 from marl_td.algorithms.isac import IsacConfig
 from marl_td.algorithms.maddpg import MaddpgConfig
 from marl_td.algorithms.mappo import Mappo, MappoConfig
@@ -72,6 +73,12 @@ CASES = [
     (QmixConfig(window_length=5), "window_length=5",
      "single steps are replayed (no recurrent network, lmbda=0, n_steps=1)"),
     (QmixConfig(n_steps=2, window_overlap=0.25), "window_overlap=0.25", "sequence is episode"),
+    (QmixConfig(hypernet_layers=1, hypernet_embed=8), "hypernet_embed=8", "hypernet_layers is 1"),
+    (FacmacConfig(hypernet_layers=1, hypernet_embed=8), "hypernet_embed=8", "hypernet_layers is 1"),
+    (FacmacConfig(mixer_type="free", hypernet_embed=8), "hypernet_embed=8", "mixer_type is free"),
+    (FacmacConfig(mixer_type="free", hypernet_layers=1), "hypernet_layers=1", "mixer_type is free"),
+    (FacmacConfig(mixer_type="sum", mixing_embed_dim=8), "mixing_embed_dim=8", "mixer_type is sum"),
+    (FacmacConfig(mixer_type="sum", state_norm="layer"), "state_norm=layer", "mixer_type is sum"),
 ]  # fmt: skip
 
 

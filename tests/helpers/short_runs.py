@@ -9,6 +9,7 @@ SHORT = (
     "algorithm=marl_td/qmix",
     "task=marl_td/matrix_game",
     "model.num_cells=[8]",
+    "critic_model.num_cells=[8]",
     "experiment.max_n_frames=60",
     "experiment.off_policy_collected_frames_per_batch=20",
     "experiment.off_policy_n_envs_per_worker=10",

@@ -1,11 +1,19 @@
 """Settings of our experiment from Python: its own defaults, and the checks that the command line has."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from benchmarl.models.common import SequenceModelConfig
+from benchmarl.models.mlp import MlpConfig
 from short_runs import short_experiment
 
+from marl_td.algorithms.ensemble import EnsembleConfig
+from marl_td.algorithms.mappo import MappoConfig
 from marl_td.training import extras
+from marl_td.training.check import check_algorithm, check_model, check_settings
 from marl_td.training.compose import compose
 from marl_td.training.config import RunConfig
 from marl_td.training.experiment import Experiment
@@ -73,6 +81,62 @@ def test_what_cannot_be_is_refused_from_python_and_writes_nothing(change, messag
     with pytest.raises(ValueError, match=message):
         Experiment(**settings.arguments())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("experiment_config", "lr", "0.1", r"experiment\.lr must be a number; got '0\.1'"),
+        ("experiment_config", "render", "no", r"experiment\.render must be true or false; got 'no'"),
+        ("experiment_config", "loggers", "csv", r"experiment\.loggers must be a list of texts; got 'c"),
+        ("experiment_config", "keep_checkpoints_num", "3", r"experiment\.keep_checkpoints_num must be"),
+        ("model_config", "num_cells", "64", r"model\.num_cells must be a list of sizes .*; got '64'\."),
+        ("model_config", "activation_kwargs", 3, r"model\.activation_kwargs must be a mapping or nul"),
+        ("critic_model_config", "num_cells", ["64"], r"critic_model\.num_cells must be a list of sizes"),
+        ("critic_model_config", "num_feature_dims", "1", r"critic_model\.num_feature_dims must be a wh"),
+        ("algorithm_config", "chunk_length", "5", r"algorithm\.chunk_length must be a whole number; g"),
+    ],
+)  # fmt: skip
+def test_types_of_what_was_assigned_from_python(part, field, value, message, tmp_path):
+    settings = compose(["algorithm=marl_td/mappo", "task=marl_td/matrix_game"])
+    setattr(getattr(settings, part), field, value)
+    settings.experiment_config.save_folder = str(tmp_path / "run")
+    with pytest.raises(ValueError, match=message):
+        Experiment(**settings.arguments())
+    assert not (tmp_path / "run").exists()
+
+
+@dataclass
+class LooseModel(MlpConfig):
+    width: int = None  # what an author leaves at a default of another type is not ours to refuse
+
+
+def test_what_is_of_no_type_of_files_but_usual_in_python_may_be_assigned():
+    settings = compose(["algorithm=marl_td/mappo", "task=marl_td/matrix_game"])
+    config = settings.experiment_config
+    config.save_folder, config.train_device = Path("run"), torch.device("cpu")
+    config.lr, config.max_n_frames, config.loggers = np.float32(0.5), np.int64(60), ("csv",)
+    settings.model_config = LooseModel(**vars(settings.model_config))
+    settings.model_config.num_cells = (8, 8)
+    check_settings(settings)
+    settings.model_config.width = "8"
+    with pytest.raises(ValueError, match=r"^model\.width must be a whole number; got '8'"):
+        check_settings(settings)
+
+
+def test_layers_and_the_algorithms_of_an_ensemble_are_checked_too():
+    layer = MlpConfig.get_from_yaml()
+    layer.num_cells = "64"
+    sequence = SequenceModelConfig(model_configs=[layer], intermediate_sizes=[])
+    with pytest.raises(ValueError, match=r"^model\.layers\.l1\.num_cells must be a list"):
+        check_model("model", sequence)
+    layer.num_cells, sequence.intermediate_sizes = [64], "4"
+    with pytest.raises(ValueError, match=r"^model\.intermediate_sizes must be a list of whole"):
+        check_model("model", sequence)
+    config = MappoConfig()
+    config.clip_epsilon = "0.2"
+    with pytest.raises(ValueError, match=r"^algorithm\.red\.clip_epsilon must be a number"):
+        check_algorithm(EnsembleConfig({"red": config, "blue": MappoConfig()}))
 
 
 def test_a_mapping_that_there_is_not_is_refused_from_python(tmp_path):

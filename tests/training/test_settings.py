@@ -6,10 +6,14 @@ import types
 import warnings
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from benchmarl.experiment import Experiment as BenchmarlExperiment
+from benchmarl.models.common import SequenceModelConfig
 from benchmarl.models.mlp import MlpConfig
 from own_names import forgotten
 from short_runs import SHORT
@@ -21,6 +25,7 @@ from marl_td.models.gru import StatefulGruConfig
 from marl_td.training.check import check_experiment, check_model
 from marl_td.training.compose import compose
 from marl_td.training.config import RunConfig
+from marl_td.training.experiment import Experiment
 from marl_td.training.settings import RunSettings
 from marl_td.training.settings_file import layer_class
 
@@ -45,8 +50,6 @@ def test_a_round_trip_changes_nothing(settings, tmp_path):
 
 
 def test_models_in_sequence_survive(settings, tmp_path):
-    from benchmarl.models.common import SequenceModelConfig
-
     layer = settings.model_config
     both = SequenceModelConfig(model_configs=[layer, layer], intermediate_sizes=[4])
     sequence = RunSettings(**{**vars(settings), "model_config": both})
@@ -119,6 +122,51 @@ def test_annotations_that_cannot_be_read_keep_no_other_from_being_checked(settin
     model = HidingModel(**{**vars(settings.model_config), "num_cells": [0]})
     with pytest.raises(ValueError, match=r"model\.num_cells must be a list of sizes above 0"):
         check_model("model", model)
+
+
+@dataclass
+class AnyConfig(QmixConfig):
+    anything: Any = None
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (b"abc", r"algorithm\.anything is bytes, b'abc', which the settings file .*; make it text"),
+        ({"a": [1, {2}]}, r"algorithm\.anything\.a\.1 is a set, \{2\}, which .*; make it a list"),
+        (frozenset({3}), r"algorithm\.anything is a set, frozenset\(\{3\}\), which"),
+    ],
+)
+def test_what_would_be_read_back_as_another_thing_is_refused_before_anything_is_written(
+    value, message, tmp_path
+):
+    settings = compose(list(SHORT))
+    settings.algorithm_config = AnyConfig(anything=value)
+    settings.experiment_config.save_folder = str(tmp_path / "run")
+    with pytest.raises(ValueError, match=message):
+        Experiment(**settings.arguments())
+    assert not (tmp_path / "run").exists()
+
+
+def test_places_of_the_others_in_that_message(settings):
+    layer = replace(settings.model_config, activation_kwargs={"a": b""})
+    sequence = SequenceModelConfig(model_configs=[layer], intermediate_sizes=[])
+    for model, place in ((layer, "model"), (sequence, r"model\.layers\.l1")):
+        with pytest.raises(ValueError, match=rf"^{place}\.activation_kwargs\.a is bytes"):
+            replace(settings, model_config=model).as_yaml()
+    with pytest.raises(ValueError, match=r"^experiment\.wandb_extra_kwargs\.x is a set"):
+        config = replace(settings.experiment_config, wandb_extra_kwargs={"x": {1}})
+        replace(settings, experiment_config=config).as_yaml()
+
+
+def test_numbers_and_arrays_of_others_are_read_back_as_python_s(settings, tmp_path):
+    config = replace(settings.experiment_config, lr=np.float64(0.25))
+    config.adam_extra_kwargs = {"betas": np.array([0.5, 0.75]), "weight_decay": torch.tensor(0.5)}
+    path = tmp_path / "config.yaml"
+    replace(settings, experiment_config=config).save(path)
+    loaded = RunSettings.load(path).experiment_config
+    assert loaded.lr == 0.25
+    assert loaded.adam_extra_kwargs == {"betas": [0.5, 0.75], "weight_decay": 0.5}
 
 
 def changed(settings, tmp_path, change):
