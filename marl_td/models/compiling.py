@@ -13,6 +13,7 @@ from torch import Tensor
 
 from marl_td.models.cuda_graph import CudaGraph, can_be_recorded, tensors_of
 from marl_td.models.fast_tanh import own_graph
+from marl_td.models.products import by_onednn, onednn_is_faster
 from marl_td.models.random_order import allow_ordered_draws
 
 MODES = ("auto", "on", "off")
@@ -189,8 +190,12 @@ def _ways(args: tuple[Any, ...], records: bool) -> list[dict[str, Any]]:
     """
     if records:
         return [FROM_PYTHON]
-    on_cpu = all(tensor.device.type == "cpu" for tensor in tensors_of(args))
-    return [{**FROM_CPP, **TORCHS_RANDOM}] * on_cpu + [FROM_CPP, FROM_PYTHON]
+    ways = [FROM_CPP, FROM_PYTHON]
+    if all(tensor.device.type == "cpu" for tensor in tensors_of(args)):
+        ways.insert(0, {**FROM_CPP, **TORCHS_RANDOM})
+        if onednn_is_faster():
+            ways.insert(0, {**ways[0], **by_onednn()})
+    return ways
 
 
 def _kinds(value: Any) -> Iterator[Any]:

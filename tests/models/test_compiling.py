@@ -43,17 +43,29 @@ def compiler(monkeypatch, fails):
     return asked
 
 
-def test_what_fails_from_cpp_is_called_from_python_and_changes_once(monkeypatch, total):
+@pytest.fixture(params=[False, True])
+def faster(request, monkeypatch):
+    """Whether this is a machine on which oneDNN multiplies faster."""
+    monkeypatch.setattr(compiling, "onednn_is_faster", lambda: request.param)
+    return request.param
+
+
+def test_what_fails_from_cpp_is_called_from_python_and_changes_once(monkeypatch, total, faster):
     asked = compiler(
         monkeypatch, lambda options: RuntimeError("shim") if "cpp_wrapper" in options else None
     )
     run = Compiled("sum", add(total), changed=lambda: [total])
     assert run(torch.ones(2)).tolist() == [2.0, 2.0]
     assert total.tolist() == [1.0, 1.0]
+    if faster:
+        assert "post_grad_custom_post_pass" in asked[0]
+        assert "fallback_random" in asked.pop(0)
+    assert not any("post_grad_custom_post_pass" in options for options in asked)
     assert ["cpp_wrapper" in options for options in asked] == [True, True, False]
     assert ["fallback_random" in options for options in asked] == [True, False, False]
+    n_asked = len(asked)
     run(torch.ones(2))
-    assert len(asked) == 3
+    assert len(asked) == n_asked
     assert total.tolist() == [2.0, 2.0]
 
 
