@@ -7,8 +7,9 @@ second). Torch offers oneDNN's product for graphs whose weights never change; he
 
 from __future__ import annotations
 
+import math
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from torch.fx import Graph, Node
 
 WORTHWHILE = 1_500_000
 """Multiplications from which a product is faster: a call of oneDNN takes about 10 us longer."""
+
+MOST = 16
+"""Matrices of one batched product, beyond which a call for each would make the graph long."""
 
 aten = torch.ops.aten
 
@@ -49,7 +53,7 @@ def by_onednn() -> dict[str, Any]:
 
 
 class LargeProducts(CustomGraphPass):
-    """Replaces products of two matrices in a graph of tensor operations.
+    """Replaces large products of matrices in a graph of tensor operations.
 
     Args:
         library: in which the operation is defined that stands for oneDNN's product.
@@ -60,35 +64,62 @@ class LargeProducts(CustomGraphPass):
 
     def __call__(self, graph: Graph) -> None:
         """Change ``graph`` in place."""
-        products = graph.find_nodes(op="call_function", target=aten.mm.default)
-        sums = graph.find_nodes(op="call_function", target=aten.addmm.default)
-        for node in [*products, *sums]:
-            *bias, rows, matrix = node.args
-            plain = not bias or (bias[0].meta["val"].ndim == 1 and not node.kwargs)
-            if not (plain and _is_worthwhile(rows.meta["val"], matrix.meta["val"])):
-                continue
-            with graph.inserting_before(node):
-                operands = (rows, _transposed(graph, matrix), bias[0] if bias else None)
-                linear = graph.call_function(torch.ops.marl_td.linear.default, operands)
-            linear.meta.update(node.meta)
-            node.replace_all_uses_with(linear)
-            graph.erase_node(node)
+        for target, replaced in (
+            (aten.mm, _product),
+            (aten.addmm, _product),
+            (aten.bmm, _products),
+        ):
+            for node in graph.find_nodes(op="call_function", target=target.default):
+                *bias, rows, matrix = node.args
+                plain = not bias or (bias[0].meta["val"].ndim == 1 and not node.kwargs)
+                if not (plain and _is_worthwhile(rows.meta["val"], matrix.meta["val"])):
+                    continue
+                with graph.inserting_before(node):
+                    product = replaced(graph, rows, matrix, *bias)
+                product.meta.update(node.meta)
+                node.replace_all_uses_with(product)
+                graph.erase_node(node)
 
     def uuid(self) -> str:
         """What tells graphs with it from others in the compiler's cache."""
-        return f"marl_td.linear from {WORTHWHILE}"
+        return f"marl_td.linear from {WORTHWHILE}, at most {MOST}"
 
 
 def _is_worthwhile(rows: Tensor, matrix: Tensor) -> bool:
-    sizes = (*rows.shape, matrix.shape[1])
+    """Whether products of ``[*n, k, l]`` and ``[*n, l, m]`` are large and not too many."""
+    sizes = (*rows.shape, matrix.shape[-1])
     plain = all(isinstance(size, int) for size in sizes) and rows.dtype == torch.float32
-    return plain and rows.is_cpu and rows.shape.numel() * matrix.shape[1] >= WORTHWHILE
+    few = rows.ndim == 2 or rows.shape[0] <= MOST
+    return plain and rows.is_cpu and few and math.prod(sizes[-3:]) >= WORTHWHILE
 
 
-def _transposed(graph: Graph, matrix: Node) -> Node:
-    """The transposed ``matrix``; what it is the transposed of, if it is."""
-    if matrix.target is aten.permute.default and list(matrix.args[1]) == [1, 0]:  # type: ignore[arg-type]
-        return matrix.args[0]  # type: ignore[return-value]
-    node = graph.call_function(aten.permute.default, (matrix, [1, 0]))
-    node.meta["val"] = matrix.meta["val"].t()
+def _product(graph: Graph, rows: Node, matrix: Node, bias: Node | None = None) -> Node:
+    """The product of two matrices by oneDNN, which takes the second one transposed."""
+    turned = _is_turned(matrix, [1, 0])
+    weight = matrix.args[0] if turned else _add(graph, aten.permute.default, matrix, [1, 0])
+    return _add(graph, torch.ops.marl_td.linear.default, rows, weight, bias)
+
+
+def _products(graph: Graph, rows: Node, matrices: Node) -> Node:
+    """Products of matrices one by one, such as those of the networks of several agents."""
+    turned = _is_turned(matrices, [0, 2, 1])
+    weights = cast(Node, matrices.args[0]) if turned else matrices
+    parts = []
+    for i in range(rows.meta["val"].shape[0]):
+        one, weight = (_add(graph, aten.select.int, of, 0, i) for of in (rows, weights))
+        weight = weight if turned else _add(graph, aten.permute.default, weight, [1, 0])
+        part = _add(graph, torch.ops.marl_td.linear.default, one, weight, None)
+        parts.append(_add(graph, aten.unsqueeze.default, part, 0))
+    return graph.call_function(aten.cat.default, (parts, 0))
+
+
+def _is_turned(matrix: Node, order: list[int]) -> bool:
+    """Whether it is another one with its dimensions in this order."""
+    return matrix.target is aten.permute.default and list(cast(Any, matrix.args[1])) == order
+
+
+def _add(graph: Graph, target: Any, *args: Any) -> Node:
+    """A new node, with what it gives as far as the compiler knows it."""
+    node = graph.call_function(target, args)
+    node.meta["val"] = target(*(a.meta["val"] if isinstance(a, Node) else a for a in args))
     return node

@@ -65,6 +65,19 @@ def test_a_product_with_a_matrix_that_is_no_transposed_one(replaced):
     assert replaced == [1]
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("n", "replaced_ones"), [(3, 3), (17, 0)])
+def test_the_products_of_several_networks(replaced, n, turned, replaced_ones):
+    left, right = torch.randint(-3, 4, (2, n, LARGE, LARGE)).float()
+
+    def multiply(left, right):
+        return torch.bmm(left, right.mT if turned else right)
+
+    expected = multiply(left, right)
+    assert torch.equal(Compiled("products", multiply)(left, right), expected)
+    assert replaced == [replaced_ones]
+
+
 def test_a_product_added_to_another_matrix_is_left(replaced):
     one, left, right = torch.randint(-3, 4, (3, LARGE, LARGE)).float()
     assert torch.equal(Compiled("sum", torch.addmm)(one, left, right), one + left @ right)
