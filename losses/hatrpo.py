@@ -35,6 +35,7 @@ STEP_METRICS = (
     "improvement",
     "expected_improvement",
     "factor_deviation",
+    "grad_norm_policy",
 )
 """What is said of a trust-region step."""
 
@@ -61,8 +62,8 @@ class HATRPOLoss(SequentialLoss):
     The first ``steps_per_turn`` calls in an agent's turn change its policy, in place: no optimiser is given
     the policies. The step goes along the natural gradient of the mean of ``M rho A``, as far as the
     divergence allows, and is cut back until the objective has really grown and the divergence from the policy
-    before the step is really below the threshold; if it never is, the policy stays. Other calls train the
-    critic only.
+    before the step is really below the threshold; if it never is, the policy stays, as it does where numbers
+    are not finite. Other calls train the critic only.
     With one agent it is TRPO (Schulman et al. 2015, https://arxiv.org/abs/1502.05477).
 
     Args:
@@ -80,7 +81,10 @@ class HATRPOLoss(SequentialLoss):
 
     Writes ``loss_critic``, ``explained_variance``, and of the last trust-region step ``entropy`` (before it),
     ``kl`` (0 if it was rejected), ``accepted`` (1 or 0), ``step_fraction`` (of the full length),
-    ``improvement`` and ``expected_improvement`` of the objective, ``factor_deviation``.
+    ``improvement`` and ``expected_improvement`` of the objective, ``factor_deviation`` and
+    ``grad_norm_policy``, the norm of the objective's gradient. In the call of a step that failed the norm is
+    NaN: the gradient, the natural gradient or its image under the damped matrix of Fisher was not finite, or
+    no length that was tried had a finite objective and divergence. Later calls repeat 0 for NaN.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -131,11 +135,14 @@ class HATRPOLoss(SequentialLoss):
     ) -> dict[str, Tensor]:
         """Step, if it is time to; what is said of the last step."""
         turn = self.turns.next()
+        told = self.last_step
         if self.training and int(turn.n_before) < self.steps_per_turn:
             with torch.enable_grad():
-                self.last_step = self._step(tensordict, advantage, mask, turn)
+                told = self._step(tensordict, advantage, mask, turn)
+            # A failure is told of once: the calls that repeat the rest have not failed.
+            self.last_step = {n: torch.where(v.isnan(), 0.0, v) for n, v in told.items()}
         zero = advantage.new_zeros(())
-        return {name: self.last_step.get(name, zero) for name in STEP_METRICS}
+        return {name: told.get(name, zero) for name in STEP_METRICS}
 
     def _step(
         self, tensordict: TensorDictBase, advantage: Tensor, mask: Tensor | None, turn: Turn
@@ -157,8 +164,9 @@ class HATRPOLoss(SequentialLoss):
             return curvature(vector) + self.cg_damping * vector
 
         direction = conjugate_gradient(damped, gradient, n_iters=self.cg_iterations)
-        step = trust_region_step(direction, damped(direction), self.kl_threshold)
-        found = self._search(
+        image = damped(direction)
+        step = trust_region_step(direction, image, self.kl_threshold)
+        found, measured = self._search(
             [stack.detach()[agent] for stack in stacks],
             step,
             objective.detach(),
@@ -166,12 +174,16 @@ class HATRPOLoss(SequentialLoss):
             lambda: self._measure(self.distribution(tensordict), known),
         )
         deviation = (known.factor - 1.0).abs()
+        norm = torch.linalg.vector_norm(gradient)
+        # A dot product is finite only if every entry of both vectors is.
+        fine = norm.isfinite() & torch.dot(direction, image).isfinite() & measured
         return {
             **found,
             "entropy": masked_mean(
                 of_agent(entropy_of(distribution), turn.agent), known.mask
             ).detach(),
             "factor_deviation": masked_mean(deviation, known.mask),
+            "grad_norm_policy": torch.where(fine, norm, torch.nan),
         }
 
     def _surroundings(
@@ -218,19 +230,26 @@ class HATRPOLoss(SequentialLoss):
         before: Tensor,
         promised: Tensor,
         measure: Callable[[], tuple[Tensor, Tensor]],
-    ) -> dict[str, Tensor]:
-        """Shorten the step until it is accepted; ``rows`` (parts of the parameters) are changed in place."""
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Shorten the step until it is accepted; ``rows`` (parts of the parameters) are changed in place.
+
+        Also whether any length that was tried had a finite objective and divergence, bool ``[]``.
+        """
         start = [row.clone() for row in rows]
         steps = step.split([row.numel() for row in rows])
         zero = torch.zeros_like(before)
+        measured = torch.zeros_like(before, dtype=torch.bool)
         fraction = 1.0
         for _ in range(self.line_search_steps):
             for row, origin, change in zip(rows, start, steps, strict=True):
                 row.copy_(origin + fraction * change.reshape(row.shape))
             objective, divergence = measure()
             improvement = objective - before
+            finite = improvement.isfinite() & divergence.isfinite()
+            measured = measured | finite
             enough = improvement > self.accept_ratio * fraction * promised
-            if bool((divergence <= self.kl_threshold) & enough & (improvement > 0.0)):
+            near = divergence <= self.kl_threshold
+            if bool(finite & near & enough & (improvement > 0.0)):
                 values = (divergence, zero + 1.0, zero + fraction, improvement, fraction * promised)
                 break
             fraction *= self.backtrack
@@ -238,7 +257,7 @@ class HATRPOLoss(SequentialLoss):
             for row, origin in zip(rows, start, strict=True):
                 row.copy_(origin)
             values = (zero, zero, zero, zero, promised)
-        return dict(zip(STEP_METRICS[1:6], values, strict=True))
+        return dict(zip(STEP_METRICS[1:6], values, strict=True)), measured
 
 
 def _parameters(distribution: Any) -> tuple[Tensor, ...]:

@@ -78,8 +78,9 @@ def trust_region_step(direction: Tensor, image: Tensor, kl_threshold: float) -> 
         kl_threshold: delta, > 0, in nats.
 
     Returns:
-        ``[d]``; zeros for a direction of zeros.
+        ``[d]``; zeros for a direction of zeros, and where x' F x is not finite.
     """
     curvature = torch.dot(direction, image)
     length = (2.0 * kl_threshold / curvature.clamp(min=torch.finfo(curvature.dtype).tiny)).sqrt()
-    return torch.where(curvature > 0.0, length * direction, torch.zeros_like(direction))
+    usable = (curvature > 0.0) & curvature.isfinite()
+    return torch.where(usable, length * direction, torch.zeros_like(direction))

@@ -32,8 +32,8 @@ class Facmac(DdpgFamily):
     def idle_settings(self) -> dict[str, str]:
         """Those of other mixers, too."""
         idle, kind = super().idle_settings(), self.config.mixer_type
-        names = () if kind == "qmix" else ("hypernet_layers", "hypernet_embed")
-        names += ("mixing_embed_dim", "state_norm") if kind == "sum" else ()
+        names = [] if kind == "qmix" else ["hypernet_layers", "hypernet_embed"]
+        names += ["mixing_embed_dim", "state_norm"] if kind == "sum" else []
         idle.update(dict.fromkeys(names, f"mixer_type is {kind}"))
         return idle
 

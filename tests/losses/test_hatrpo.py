@@ -220,6 +220,95 @@ def test_nothing_moves_in_evaluation_mode():
     assert same(loss, before)
 
 
+# ---------------------------------------------------------------- failures
+def break_gradient(loss, call, value):
+    """Make one of the actor's gradients bad: 1 the objective's, 3 to 12 those of the solver, 13 the last."""
+    seen = []
+
+    def change(gradient):
+        seen.append(1)
+        return gradient * value if len(seen) == call else gradient
+
+    next(loss.actor.parameters()).register_hook(change)
+
+
+def break_lengths(loss, tried, objective=0.0, divergence=0.0):
+    """Add numbers to what the first step's lengths with these indices are measured by."""
+    real, seen = loss._measure, []
+
+    def measure(*args):
+        seen.append(1)
+        values = real(*args)
+        if len(seen) - 2 not in tried:  # the first call is that before the step
+            return values
+        return values[0] + objective, values[1] + divergence
+
+    loss._measure = measure
+
+
+NAN, INF = float("nan"), float("inf")
+FAILURES = {
+    "gradient": lambda loss: break_gradient(loss, 1, NAN),
+    "infinite gradient": lambda loss: break_gradient(loss, 1, INF),
+    "direction": lambda loss: break_gradient(loss, 3, NAN),
+    "infinite direction": lambda loss: break_gradient(loss, 12, INF),
+    "image": lambda loss: break_gradient(loss, 13, NAN),
+    "infinite image": lambda loss: break_gradient(loss, 13, INF),
+    "objectives": lambda loss: break_lengths(loss, range(10), objective=NAN),
+    "infinite objectives": lambda loss: break_lengths(loss, range(10), objective=INF),
+    "divergences": lambda loss: break_lengths(loss, range(10), divergence=NAN),
+    "infinite divergences": lambda loss: break_lengths(loss, range(10), divergence=INF),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_step_that_fails_says_so_once_and_moves_nothing(failure):
+    """The first agent's; its other call has not failed, and the second agent steps."""
+    loss = small_hatrpo(n_updates=2 * N)
+    batch = batch_of(loss)
+    FAILURES[failure](loss)
+    before = copied(loss)
+    out = loss(batch)
+    assert out["grad_norm_policy"].isnan()
+    assert out["accepted"] == 0.0
+    assert same(loss, before)
+    later = loss(batch)
+    assert all(value.isfinite() for value in later.values())
+    assert later["grad_norm_policy"] == 0.0
+    following = loss(batch)
+    assert all(value.isfinite() for value in following.values())
+    assert following["grad_norm_policy"] > 0.0
+    assert not same(loss, before)
+
+
+@pytest.mark.parametrize("bad", [{"objective": NAN}, {"objective": INF}, {"divergence": INF}])
+@pytest.mark.parametrize("n_bad", [1, 9])
+def test_lengths_that_are_too_long_for_finite_numbers_are_cut_back(bad, n_bad):
+    loss = small_hatrpo(kl_threshold=1e-4)
+    batch = batch_of(loss)
+    break_lengths(loss, range(n_bad), **bad)
+    out = loss(batch)
+    assert out["accepted"] == 1.0
+    assert out["grad_norm_policy"].isfinite()
+    torch.testing.assert_close(out["step_fraction"], torch.tensor(0.8**n_bad))
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_the_norm_is_that_of_the_agents_own_gradient(kind):
+    """Of the mean of rho A, before the step; also where no length is accepted."""
+    loss = small_hatrpo(kind)
+    batch = batch_of(loss)
+    agent = int(loss.turns.order[0])
+    new = loss.distribution(batch).log_prob(batch[GROUP, "action"])
+    gain = (new - batch[GROUP, "log_prob"]).exp() * batch[GROUP, "advantage"].squeeze(-1)
+    gradients = torch.autograd.grad(gain[:, agent].mean(), list(loss.actor.parameters()))
+    expected = torch.stack([g[agent].square().sum() for g in gradients]).sum().sqrt()
+    break_lengths(loss, range(10), objective=-100.0)
+    out = loss(batch)
+    assert out["accepted"] == 0.0
+    torch.testing.assert_close(out["grad_norm_policy"], expected)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

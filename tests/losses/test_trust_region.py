@@ -96,3 +96,10 @@ def test_the_step_is_as_long_as_the_quadratic_model_allows():
     torch.testing.assert_close(0.5 * step @ matrix @ step, torch.tensor(0.01))
     assert step[0] / step[1] == -3.0
     assert trust_region_step(torch.zeros(2), torch.zeros(2), 0.01).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_there_is_no_step_along_numbers_that_are_not_finite(bad):
+    fine, broken = torch.tensor([3.0, 1.0]), torch.tensor([3.0, bad])
+    for direction, image in [(broken, fine), (fine, broken), (broken, broken)]:
+        assert trust_region_step(direction, image, 0.01).tolist() == [0.0, 0.0]

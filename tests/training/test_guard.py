@@ -194,6 +194,70 @@ def test_a_bad_step_that_a_loss_takes_by_itself_stops_the_run(tmp_path):
     assert (report["kind"], report["name"]) == ("gradient", "actor")
 
 
+HATRPO = (
+    "algorithm=marl_td/hatrpo",
+    "experiment.on_policy_collected_frames_per_batch=20",
+    "experiment.on_policy_n_envs_per_worker=10",
+    "experiment.on_policy_n_minibatch_iters=4",
+    "experiment.on_policy_minibatch_size=20",
+)
+"""Two agents with two updates each: the first steps, the second repeats what is said of it."""
+
+
+class BadLengths(Callback):
+    """Makes the objective NaN for all ten lengths of the first step."""
+
+    def on_setup(self):
+        loss, seen = self.experiment.losses["agents"], []
+        real = loss._measure
+
+        def measure(*args):
+            seen.append(1)
+            objective, divergence = real(*args)
+            return objective * float("nan") if 1 < len(seen) < 12 else objective, divergence
+
+        loss._measure = measure
+
+
+BAD_STEPS = pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: BadActorGradient(1), id="gradient"),
+        pytest.param(lambda: BadActorGradient(3), id="direction"),  # after those of L and D
+        pytest.param(BadLengths, id="lengths"),
+    ],
+)
+
+
+@BAD_STEPS
+def test_a_bad_trust_region_step_is_left_out(tmp_path, make):
+    """HATRPO's, counted once; the critic learns in that update, too."""
+    overrides = (*HATRPO, "experiment.on_nonfinite=skip")
+    experiment = short_experiment(tmp_path / "run", *overrides, callbacks=[make()])
+    experiment.run()
+    assert all(value.isfinite().all() for value in tensors(experiment).values())
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [row["counters/skipped"] for row in rows] == ["1", "0", "0"]
+    told = [value for row in rows for name, value in row.items() if name.startswith("train/")]
+    assert told and not {"nan", "inf", "-inf"} & set(told)
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "the gradient 'policy' is no longer finite in iteration 0" in log
+    (optimiser,) = experiment.optimizers["agents"].values()
+    assert {int(state["step"]) for state in optimiser.state.values()} == {12}
+
+
+@BAD_STEPS
+def test_a_bad_trust_region_step_stops_the_run(tmp_path, make):
+    experiment = short_experiment(tmp_path / "run", *HATRPO, callbacks=[make()])
+    before = flat(experiment.losses["agents"].actor)
+    with pytest.raises(FloatingPointError, match="the gradient 'policy' is no longer finite in it"):
+        experiment.run()
+    assert torch.equal(flat(experiment.losses["agents"].actor), before)
+    assert not any(o.state for o in experiment.optimizers["agents"].values())  # the critic's
+    report = json.loads((tmp_path / "run/diagnosis/frames_20/report.json").read_text())
+    assert (report["kind"], report["name"]) == ("gradient", "policy")
+
+
 def flat(network):
     """All parameters of a network as one vector."""
     return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
