@@ -39,7 +39,13 @@ from marl_td.losses.stochastic_actor import (
     log_prob_of,
 )
 from marl_td.losses.targets import target_copy
-from marl_td.losses.trajectory import before_padding, counted, end_of_life, trajectory_values
+from marl_td.losses.trajectory import (
+    before_padding,
+    counted,
+    cut_off,
+    end_of_life,
+    trajectory_values,
+)
 from marl_td.losses.value_norm import ValueNorm
 
 Others = Mapping[str, TensorDictModuleBase]
@@ -173,13 +179,15 @@ class ComaLoss(MultiAgentLoss):
         done = read_flag(batch, next_key(keys.done))
         check_same_shape(reward=reward, done=done)
         done = done | before_padding(flag(batch, keys.step_mask), reward, time)
-        work = self._with_next_actions(batch, done.all(-1), time)
+        cut = cut_off(batch, keys.mask, keys.truncated)
+        work = self._with_next_actions(batch, done.all(-1), cut, time)
         reached = self._target_values(batch, work)
         next_value = chosen_action_value(reached, require(work, next_key(keys.action)))
         terminated = read_flag(batch, next_key(keys.terminated))
         died = end_of_life(batch, keys.mask, keys.truncated) if self.mask_dead_values else None
         if died is not None:  # nobody trains the values of the dead
             terminated = terminated | died
+            done = done if cut is None else done | cut
         value_target = lambda_return(
             reward,
             self.denormalise(next_value),
@@ -195,8 +203,13 @@ class ComaLoss(MultiAgentLoss):
         """Critic outputs in units of the return."""
         return value if self.value_norm is None else self.value_norm.denormalise(value)
 
-    def _with_next_actions(self, batch: TensorDictBase, ended: Tensor, time: int) -> TensorDictBase:
-        """A copy with the actions in the reached states: those taken, or drawn where it is cut."""
+    def _with_next_actions(
+        self, batch: TensorDictBase, ended: Tensor, alone: Tensor | None, time: int
+    ) -> TensorDictBase:
+        """A copy with the actions in the reached states: those taken, or drawn where it is cut.
+
+        For all where it ``ended`` ``[*B]``, for agents of the own group also ``alone`` ``[*B, n_agents]``.
+        """
         work = batch.copy()
         last = torch.zeros_like(ended)
         last.narrow(time, ended.shape[time] - 1, 1).fill_(True)
@@ -209,7 +222,8 @@ class ComaLoss(MultiAgentLoss):
             taken = require(batch, (*prefix, "action"))
             drawn = draw_actions(actor, name, require(following, prefix), following)
             shifted = taken.roll(-1, time)
-            where = cut.reshape(*cut.shape, *[1] * (taken.ndim - cut.ndim))
+            where = cut if alone is None or name != group else cut | alone
+            where = where.reshape(*where.shape, *[1] * (taken.ndim - where.ndim))
             work.set(("next", *prefix, "action"), torch.where(where, drawn, shifted))
         return work
 

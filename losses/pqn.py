@@ -14,7 +14,7 @@ from marl_td.losses.arguments import check_modules
 from marl_td.losses.entries import flag, next_key, next_of, read, read_flag, require, run
 from marl_td.losses.functional.returns import lambda_return
 from marl_td.losses.q_mixing import MixedQLoss
-from marl_td.losses.trajectory import before_padding, real_steps, trajectory_values
+from marl_td.losses.trajectory import before_padding, cut_off, real_steps, trajectory_values
 
 
 class PqnLoss(MixedQLoss):
@@ -133,6 +133,8 @@ class PqnLoss(MixedQLoss):
         reward = read(tensordict, next_key(keys.reward))
         time = tensordict.ndim - 1
         cut = before_padding(flag(tensordict, keys.step_mask), reward, time)
+        alone = cut_off(tensordict, keys.mask, keys.truncated)
+        cut = cut if alone is None else cut | alone.any(-1)
         value_target = lambda_return(
             reward,
             next_value,

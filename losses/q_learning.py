@@ -163,12 +163,16 @@ class QLearningLoss(NetworkValues):
             reward,
             next_value,
             terminated,
-            followed(valid, time),
+            self._goes_on(tensordict, valid, time),
             gamma=self.gamma,
             time_dim=time,
             is_greedy=lambda: self._is_greedy(tensordict, action_value),
             chosen_value=chosen_value,
         )
+
+    def _goes_on(self, tensordict: TensorDictBase, valid: Tensor, time: int) -> Tensor:
+        """Steps of a sequence that the next one follows, as rewards of the same return; like ``valid``."""
+        return followed(valid, time)
 
     def _valid(self, tensordict: TensorDictBase, like: Tensor) -> Tensor | None:
         """What counts, shaped like ``like``: no padding and, in a sequence, nothing after its first end."""

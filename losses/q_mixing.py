@@ -31,6 +31,7 @@ from marl_td.losses.functional.action_values import (
 from marl_td.losses.network_values import ActionValues
 from marl_td.losses.q_learning import QLearningLoss, metrics_of
 from marl_td.losses.targets import target_copy
+from marl_td.losses.trajectory import cut_off
 
 
 class MixedQLoss(QLearningLoss):
@@ -51,7 +52,8 @@ class MixedQLoss(QLearningLoss):
 
     Reads (defaults): ``action`` ``[*B, n_agents]``, what the networks read, the same under ``"next"``,
     and ``("next", "reward" | "terminated")`` ``[*B, 1]`` of the team; with ``sequences`` also
-    ``("next", "done")``. If present, here and under ``"next"``: the action mask
+    ``("next", "done")``, and ``("next", "agents", "truncated")`` where agents are cut off before the team: no
+    return over several steps goes beyond that. If present, here and under ``"next"``: the action mask
     ``[*B, n_agents, n_actions]``, the alive mask ``mask`` ``[*B, n_agents]``; and ``step_mask``
     ``[*B, 1]`` (false on padding) and ``priority_weight`` ``[*B]``.
 
@@ -66,6 +68,7 @@ class MixedQLoss(QLearningLoss):
         greedy_action_value: NestedKey = ("agents", "greedy_action_value")
         joint_action: NestedKey = ("agents", "joint_action")
         global_value: NestedKey = "global_value"
+        truncated: NestedKey = ("agents", "truncated")
 
     def __init__(self, network: TensorDictModuleBase, **options: Any) -> None:
         super().__init__(network, **options)
@@ -115,6 +118,12 @@ class MixedQLoss(QLearningLoss):
         greedy = super()._is_greedy(tensordict, action_value)
         alive = living(tensordict, self.tensor_keys.mask)
         return (greedy if alive is None else greedy | ~alive).all(-1)
+
+    def _goes_on(self, tensordict: TensorDictBase, valid: Tensor, time: int) -> Tensor:
+        """As long as no agent is cut off: the team's rewards after that are not those of all."""
+        goes_on = super()._goes_on(tensordict, valid, time)
+        cut = cut_off(tensordict, self.tensor_keys.mask, self.tensor_keys.truncated)
+        return goes_on if cut is None else goes_on & ~cut.any(-1)
 
     def _next_action(self, tensordict: TensorDictBase, choosing: Tensor) -> Tensor:
         """Greedy available next actions ``[*B, n_agents]``."""

@@ -222,6 +222,20 @@ def end_of_life(batch: TensorDictBase, mask: NestedKey, truncated: NestedKey) ->
     return died if cut is None else died & ~cut.squeeze(-1)
 
 
+def cut_off(batch: TensorDictBase, mask: NestedKey, truncated: NestedKey) -> Tensor | None:
+    """True where an agent that lived was cut off in the step, ``[*B, n_agents]``; None where no data says so.
+
+    What follows in the data is not its return, even if other agents go on.
+
+    Args:
+        batch: with who lives before each step.
+        mask: key of who lives.
+        truncated: key under ``"next"`` of which agents were cut off, ``[*B, n_agents, 1]``.
+    """
+    alive, cut = living(batch, mask), flag(batch, next_key(truncated))
+    return None if alive is None or cut is None else alive & cut.squeeze(-1)
+
+
 def before_padding(step_mask: Tensor | None, like: Tensor, time_dim: int) -> Tensor:
     """True on the last real step before padding, shaped ``like``; nowhere without a ``step_mask``."""
     if step_mask is None:

@@ -7,6 +7,10 @@ Environments give them per group (``("next", group, "reward")``, ``[*B, n_agents
 * :func:`team_signals` writes ``("next", reward | done | terminated)``, ``[*B, 1]``.
 
 A critic over several groups reads what :func:`join_groups` writes.
+
+All of them let agents that were only cut off (``("next", group, "truncated")``) live in what the step
+reaches. Their values are bootstrapped from there. Environments clear their masks, and networks and losses
+that read who lives would take them for dead.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
+import torch
 from tensordict import TensorDict, TensorDictBase, is_tensor_collection
 from tensordict.utils import NestedKey
 from torch import Tensor
@@ -32,6 +37,7 @@ def agent_signals(batch: TensorDictBase, group: str) -> TensorDictBase:
     Raises:
         KeyError: if the batch holds a signal in neither form.
     """
+    _revive(batch, group)
     shape = batch.get(group).batch_size
     for name in SIGNALS:
         own = batch.get(("next", group, name), None)
@@ -56,6 +62,7 @@ def team_signals(
         KeyError: if the batch holds a signal in neither form.
         ValueError: if the batch has the reward of a team already, and those of several groups.
     """
+    _revive(batch, group)
     for name in SIGNALS:
         per_agent = batch.get(("next", group, name), None)
         if name == "reward" and per_agent is not None:
@@ -84,6 +91,20 @@ def shared_signals(
         team = batch.get(("next", name)).unsqueeze(-2)
         batch.set(("next", group, name), team.expand(*shape, 1).clone())
     return batch
+
+
+def _revive(batch: TensorDictBase, group: str) -> None:
+    """Let those of ``group`` live after a step who did before it and were only cut off in it."""
+    following = ("next", group)
+    before, after = batch.get((group, "mask"), None), batch.get((*following, "mask"), None)
+    cut = batch.get((*following, "truncated"), None)
+    if before is None or after is None or cut is None:
+        return
+    if after.dtype != torch.bool or cut.shape != (*after.shape, 1):
+        return  # for the loss to refuse
+    terminated = batch.get((*following, "terminated"), None)
+    cut = cut if terminated is None else cut & ~terminated
+    batch.set((*following, "mask"), after | (before & cut.squeeze(-1)))
 
 
 def _check_one_team(batch: TensorDictBase, group: str) -> None:
@@ -128,14 +149,14 @@ def join_groups(
     Raises:
         KeyError: if the batch has no such group; it is then unchanged.
     """
-    joined = []
+    for group in entries:
+        if batch.get(group, None) is None or batch.get(("next", group), None) is None:
+            raise KeyError(f"the batch has no group '{group}'.")
+    for group in entries:
+        _revive(batch, group)
     for source in (batch, batch["next"]):
         joint = TensorDict({}, batch_size=source.batch_size, device=source.device)
         for group, kept in entries.items():
-            if source.get(group, None) is None:
-                raise KeyError(f"the batch has no group '{group}'.")
             joint.set(group, source.get(group).select(*kept, "action_mask", strict=False))
-        joined.append((source, joint))
-    for source, joint in joined:
         source.set("joint", joint)
     return batch

@@ -11,6 +11,7 @@ The one place that knows the layout of keys (``docs/shapes.md``)::
     "state"                 [n_envs, d_state]                float32, where there is one
     ("info", name)          [n_envs, 1]                      float32, this step's raw quantities
     "terminated" "truncated" "done"  [n_envs, 1]             bool
+    (group, the same three)          [n_envs, n_agents, 1]   bool, mortal groups of adapted environments
 """
 
 from __future__ import annotations
@@ -35,8 +36,16 @@ def set_specs(
     groups: Mapping[str, GroupSpec],
     d_state: int | None = None,
     info_keys: Iterable[str] = (),
+    own_ends: bool = False,
 ) -> None:
     """Set the four specs of ``env``, whose batch size is ``[n_envs]``.
+
+    Args:
+        env: the environment.
+        groups: what its agents see and do.
+        d_state: width of the global state, where there is one.
+        info_keys: names of the raw quantities.
+        own_ends: whether each agent of a mortal group has ends of its own beside the environment's.
 
     Raises:
         ValueError: if a group has an action mask and continuous actions.
@@ -55,7 +64,11 @@ def set_specs(
     info = {key: Unbounded((*shape, 1)) for key in info_keys}
     if info:
         observation["info"] = Composite(info, shape=shape)
-    done = {key: Binary(1, (*shape, 1), dtype=torch.bool) for key in DONE_KEYS}
+    done: dict[str, Any] = _done_spec(shape)
+    for group, spec in groups.items():
+        if own_ends and spec.mortal:
+            inner = (*shape, spec.n_agents)
+            done[group] = Composite(_done_spec(inner), shape=inner)
     env.observation_spec = Composite(observation, shape=shape).to(env.device)
     env.action_spec = Composite(action, shape=shape).to(env.device)
     env.reward_spec = Composite(reward, shape=shape).to(env.device)
@@ -176,6 +189,10 @@ class RandomActions:
 def _is_finite(box: Box) -> bool:
     """Whether all bounds are numbers."""
     return all(math.isfinite(bound) for bound in box.low + box.high)
+
+
+def _done_spec(shape: tuple[int, ...]) -> dict[str, Any]:
+    return {key: Binary(1, (*shape, 1), dtype=torch.bool) for key in DONE_KEYS}
 
 
 def _observation_spec(group: str, spec: GroupSpec, shape: tuple[int, ...]) -> Composite:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from marl_td.signals import agent_signals, join_groups, team_signals
+from marl_td.signals import agent_signals, join_groups, shared_signals, team_signals
 
 TRUE, FALSE = True, False
 
@@ -88,6 +88,51 @@ def test_the_environments_own_word_comes_first():
     assert of(out, "done") == ROOT["done"]
     assert of(out, "terminated") == ROOT["terminated"]
     assert of(out, "reward") == ROOT["reward"]
+
+
+# ------------------------------------------------------------------------------ who was cut off
+def cut_off(**ends: list) -> TensorDict:
+    """Two steps; in the first agent 1 leaves for good, in the second agent 0 meets a time limit."""
+    own = {"truncated": [[FALSE, FALSE], [TRUE, TRUE]], "reward": [[0.0, 0.0], [0.0, 0.0]]}
+    out = batch({**ROOT}, {**own, **ends})
+    out["agents", "mask"] = torch.tensor([[TRUE, TRUE], [TRUE, FALSE]])
+    out["next", "agents", "mask"] = torch.tensor([[TRUE, FALSE], [FALSE, FALSE]])
+    return out
+
+
+def joined(data: TensorDict, group: str) -> TensorDict:
+    """The batch with the group's mask where critics over several groups find it."""
+    return join_groups(data, {group: ["mask"]})
+
+
+@pytest.mark.parametrize("function", [agent_signals, team_signals, shared_signals, joined])
+def test_who_is_only_cut_off_lives_in_what_the_step_reaches(function):
+    data = cut_off()
+    if function is not agent_signals:
+        del data["next", "reward"]
+    before = data["agents", "mask"].clone()
+    out = function(data, "agents")
+    assert out["next", "agents", "mask"].tolist() == [[TRUE, FALSE], [TRUE, FALSE]]
+    assert out["agents", "mask"].equal(before)
+    if function is joined:
+        assert out["next", "joint", "agents", "mask"].tolist()[1] == [TRUE, FALSE]
+    again = agent_signals(out.clone(), "agents") if function is agent_signals else out
+    assert again["next", "agents", "mask"].tolist() == [[TRUE, FALSE], [TRUE, FALSE]]
+
+
+def test_who_died_in_the_step_of_the_time_limit_is_dead():
+    ends = [[FALSE, TRUE], [TRUE, TRUE]]
+    out = agent_signals(cut_off(terminated=ends, done=ends), "agents")
+    assert out["next", "agents", "mask"].tolist() == [[TRUE, FALSE], [FALSE, FALSE]]
+
+
+@pytest.mark.parametrize("change", [lambda m: m.unsqueeze(-1), lambda m: m.float()])
+def test_a_mask_that_losses_refuse_is_left_as_it_is(change):
+    data = cut_off()
+    for place in (data, data["next"]):
+        place["agents", "mask"] = change(place["agents", "mask"])
+    kept = data["next", "agents", "mask"].clone()
+    assert agent_signals(data, "agents")["next", "agents", "mask"].equal(kept)
 
 
 def two_teams() -> TensorDict:

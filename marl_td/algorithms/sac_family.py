@@ -22,7 +22,7 @@ from marl_td.losses.masac import MASACLoss
 from marl_td.losses.regression import LOSS_FUNCTIONS
 from marl_td.losses.soft_actor import SoftActor
 from marl_td.losses.temperature import Temperature
-from marl_td.losses.trajectory import end_of_life
+from marl_td.losses.trajectory import cut_off, end_of_life
 from marl_td.losses.value_norm import ValueNorm
 from marl_td.models.heads import is_bounded
 
@@ -217,6 +217,9 @@ class SacFamily(MarlTdAlgorithm):
         own = following.get(group)
         done = following.get("done", None)
         ends = own.get("done").all(-2) if done is None else done
+        cut = cut_off(batch, (group, "mask"), (group, "truncated"))
+        if cut is not None:  # all reach one state: that in which one of them is cut off
+            ends = ends | cut.any(-1, keepdim=True)
         terminated = own.get("terminated").squeeze(-1)
         if self.config.mask_dead_values:
             died = end_of_life(batch, (group, "mask"), (group, "truncated"))

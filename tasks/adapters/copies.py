@@ -40,7 +40,11 @@ class Layout(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Where one copy writes what it reports; the arrays are its row of the batch's."""
+    """Where one copy writes what it reports; the arrays are its row of the batch's.
+
+    An agent is ``truncated`` in the step that cuts it off, and ``terminated`` from the step in which it ends
+    for good. After it has left, for whatever reason, nothing follows, and it is terminated.
+    """
 
     observation: dict[str, Array]
     reward: dict[str, Array]
@@ -48,6 +52,8 @@ class Row(NamedTuple):
     mask: dict[str, Array]
     state: Array
     info: dict[str, Array]
+    terminated: dict[str, Array]
+    truncated: dict[str, Array]
 
 
 class Copy(Protocol):
@@ -120,13 +126,20 @@ def make_arrays(layout: Layout, n_envs: int) -> Row:
         mask=make(lambda spec: (), np.bool_),
         state=np.zeros((n_envs, layout.d_state or 0), dtype=np.float32),
         info={key: np.zeros((n_envs, 1), dtype=np.float32) for key in layout.info_keys},
+        terminated=make(lambda spec: (1,), np.bool_),
+        truncated=make(lambda spec: (1,), np.bool_),
     )
 
 
 def arrays_of(batch: Row) -> list[Array]:
-    """The batch's arrays, in a fixed order."""
+    """The batch's arrays, in a fixed order, but for the agents' own ends."""
     groups = (batch.observation, batch.reward, batch.action_mask, batch.mask, batch.info)
     return [*(array for arrays in groups for array in arrays.values()), batch.state]
+
+
+def ends_of(batch: Row) -> list[Array]:
+    """The arrays of the agents' own ends, in a fixed order."""
+    return [*batch.terminated.values(), *batch.truncated.values()]
 
 
 def row_of(batch: Row, i: int) -> Row:
@@ -142,4 +155,6 @@ def row_of(batch: Row, i: int) -> Row:
         mask=pick(batch.mask),
         state=batch.state[i],
         info=pick(batch.info),
+        terminated=pick(batch.terminated),
+        truncated=pick(batch.truncated),
     )

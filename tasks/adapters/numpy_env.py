@@ -145,6 +145,7 @@ class NumpyCopy:
         reward = np.where(self._alive, self._per_agent("rewards", rewards), 0.0)
         if not cut:
             self._alive &= ~done
+        row.terminated[GROUP][:, 0] = ~self._alive
         if not self.mortal and not over and not self._alive.all():
             raise ValueError(
                 f"agents {np.flatnonzero(~self._alive).tolist()} were done before the others; pass "

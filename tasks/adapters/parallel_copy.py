@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,14 @@ from marl_td.tasks.adapters.parallel_rules import described, one_number, require
 from marl_td.tasks.adapters.pictures import Pictures
 from marl_td.tasks.adapters.spaces import absent, action_reader, observation_reader
 from marl_td.tasks.base import require
+
+
+class _Present(NamedTuple):
+    """The agents of a step: who goes on, who is cut off in it, and who ends for good."""
+
+    staying: set[str]
+    cut: set[str]
+    ended: set[str]
 
 
 class ParallelCopy:
@@ -79,7 +87,7 @@ class ParallelCopy:
         observations, infos = self._reset(seed)
         alive = set(self.env.agents)
         self._require_observed(observations, alive)
-        self._write(row, observations, infos, {}, alive, alive)
+        self._write(row, observations, infos, {}, _Present(alive, set(), set()))
 
     def step(self, action: dict[str, Array], row: Row) -> tuple[bool, bool]:
         """Advance the agents that are still in the game."""
@@ -102,7 +110,7 @@ class ParallelCopy:
                 "is alive, so that losses can leave the others out."
             )
         self._require_observed(observations, left)
-        self._write(row, observations, infos, rewards, left | cut, left)
+        self._write(row, observations, infos, rewards, _Present(left, cut, ended))
         over = not left
         return over and not cut, over and bool(cut)
 
@@ -151,21 +159,23 @@ class ParallelCopy:
         observations: Mapping[str, Any],
         infos: Mapping[str, Any],
         rewards: Mapping[str, Any],
-        alive: set[str],
-        next_to_act: set[str],
+        present: _Present,
     ) -> None:
         groups = self.layout.groups
+        in_game = present.staying | present.cut
         for agent, group, seat in self._seats:
             seen = observations.get(agent)
-            if seen is None:
-                row.observation[group][seat] = 0
-            else:
-                row.observation[group][seat] = self._read[agent](seen)
             row.reward[group][seat] = one_number(agent, rewards[agent]) if agent in rewards else 0.0
-            row.mask[group][seat] = agent in alive
+            _write_ends(row, agent, group, seat, present)
+            if seen is not None:
+                row.observation[group][seat] = self._read[agent](seen)
+            elif agent in present.cut:  # what it saw before is valued
+                continue
+            else:
+                row.observation[group][seat] = 0
             if groups[group].masked:
-                legal = self._legal(agent, seen, infos, agent in alive)
-                if agent in next_to_act and not legal.any():
+                legal = self._legal(agent, seen, infos, agent in in_game)
+                if agent in present.staying and not legal.any():
                     raise ValueError(
                         f"the action mask of agent '{agent}' allows no action, though it is in the game: at "
                         "least one must be available, such as one that does nothing."
@@ -207,6 +217,19 @@ class ParallelCopy:
                 raise ValueError(absent("action_mask", seen, agent))
             legal[:] = True if told is None else reader.read_mask(told)
         return legal
+
+
+def _write_ends(row: Row, agent: str, group: str, seat: int, present: _Present) -> None:
+    """Who goes on, and whose life ended how.
+
+    Where an episode is cut off, the mask stays: there is no step any more in which nobody acts.
+    """
+    terminated, truncated = row.terminated[group], row.truncated[group]
+    row.mask[group][seat] = agent in (present.staying or present.cut)
+    here = agent in present.staying or agent in present.cut
+    left = terminated[seat] | truncated[seat]
+    terminated[seat] = not here and (agent in present.ended or left)
+    truncated[seat] = agent in present.cut
 
 
 @cache

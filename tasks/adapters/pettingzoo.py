@@ -1,9 +1,9 @@
 """Any PettingZoo ``ParallelEnv`` as a TorchRL environment, in one call.
 
 What TorchRL 0.11's own ``PettingZooWrapper`` does otherwise, and why this is not built on it: it is a
-single environment and seeds all workers alike; a truncation clears its alive mask, so a masked loss
-cannot bootstrap there; an agent that left the game is reported as terminated *and* truncated, and one
-death ends the episode of all unless told otherwise.
+single environment and seeds all workers alike; a truncation clears its alive mask (which
+:mod:`marl_td.signals` puts right, other code does not); an agent that left the game is reported as terminated
+*and* truncated, and one death ends the episode of all unless told otherwise.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def from_pettingzoo(
         n_envs: number of copies, stepped one after the other in this process.
         seed: seed from which every copy gets its own; None leaves each to seed itself.
         max_steps: time limit in steps beside the environment's own; reaching it truncates.
-        mortal: whether an agent may end before the others; gives ``(group, "mask")``, true = alive.
-            A truncated agent is alive: its value is bootstrapped.
+        mortal: whether an agent may end before the others; gives ``(group, "mask")``, true = alive, and
+            each agent's own ``("next", group, "terminated" | "truncated" | "done")``. Where the whole episode
+            is truncated the mask stays true.
         state: whether to give the global ``"state"`` (flattened); None gives it where there is one.
         info_keys: numbers in the agents' infos to give as ``("info", name)``, averaged over the
             agents that report them.

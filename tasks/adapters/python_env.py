@@ -15,7 +15,15 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
-from marl_td.tasks.adapters.copies import Array, Copy, Row, arrays_of, make_arrays, row_of
+from marl_td.tasks.adapters.copies import (
+    Array,
+    Copy,
+    Row,
+    arrays_of,
+    ends_of,
+    make_arrays,
+    row_of,
+)
 from marl_td.tasks.base import require
 from marl_td.tasks.specs import DONE_KEYS, random_available, read_action, set_specs
 
@@ -58,7 +66,7 @@ class PythonEnv(EnvBase):
             )
         groups = self.layout.groups
         self.group_map = {group: list(spec.agents) for group, spec in groups.items()}
-        set_specs(self, groups, self.layout.d_state, self.layout.info_keys)
+        set_specs(self, groups, self.layout.d_state, self.layout.info_keys, own_ends=True)
         actions = self.full_action_spec
         self._action_shape = {group: actions[group, "action"].shape for group in groups}
         self.max_steps = max_steps
@@ -78,6 +86,8 @@ class PythonEnv(EnvBase):
             self._seeds[i] = None
             self.step_count[i] = 0
             self._terminated[i] = self._truncated[i] = False
+            for ends in ends_of(self._rows[i]):
+                ends[...] = False
         for values in self._batch.info.values():
             values[:] = 0
         return self._publish(with_reward=False)
@@ -102,6 +112,8 @@ class PythonEnv(EnvBase):
             at_limit = self.max_steps is not None and self.step_count[i] >= self.max_steps
             self._terminated[i] = terminated
             self._truncated[i] = (truncated or at_limit) and not terminated
+            for group, cut in row.truncated.items():
+                cut |= bool(self._truncated[i]) & ~row.terminated[group]
         return self._publish(with_reward=True)
 
     def _publish(self, with_reward: bool) -> TensorDict:
@@ -115,6 +127,8 @@ class PythonEnv(EnvBase):
                 entries["action_mask"] = batch.action_mask[group]
             if spec.mortal:
                 entries["mask"] = batch.mask[group]
+                own = batch.terminated[group], batch.truncated[group]
+                entries |= zip(DONE_KEYS, (own[0] | own[1], *own), strict=True)
             if with_reward:
                 self._require_finite("reward", group, batch.reward[group])
                 entries["reward"] = batch.reward[group]
@@ -158,6 +172,7 @@ class PythonEnv(EnvBase):
             "envs": [env.state_dict() for env in envs],  # type: ignore[union-attr]
             "copies": [copy.snapshot() for copy in self.copies],
             "arrays": [torch.from_numpy(array.copy()) for array in arrays_of(self._batch)],
+            "ends": [torch.from_numpy(array.copy()) for array in ends_of(self._batch)],
             "step_count": self.step_count.tolist(),
             "terminated": self._terminated.tolist(),
             "truncated": self._truncated.tolist(),
@@ -170,6 +185,9 @@ class PythonEnv(EnvBase):
             copy.env.load_state_dict(env_state)  # type: ignore[attr-defined]
             copy.restore(own)
         for array, saved in zip(arrays_of(self._batch), state["arrays"], strict=True):
+            array[...] = saved.numpy()
+        ends = ends_of(self._batch)
+        for array, saved in zip(ends, state.get("ends", []), strict=False):  # newer than the rest
             array[...] = saved.numpy()
         self.step_count[:] = state["step_count"]
         self._terminated[:] = state["terminated"]

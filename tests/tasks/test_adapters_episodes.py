@@ -53,10 +53,92 @@ def test_the_last_survivor_s_death_terminates():
     assert not any(flags(steps, "truncated"))
 
 
-def test_an_agent_that_is_truncated_early_is_alive_in_that_step_only():
-    steps = play(from_pettingzoo(Toy(ends={"mouse_0": (1, "truncated")}, limit=2)), 2)
-    assert alive(steps, "mouse") == [[True], [False]]
-    assert flags(steps, "done") == [False, True]
+def own(steps, group, key):
+    return [step[group, key].flatten().tolist() for step in steps]
+
+
+def test_an_agent_that_is_cut_off_alone_acts_no_more_and_its_step_says_so():
+    toy = Toy(ends={"cat_0": (2, "truncated")}, limit=4)
+    steps = play(from_pettingzoo(toy), 4)
+    assert alive(steps, "cat") == [[True, True], [False, True], [False, True], [False, True]]
+    assert own(steps, "cat", "truncated") == [[0, 0], [1, 0], [0, 0], [0, 1]]
+    assert own(steps, "cat", "terminated") == [[0, 0], [0, 0], [1, 0], [1, 0]]
+    assert own(steps, "cat", "done") == [[0, 0], [1, 0], [1, 0], [1, 1]]
+    assert own(steps, "mouse", "truncated") == [[0], [0], [0], [1]]
+    assert flags(steps, "done") == flags(steps, "truncated") == [False, False, False, True]
+    assert (steps[1]["cat", "observation"][0, 0] != 0).all()  # its value is bootstrapped
+    assert (steps[2]["cat", "observation"][0, 0] == 0).all()
+    assert ["cat_0" in actions for actions in toy.received] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("kind", ["terminated", "both"])
+def test_an_agent_that_ends_alone_is_terminated_from_then_on(kind):
+    steps = play(from_pettingzoo(Toy(ends={"cat_0": (2, kind)}, limit=3)), 3)
+    assert own(steps[:2], "cat", "done") == [[0, 0], [1, 0]]
+    assert own(steps, "cat", "terminated") == [[0, 0], [1, 0], [1, 0]]
+    assert own(steps, "cat", "truncated") == [[0, 0], [0, 0], [0, 1]]
+
+
+def test_our_time_limit_cuts_off_those_who_are_still_there():
+    ends = {"cat_0": (1, "truncated"), "mouse_0": (2, "terminated")}
+    steps = play(from_pettingzoo(Toy(ends=ends, limit=50), max_steps=2), 2)
+    assert own(steps, "cat", "truncated") == [[1, 0], [0, 1]]
+    assert own(steps, "mouse", "truncated") == [[0], [0]]
+    assert own(steps, "mouse", "terminated") == [[0], [1]]
+    assert alive(steps, "cat") == [[False, True], [False, True]]
+
+
+def test_ends_are_those_of_the_episode_that_is_played():
+    env = from_pettingzoo(Toy(ends={"cat_0": (1, "terminated")}, limit=3))
+    td = env.rollout(6, break_when_any_done=False)
+    ended = td["next", "cat", "terminated"][0, :, 0].flatten().tolist()
+    assert ended == [True] * 6
+    assert not td["cat", "done"][0, 3].any()  # where the second begins
+    assert td["cat", "mask"][0, 3].all()
+
+
+def test_who_is_cut_off_without_an_observation_is_valued_where_it_was_seen_last():
+    toy = Toy(ends={"cat_0": (2, "truncated")}, mask="observation")
+    plain = toy.step
+
+    def step(actions):
+        seen, *rest = plain(actions)
+        return {agent: seen[agent] for agent in toy.agents}, *rest
+
+    toy.step = step
+    first, second, third, _ = play(from_pettingzoo(toy), 4)
+    for key in ("observation", "action_mask"):
+        assert torch.equal(second["cat", key][0, 0], first["cat", key][0, 0])
+    assert (third["cat", "observation"][0, 0] == 0).all()
+
+
+class Saved(Toy):
+    def state_dict(self):
+        return {"count": self.count, "agents": self.agents}
+
+    def load_state_dict(self, state):
+        self.count, self.agents = state["count"], state["agents"]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_own_ends_are_saved(old):
+    """What was saved before there were any starts without."""
+    ends = {"cat_0": (1, "terminated")}
+    env, other = (from_pettingzoo(Saved(ends=ends)) for _ in range(2))
+    play(env, 2)
+    other.reset()
+    state = env.snapshot()
+    if old:
+        del state["ends"]
+    other.restore(state)
+    step = other.step(act(other))["next"]
+    assert step["cat", "mask"].tolist() == [[False, True]]
+    assert step["cat", "terminated"].flatten().tolist() == [not old, False]
+
+
+def test_one_end_for_all_needs_no_entries_for_each():
+    env = from_pettingzoo(Toy(), mortal=False)
+    assert set(env.full_done_spec.keys(True, True)) == {"done", "terminated", "truncated"}
 
 
 def test_a_real_end_at_the_time_limit_terminates():

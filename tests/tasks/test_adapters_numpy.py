@@ -144,6 +144,11 @@ def test_a_false_flag_in_the_info_is_a_real_end():
 def test_our_time_limit_truncates():
     steps = play(from_numpy(Plain(), n_actions=2, max_steps=2), 2)
     assert flags(steps, "truncated") == [False, True] and not any(flags(steps, "terminated"))
+    dones = {1: [True, False, False]}
+    last = play(from_numpy(Plain(dones=dones), n_actions=2, max_steps=2), 2)[-1]
+    assert last["agents", "truncated"].flatten().tolist() == [False, True, True]
+    td = from_numpy(Plain(), n_actions=2, max_steps=2).rollout(4, break_when_any_done=False)
+    assert td["next", "agents", "truncated"][0, :, 0].flatten().tolist() == [False, True] * 2
 
 
 def test_agents_that_are_done_early_are_masked():
@@ -154,6 +159,10 @@ def test_agents_that_are_done_early_are_masked():
     assert alive == [[False, True, True], [False, False, True], [False, False, False]]
     rewards = [step["agents", "reward"].flatten().tolist() for step in steps]
     assert rewards == [[1, 2, 3], [0, 2, 3], [0, 0, 3]]
+    for key in ("terminated", "done"):
+        ended = [step["agents", key].flatten().tolist() for step in steps]
+        assert ended == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert not any(step["agents", "truncated"].any() for step in steps)
     assert flags(steps, "terminated") == [False, False, True]
     assert env.reset()["agents", "mask"].all()
 

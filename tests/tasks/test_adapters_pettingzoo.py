@@ -45,6 +45,8 @@ def test_keys_and_shapes():
         "done": (2, 1, 1),
         "terminated": (2, 1, 1),
         "truncated": (2, 1, 1),
+        **{("cat", end): (2, 1, 2, 1) for end in ("done", "terminated", "truncated")},
+        **{("mouse", end): (2, 1, 1, 1) for end in ("done", "terminated", "truncated")},
     }
     assert (td["info", "cost"] == 1.0).all()  # the mean of 0, 1 and 2
     assert (td["state"] == 1.0).all()
