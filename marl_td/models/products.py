@@ -13,12 +13,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, Node
 
 WORTHWHILE = 1_500_000
 """Multiplications from which a product is faster: a call of oneDNN takes about 10 us longer."""
-
+KNOWN_TORCH = "2.13."
+"""Whose compiler this extends; with others, products stay as they are."""
 MOST = 16
 """Matrices of one batched product, beyond which a call for each would make the graph long."""
 
@@ -28,6 +29,8 @@ aten = torch.ops.aten
 @cache
 def onednn_is_faster() -> bool:
     """Whether products of float32 are faster with oneDNN than with MKL on this machine."""
+    if not torch.__version__.startswith(KNOWN_TORCH):
+        return False
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
     cpu = torch.cpu.get_capabilities()
@@ -80,9 +83,9 @@ class LargeProducts(CustomGraphPass):
                 node.replace_all_uses_with(product)
                 graph.erase_node(node)
 
-    def uuid(self) -> str:
+    def uuid(self) -> bytes:
         """What tells graphs with it from others in the compiler's cache."""
-        return f"marl_td.linear from {WORTHWHILE}, at most {MOST}"
+        return get_hash_for_files((__file__,))
 
 
 def _is_worthwhile(rows: Tensor, matrix: Tensor) -> bool:

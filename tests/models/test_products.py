@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from marl_td.models import compiling, products
 from marl_td.models.compiling import Compiled
-from marl_td.models.products import WORTHWHILE, by_onednn, onednn_is_faster
+from marl_td.models.products import WORTHWHILE, onednn_is_faster
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this torch was built without oneDNN"
@@ -134,6 +134,12 @@ def test_where_onednn_is_faster(monkeypatch, capabilities, mkl, faster):
     assert onednn_is_faster.__wrapped__() is faster
 
 
-def test_graphs_with_it_are_told_apart_in_the_compiler_s_cache():
-    (found,) = by_onednn().values()
-    assert str(WORTHWHILE) in found.uuid()
+def test_other_versions_of_torch_multiply_as_they_do(monkeypatch):
+    amd = {"avx512_f": True, "cpu_name": "AMD EPYC 9R45"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: amd)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    found = {}
+    for version in ("2.13.0+cpu", "2.14.0"):
+        monkeypatch.setattr(torch, "__version__", version)
+        found[version] = onednn_is_faster.__wrapped__()
+    assert found == {"2.13.0+cpu": True, "2.14.0": False}
