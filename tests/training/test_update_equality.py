@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from benchmarl_runs import IGNORED, STATEFUL
+from torch._functorch import config as functorch
 from toy_games import recall_task
 from update_runs import both, tensors, update_of
 
@@ -23,6 +24,7 @@ from marl_td.algorithms.matd3 import Matd3Config
 from marl_td.algorithms.pqn_vdn import PqnVdnConfig
 from marl_td.algorithms.qmix import QmixConfig
 from marl_td.benchmarl_tasks import MarlTdTask
+from marl_td.models import compiling, products
 from marl_td.registry import algorithm_config
 
 pytestmark = IGNORED
@@ -170,6 +172,31 @@ def test_ten_updates_equal_benchmarls(algorithm, settings, backend, tmp_path):
         torch.testing.assert_close(after[key], value, rtol=1e-4, atol=1e-5)
     moved = [key for key in before if not torch.equal(before[key], after[key])]
     assert len(moved) > len(before) // 2
+
+
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this torch was built without oneDNN"
+)
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        pytest.param(MaddpgConfig, DISCRETE, id="maddpg"),  # a critic for each agent
+        pytest.param(MappoConfig, {}, id="mappo", marks=pytest.mark.slow),
+        pytest.param(QmixConfig, {}, id="qmix", marks=pytest.mark.slow),
+    ],
+)
+def test_updates_with_all_products_by_onednn_equal_benchmarls(
+    algorithm, settings, tmp_path, monkeypatch
+):
+    replaced = []
+    one = products._product
+    monkeypatch.setattr(products, "_product", lambda *args: replaced.append(1) or one(*args))
+    monkeypatch.setattr(products, "WORTHWHILE", 1)
+    monkeypatch.setattr(compiling, "onednn_is_faster", lambda: True)
+    uncached = {"fx_graph_cache": False, "fallback_random": True}
+    with torch._inductor.config.patch(uncached), functorch.patch(enable_autograd_cache=False):
+        test_ten_updates_equal_benchmarls(algorithm, settings, "inductor", tmp_path)
+    assert replaced
 
 
 PRIORITISED = [
