@@ -40,7 +40,7 @@ sources = pytest.mark.parametrize("source", ["ours", "theirs"])
 masked = pytest.mark.parametrize("mask_dead_values", [True, False])
 
 
-def equal(found, expected):
+def assert_values(found, expected):
     assert found == [pytest.approx(agent) for agent in expected]
 
 
@@ -72,7 +72,7 @@ def test_mappo(source, mask_dead_values, recurrent):
         batch["is_init"] = torch.zeros(1, 5, 1, dtype=torch.bool)
     loss = MAPPOLoss(actor, critic, mask_dead_values=mask_dead_values)
     out = loss.estimate(batch, gamma=0.5, lmbda=0.5)
-    equal(of_lives(out[GROUP, "value_target"]), MIXED)
+    assert_values(of_lives(out[GROUP, "value_target"]), MIXED)
 
 
 def coma(**options):
@@ -88,7 +88,7 @@ def coma(**options):
 def test_coma_of_own_rewards(source, mask_dead_values):
     batch = agent_signals(episode(source), GROUP)
     out = coma(mask_dead_values=mask_dead_values).estimate(batch, gamma=0.5, lmbda=0.5)
-    equal(of_lives(out[GROUP, "value_target"]), MIXED)
+    assert_values(of_lives(out[GROUP, "value_target"]), MIXED)
 
 
 @sources
@@ -98,7 +98,7 @@ def test_coma_of_the_teams_rewards(source):
     out = coma(mask_dead_values=True).estimate(batch, gamma=0.5, lmbda=0.5)
     third = [3 + (4 + 6.265625 / 2) / 2, 3 + (4 + 5.0625 / 2) / 2, 2 + (4 + 2.125) / 2, 4.25, 5]
     second = [3 + (4 + 5.5 / 2) / 2, 3 + (4 + 2 / 2) / 2, 2]
-    equal(of_lives(out[GROUP, "value_target"]), [[3 + (4 + 7 / 2) / 2, 7], second, third])
+    assert_values(of_lives(out[GROUP, "value_target"]), [[3 + (4 + 7 / 2) / 2, 7], second, third])
 
 
 # ----------------------------------------------------------------------- actions' critics
@@ -111,7 +111,7 @@ def test_maddpg(source, mask_dead_values, recurrent):
     options = {"mask_dead_values": mask_dead_values, "recurrent": recurrent}
     loss = MADDPGLoss(GroupActor(net, GROUP, n_actions=2), critic, **GAMMA, **options)
     batch = agent_signals(episode(source), GROUP)
-    equal(of_lives(loss._target(batch if recurrent else batch[0])), ONE_STEP)
+    assert_values(of_lives(loss._target(batch if recurrent else batch[0])), ONE_STEP)
 
 
 def masac(**options):
@@ -130,7 +130,7 @@ def test_masac(source, mask_dead_values, alpha):
     batch = agent_signals(episode(source), GROUP)[0]
     found = masac(mask_dead_values=mask_dead_values)._target(batch, torch.tensor(alpha))
     half = alpha * torch.tensor(2.0).log().item() / 2
-    equal(of_lives(found), [[y + half if y == 5 else y for y in row] for row in ONE_STEP])
+    assert_values(of_lives(found), [[y + half if y == 5 else y for y in row] for row in ONE_STEP])
 
 
 @sources
@@ -149,7 +149,7 @@ def test_masac_over_three_steps(source, mask_dead_values, recurrent):
     expected = [[3.5, 5], [1.75, 1.5, 1], [2.75, 2.75, *last]]
     if not recurrent:
         expected = [[3.5, 5], [3.5, 5, 1], [3.5, 5, *last]]
-    equal(of_lives(loss._target(batch, torch.tensor(0.0))), expected)
+    assert_values(of_lives(loss._target(batch, torch.tensor(0.0))), expected)
 
 
 # ----------------------------------------------------------------------- action values
@@ -164,7 +164,7 @@ def test_iql(source, options):
     loss(batch)
     two = [[3.5, 5], [3.5, 1.5, 1], [3.5, 3.5, 3.5, 3.5, 5]]
     expected = MIXED if "lmbda" in options else two if "n_steps" in options else ONE_STEP
-    equal(of_lives(8 - batch[GROUP, "td_error"]), expected)
+    assert_values(of_lives(8 - batch[GROUP, "td_error"]), expected)
 
 
 TEAM = {

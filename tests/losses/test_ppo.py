@@ -170,6 +170,14 @@ def test_estimate_normalises_over_the_living():
     assert alive.std(unbiased=False) == pytest.approx(1.0, abs=1e-4)
 
 
+def let_critic_say(loss, value):
+    """The same value everywhere."""
+    with torch.no_grad():
+        for parameter in loss.critic.parameters():
+            parameter.zero_()
+        loss.critic.module[-1].bias.fill_(value)
+
+
 @pytest.mark.parametrize(
     ("ends_with_life", "expected"),
     [
@@ -181,10 +189,7 @@ def test_estimate_normalises_over_the_living():
 def test_a_return_ends_with_the_agents_life_if_the_dead_are_not_valued(ends_with_life, expected):
     """G = 1 + 0.5 (0.5 * 8 + 0.5 * next G) while it lives, and 1 + 0.5 * 8 in the last step of the data."""
     loss = small_loss(**PLAIN, mask_dead_values=ends_with_life)
-    with torch.no_grad():
-        for parameter in loss.critic.parameters():
-            parameter.zero_()
-        loss.critic.module[-1].bias.fill_(8.0)
+    let_critic_say(loss, 8.0)
     batch = collected(loss.actor, n_envs=1, n_steps=3, n_agents=2)
     following = batch["next", GROUP]
     following["reward"] = torch.ones(1, 3, 2, 1)
@@ -204,10 +209,7 @@ def test_who_was_only_cut_off_is_bootstrapped_if_the_dead_are_not_valued():
     there. Agent 2 dies in the step of the time limit: 1.
     """
     loss = small_loss(**PLAIN, mask_dead_values=True)
-    with torch.no_grad():
-        for parameter in loss.critic.parameters():
-            parameter.zero_()
-        loss.critic.module[-1].bias.fill_(8.0)
+    let_critic_say(loss, 8.0)
     batch = collected(loss.actor, n_envs=1, n_steps=2, n_agents=3)
     following = batch["next", GROUP]
     following["reward"] = torch.ones(1, 2, 3, 1)
