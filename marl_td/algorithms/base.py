@@ -1,7 +1,4 @@
-"""What every algorithm shares: the config is handed over whole, specs are checked, batches are clean.
-
-A family base (PPO, DDPG, Q-mixing) stands beside this file; an algorithm is one short file on top of it.
-"""
+"""What every algorithm shares: the config is handed over whole, specs are checked, batches are clean."""
 
 from __future__ import annotations
 
@@ -18,8 +15,8 @@ from torchrl.objectives import LossModule
 from marl_td.algorithms import checks
 from marl_td.algorithms.callbacks import DelayedSteps, JointKeys, add_callback
 from marl_td.algorithms.naming import named, result_name
-from marl_td.algorithms.recurrent import Memory, row_length
-from marl_td.algorithms.replay import replay_buffer
+from marl_td.algorithms.recurrent import Memory
+from marl_td.algorithms.replay import batch_buffer, batch_length, replay_buffer, row_length
 from marl_td.field_types import check_fields
 from marl_td.losses.common import MultiAgentLoss
 from marl_td.losses.targets import TargetUpdater
@@ -162,12 +159,19 @@ class MarlTdAlgorithm(Algorithm):
         return TargetUpdater(pairs, interval=settings.hard_target_update_frequency)
 
     def get_replay_buffer(self, group: str, transforms: Any = None) -> ReplayBuffer:
-        """BenchMARL's buffer; off-policy one like it whose prioritised sampling works on this stack."""
-        if self.on_policy:
-            return super().get_replay_buffer(group, transforms)
+        """BenchMARL's buffer; off-policy one like it whose prioritised sampling works on this stack.
+
+        On-policy it is ours where environments, which all make the same number of steps, make more of them
+        than BenchMARL's would hold.
+        """
         settings = self.experiment_config
-        row = row_length(settings, on_policy=False) if self.has_rnn else 1
-        return replay_buffer(self, group, item_length=row, transforms=transforms)
+        item = row_length(settings, self.on_policy) if self.has_rnn else 1
+        if not self.on_policy:
+            return replay_buffer(self, group, item_length=item, transforms=transforms)
+        n_items = batch_length(settings, on_policy=True) // item
+        if n_items == -(-settings.collected_frames_per_batch(True) // item):
+            return super().get_replay_buffer(group, transforms)
+        return batch_buffer(settings, group, n_items, self.device, transforms)
 
     def process_batch(self, group: str, batch: TensorDictBase) -> TensorDictBase:
         """Check the collected batch ``[n_envs, T]``, say where its episodes begin, and prepare it.

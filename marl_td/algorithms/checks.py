@@ -12,6 +12,8 @@ from benchmarl.experiment import Experiment
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 
+from marl_td.algorithms.replay import batch_length
+
 SUM = "episode_reward"
 """The sum of an episode's rewards: nothing learns from it, and it stays bad while they are good again."""
 CONTINUOUS_ONLY = (
@@ -114,14 +116,27 @@ def warn_of_idle(algorithm: Any) -> None:
             warnings.warn(
                 f"algorithm.{field.name}={value} has no effect here: {why}.", stacklevel=2
             )
-    settings = algorithm.experiment_config
+    if not algorithm.on_policy:
+        _warn_of_little_memory(algorithm.experiment_config)
+
+
+def _warn_of_little_memory(settings: Any) -> None:
+    """Say where a replay holds less than is put into it, or taken from it, at once."""
     stored, sampled = settings.off_policy_memory_size, settings.off_policy_train_batch_size
-    if not algorithm.on_policy and stored < sampled:
+    if stored < sampled:
         warnings.warn(
             f"experiment.off_policy_memory_size={stored} is less than "
             f"experiment.off_policy_train_batch_size={sampled}, so that minibatches hold the same steps "
             "several times; set a larger memory or a smaller batch.",
-            stacklevel=2,
+            stacklevel=3,
+        )
+    collected = batch_length(settings, on_policy=False)
+    if stored < collected:
+        warnings.warn(
+            f"experiment.off_policy_memory_size={stored} is less than the {collected} steps that are "
+            "collected at once, so that not all of them are kept; set a larger memory, or collect fewer "
+            "(experiment.off_policy_collected_frames_per_batch).",
+            stacklevel=3,
         )
 
 

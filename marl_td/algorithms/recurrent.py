@@ -8,10 +8,9 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torchrl.data import LazyTensorStorage, Storage, TensorDictReplayBuffer
-from torchrl.data.replay_buffers import SamplerWithoutReplacement
-from torchrl.envs import Compose
+from torchrl.data import TensorDictReplayBuffer
 
+from marl_td.algorithms.replay import batch_buffer, count_minibatches, row_length
 from marl_td.losses.entries import next_key
 
 
@@ -75,42 +74,6 @@ def chunk(batch: TensorDictBase, length: int) -> TensorDictBase:
     return filled.reshape(n_envs * n_chunks, length)
 
 
-class EvenMinibatches(SamplerWithoutReplacement):
-    """Divides each pass over the stored rows into ``n_minibatches``, whose sizes differ by one at most.
-
-    Minibatches of one size, of which the last is cut short, can be fewer than were asked for: a pass would
-    go on in the next, and read some rows twice.
-
-    Args:
-        n_minibatches: of a pass, at most as many as there are rows.
-    """
-
-    def __init__(self, n_minibatches: int) -> None:
-        super().__init__()
-        self.n_minibatches = n_minibatches
-
-    def sample(self, storage: Storage, batch_size: int) -> tuple[Any, dict[str, Any]]:
-        """Indices of the next minibatch ``[k]``; ``batch_size`` is not read."""
-        n_rows = len(storage)
-        begun = self._sample_list is not None and self.len_storage == n_rows
-        first = n_rows - len(self._sample_list) if begun else 0
-        # Minibatch k has the rows from k n_rows / n_minibatches on, rounded down.
-        number = -(-first * self.n_minibatches // max(1, n_rows))
-        size = (number + 1) * n_rows // self.n_minibatches - first
-        return super().sample(storage, size)
-
-
-def row_length(settings: Any, on_policy: bool = True) -> int:
-    """Steps that each environment makes in one collected batch."""
-    n_frames = int(settings.collected_frames_per_batch(on_policy))
-    return -(-n_frames // int(settings.n_envs_per_worker(on_policy)))
-
-
-def count_minibatches(settings: Any) -> int:
-    """Minibatches of one collected batch."""
-    return -(-int(settings.train_batch_size(True)) // int(settings.train_minibatch_size(True)))
-
-
 def chunk_buffer(
     settings: Any, group: str, length: int, device: Any, transforms: Any = None
 ) -> TensorDictReplayBuffer:
@@ -129,13 +92,7 @@ def chunk_buffer(
             f"ones. Set experiment.on_policy_minibatch_size={-(-n_frames // n_chunks)} or more, or a smaller "
             "chunk_length."
         )
-    return TensorDictReplayBuffer(
-        storage=LazyTensorStorage(n_chunks, device=device),
-        sampler=EvenMinibatches(n_minibatches),
-        batch_size=-(-n_chunks // n_minibatches),  # of the largest
-        priority_key=(group, "td_error"),
-        transform=None if transforms is None else Compose(*transforms),
-    )
+    return batch_buffer(settings, group, n_chunks, device, transforms)
 
 
 class Chunks:

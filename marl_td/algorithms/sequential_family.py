@@ -10,7 +10,7 @@ from tensordict.nn import ProbabilisticTensorDictModule
 from marl_td import critics
 from marl_td.algorithms.base import check_choice
 from marl_td.algorithms.ppo_family import CentralValueConfig, PpoFamily
-from marl_td.algorithms.recurrent import count_minibatches
+from marl_td.algorithms.replay import count_minibatches
 
 
 @dataclass

@@ -69,7 +69,11 @@ class WindowReplayBuffer(TensorDictReplayBuffer):
         self._seen = (0, 0)
 
     def extend(self, tensordicts: TensorDictBase, *, update_priority: bool | None = None) -> Tensor:
-        """Store the windows that this batch completes; returns their places, ``[n_windows]``."""
+        """Store the windows that this batch completes, at most as many of the last as there are places.
+
+        Returns:
+            Their places, ``[n_windows]``.
+        """
         history = self._with_open(tensordicts)
         n_columns, n_new = history.shape[1], tensordicts.shape[1]
         position = history.get(POSITION).squeeze(-1)
@@ -79,6 +83,8 @@ class WindowReplayBuffer(TensorDictReplayBuffer):
         full = position == begin + self.length - 1
         new = torch.arange(n_columns, device=history.device) >= n_columns - n_new
         env, last = ((full | done) & (position >= 0) & new).nonzero(as_tuple=True)
+        # Two items for one place would be written by several threads in any order.
+        env, last = env[-self.storage.max_size :], last[-self.storage.max_size :]
         n_kept = self._n_open(position[:, -1], done[:, -1])
         items = self._cut(history, env, last, begin[env, last])
         self._open = history[:, n_columns - int(n_kept.max()) :].clone()

@@ -65,8 +65,7 @@ class RunLearning(RunSetup):
         data = self.algorithm.process_batch(group, data)
         if not self.algorithm.has_rnn:
             data = data.reshape(-1)
-        buffer = self.replay_buffers[group]
-        buffer.extend(data.to(buffer.storage.device))
+        self._store(group, data)
         training = self._update(group)
         self.guard.check_training(group, training, data)
         self.logger.log_training(group, training, step=self.n_iters_performed)
@@ -75,6 +74,16 @@ class RunLearning(RunSetup):
         explore = policy[-1] if isinstance(policy, TensorDictSequential) else policy
         if hasattr(explore, "step"):
             explore.step(frames)
+
+    def _store(self, group: str, data: TensorDictBase) -> None:
+        """Put the steps or rows of a batch into the group's buffer: the last, where it cannot hold them all.
+
+        With more rows than places, some would be written to one place, by several threads in any order.
+        """
+        buffer = self.replay_buffers[group]
+        if not isinstance(buffer, WindowReplayBuffer):
+            data = data[-buffer.storage.max_size :]
+        buffer.extend(data.to(buffer.storage.device))
 
     def _update(self, group: str) -> TensorDictBase:
         """All optimiser steps of this iteration, compiled or one by one; metrics ``[n_updates]``."""

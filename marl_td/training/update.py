@@ -20,7 +20,7 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage
 from torchrl.data.replay_buffers import RandomSampler, SamplerWithoutReplacement
 
-from marl_td.algorithms.recurrent import EvenMinibatches
+from marl_td.algorithms.replay import EvenMinibatches
 from marl_td.collect.nested import Shapes, entries_of, nest, shapes_of
 from marl_td.collect.prioritised import ProportionalSampler
 from marl_td.collect.window_replay import WindowReplayBuffer

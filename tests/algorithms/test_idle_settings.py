@@ -156,13 +156,23 @@ def test_a_default_that_is_made_anew_was_not_given(small_experiment, monkeypatch
 
 
 def test_a_memory_below_a_minibatch(small_experiment):
-    sizes = {"off_policy_memory_size": 10, "off_policy_train_batch_size": 12}
+    sizes = {"off_policy_memory_size": 24, "off_policy_train_batch_size": 25}
     (text,) = said(small_experiment, QmixConfig(), **sizes)
     assert text == (
-        "experiment.off_policy_memory_size=10 is less than experiment.off_policy_train_batch_size=12, "
+        "experiment.off_policy_memory_size=24 is less than experiment.off_policy_train_batch_size=25, "
         "so that minibatches hold the same steps several times; set a larger memory or a smaller batch."
     )
     assert said(small_experiment, MappoConfig(), **sizes) == []
+
+
+def test_a_memory_below_a_collected_batch(small_experiment):
+    (text,) = said(small_experiment, QmixConfig(), off_policy_memory_size=23)
+    assert text == (
+        "experiment.off_policy_memory_size=23 is less than the 24 steps that are collected at once, so that "
+        "not all of them are kept; set a larger memory, or collect fewer "
+        "(experiment.off_policy_collected_frames_per_batch)."
+    )
+    assert said(small_experiment, QmixConfig(), off_policy_memory_size=24) == []
 
 
 def test_pictures_in_training(tmp_path):

@@ -1,4 +1,4 @@
-"""Minibatches of sequences: every pass over a batch reads each sequence once."""
+"""Minibatches of sequences and steps: every pass over a batch reads each of them once."""
 
 from itertools import chain
 from types import SimpleNamespace
@@ -82,6 +82,12 @@ def test_an_epoch_of_a_run_reads_each_sequence_once(length, minibatch, model, sm
         model=model,
         on_policy_minibatch_size=minibatch,
     )
+    n_minibatches, n_sequences = (5, 12) if length else (3, 4)
+    check_epochs(experiment, n_minibatches, n_sequences)
+
+
+def check_epochs(experiment, n_minibatches: int, n_items: int) -> None:
+    """Run; each pass over the batch of group red reads each of its items once."""
     seen, buffer = [], experiment.replay_buffers["red"]
     sample = buffer.sampler.sample
 
@@ -92,11 +98,52 @@ def test_an_epoch_of_a_run_reads_each_sequence_once(length, minibatch, model, sm
 
     buffer.sampler.sample = recorded
     experiment.run()
-    n_minibatches, n_sequences = (5, 12) if length else (3, 4)
+    assert len(buffer) == n_items
     assert len(seen) == 2 * 2 * n_minibatches
     for first in range(0, len(seen), n_minibatches):
         epoch = seen[first : first + n_minibatches]
-        assert sorted(chain(*epoch)) == list(range(n_sequences))
+        assert sorted(chain(*epoch)) == list(range(n_items))
+
+
+@pytest.mark.filterwarnings("ignore:frames_per_batch .* is not exactly divisible:UserWarning")
+@pytest.mark.parametrize(
+    ("model", "length", "frames", "minibatch", "n_minibatches", "n_items"),
+    [
+        (None, 0, 22, 12, 2, 24),  # 22 frames of 4 environments: 6 steps of each
+        (None, 0, 10, 3, 4, 12),
+        (STATEFUL, 0, 9, 3, 3, 4),  # 3 rows were asked for, there are 4
+        (THEIR_GRU, 0, 9, 5, 2, 4),
+        (STATEFUL, 2, 9, 3, 3, 8),
+    ],
+)
+def test_frames_that_environments_do_not_divide(
+    model, length, frames, minibatch, n_minibatches, n_items, small_experiment
+):
+    """All that was collected is learnt from, in as many minibatches; BenchMARL's buffer overwrites some."""
+    experiment = small_experiment(
+        MappoConfig(chunk_length=length),
+        teams_task(blue=0),
+        model=model,
+        on_policy_collected_frames_per_batch=frames,
+        on_policy_minibatch_size=minibatch,
+    )
+    check_epochs(experiment, n_minibatches, n_items)
+
+
+@pytest.mark.filterwarnings("ignore:frames_per_batch .* is not exactly divisible:UserWarning")
+def test_more_minibatches_than_rows_of_frames_that_are_not_divided(small_experiment):
+    """5 frames of 4 environments are 4 rows of 2 steps; 5 minibatches were asked for, of a row each."""
+    experiment = small_experiment(
+        MappoConfig(),
+        teams_task(blue=0),
+        model=STATEFUL,
+        on_policy_collected_frames_per_batch=5,
+        on_policy_minibatch_size=1,
+    )
+    experiment.run()
+    buffer = experiment.replay_buffers["red"]
+    assert len(buffer) == 4
+    assert buffer.sample().batch_size == (1, 2)
 
 
 def test_compiled_updates_have_one_graph_for_each_size(tmp_path):

@@ -173,3 +173,15 @@ def test_wrong_batches_are_refused():
         replay.extend(steps.reshape(-1))
     with pytest.raises(ValueError, match="open episodes of 2 environments; got a batch of 1"):
         replay.extend(steps[:1])
+
+
+def test_more_windows_than_places():
+    """The last ones are kept, as if those before them had been overwritten one by one."""
+    replay = WindowReplayBuffer(
+        length=4, stride=4, storage=LazyTensorStorage(5), sampler=RandomSampler(), batch_size=4
+    )
+    places = replay.extend(stream(LENGTHS, N_STEPS))
+    assert sorted(places.tolist()) == [0, 1, 2, 3, 4]
+    windows = expected(LENGTHS, N_STEPS, 4, 0, 4)
+    assert len(windows) > 5
+    assert rows(replay) == sorted(windows[-5:])
