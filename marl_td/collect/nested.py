@@ -46,23 +46,25 @@ def nest(
     Shapes and devices are not checked outside graphs: that took a twentieth of collecting in a small task.
     """
     held: dict[Path, dict[str, Any]] = {(): {}}
-
-    def inside(path: Path) -> dict[str, Any]:
-        if path not in held:
-            held[path] = {}
-            inside(path[:-1])[path[-1]] = held[path]
-        return held[path]
-
     for path in shapes:
-        inside(path)
+        _inside(held, path)
     for path, value in entries.items():
-        inside(path[:-1])[path[-1]] = value
+        _inside(held, path[:-1])[path[-1]] = value
     for path in sorted(held, key=len, reverse=True):  # children come before parents
         size = torch.Size((*batch_size, *shapes.get(path, ())))
         made = _made(held[path], size, device)
         if path:
             held[path[:-1]][path[-1]] = made
     return made
+
+
+def _inside(held: dict[Path, dict[str, Any]], path: Path) -> dict[str, Any]:
+    """The entries at ``path``, made where there are none."""
+    # Not a closure that calls itself: that would hold whole batches until the next garbage collection.
+    if path not in held:
+        held[path] = {}
+        _inside(held, path[:-1])[path[-1]] = held[path]
+    return held[path]
 
 
 def _made(entries: dict[str, Any], size: torch.Size, device: Any) -> TensorDict:
