@@ -17,6 +17,7 @@ from torch import Tensor
 
 from marl_td.tasks.intersection.params import IntersectionParams
 from marl_td.tasks.intersection.paths import LENGTH, Paths
+from marl_td.tasks.layout import written
 
 GAP = 1.0
 """Distance kept to the vehicle ahead, in m, beside its length."""
@@ -85,10 +86,11 @@ def pairs(paths: Paths, state: IntersectionState) -> Pairs:
     """Who is in whose way."""
     row, column = state.movement.unsqueeze(-1), state.movement.unsqueeze(-2)
     there = state.active.unsqueeze(-2)
+    # Written, because movements stay: one look into each table does for all pairs of a step.
     # Where there is no conflict, its end is at -1e9 m.
-    before = state.s.unsqueeze(-2) < paths.leave[column, row] + LENGTH
+    before = state.s.unsqueeze(-2) < written(paths.leave[column, row] + LENGTH)
     index = torch.arange(state.s.shape[1], device=state.s.device)
-    near = state.s.unsqueeze(-2) - LENGTH < paths.shared[row, column]
+    near = state.s.unsqueeze(-2) - LENGTH < written(paths.shared[row, column])
     return Pairs(
         conflict=before & there,
         ahead=near & there & (index < index.unsqueeze(-1)),
