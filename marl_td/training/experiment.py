@@ -98,7 +98,9 @@ class Experiment(RunLearning):
 
     def _collection_loop(self, signals: StopSignals) -> None:
         n_iters = self.n_iters
-        n_frames = n_iters * self.frames_per_iteration
+        n_frames = (
+            self.total_frames + (n_iters - self.n_iters_performed) * self.frames_per_iteration
+        )
         batches = iter(self.collector)
         label = f"{self.short_name} {self.task_name}"
         with Progress(n_frames, self.total_frames, self.show_progress, label) as bar:
@@ -231,6 +233,8 @@ class Experiment(RunLearning):
         if path.is_file():
             raise ValueError(self.checkpoints.nothing_to_resume([]))
         self.resumable.restore(Checkpoint(path))
+        left = max(0, self.config.get_max_n_frames(self.on_policy) - self.total_frames)
+        self.n_iters = self.n_iters_performed + -(-left // self.frames_per_iteration)
         self.logger.keep_before(self.n_iters_performed, self.total_frames)
         remarks = self.resumable.remarks
         told = ["resumed, not exactly:", *remarks] if remarks else ["resumed exactly"]

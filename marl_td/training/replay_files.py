@@ -66,7 +66,7 @@ class ReplayFiles:
 
     def tensors(self, rows: Rows) -> dict[str, Tensor]:
         """What a file holds: every entry's rows, by its number in :meth:`snapshot`."""
-        place = torch.arange(rows.start, rows.stop) % self._capacity()
+        place = torch.arange(rows.start, rows.stop) % self.capacity
         stored = self._storage()
         found = entries_of(stored[place.to(stored.device)] if stored.device else stored[place])
         return {str(i): value for i, value in enumerate(found.values())}
@@ -79,7 +79,7 @@ class ReplayFiles:
             "write_count": int(buffer.writer._write_count),
             "cursor": int(buffer.writer._cursor),
             "length": self._stored(),
-            "capacity": self._capacity(),
+            "capacity": self.capacity,
             "sampler": dict(buffer.sampler.state_dict() or {}),
         }
         if rows:
@@ -91,6 +91,10 @@ class ReplayFiles:
             state["seen"] = list(buffer._seen)
         return state
 
+    def fits(self, state: dict[str, Any]) -> bool:
+        """Whether what :meth:`snapshot` gave is of a buffer of this size."""
+        return bool(state["capacity"] == self.capacity)
+
     def restore(self, state: dict[str, Any], read: Callable[[str], dict[str, Tensor]]) -> None:
         """Fill the buffer as it was.
 
@@ -101,11 +105,11 @@ class ReplayFiles:
         Raises:
             ValueError: if it was a buffer of another size.
         """
-        buffer, capacity = self.buffer, self._capacity()
-        if state["capacity"] != capacity:
+        buffer = self.buffer
+        if not self.fits(state):
             raise ValueError(
                 f"the saved replay buffer '{self.name}' holds {state['capacity']} items, this run's "
-                f"{capacity}; keep the memory size (experiment.off_policy_memory_size)."
+                f"{self.capacity}; keep the memory size (experiment.off_policy_memory_size)."
             )
         self.rows = [Rows(*item) for item in state["rows"]]
         if self.rows:
@@ -130,7 +134,7 @@ class ReplayFiles:
         shape = (rows.stop - rows.start, *like.batch_size[1:])
         data = nest(entries, shapes_of(like), shape, "cpu")
         storage = self.buffer.storage
-        place = torch.arange(rows.start, rows.stop) % self._capacity()
+        place = torch.arange(rows.start, rows.stop) % self.capacity
         storage.set(place, data.to(storage.device))
 
     def _rows_per_file(self) -> int:
@@ -146,5 +150,7 @@ class ReplayFiles:
     def _stored(self) -> int:
         return len(self.buffer.storage)
 
-    def _capacity(self) -> int:
+    @property
+    def capacity(self) -> int:
+        """Items that the buffer has places for."""
         return int(self.buffer.storage.max_size)

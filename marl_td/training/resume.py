@@ -134,7 +134,12 @@ class Resumable:
 
     def _restore_replay(self, checkpoint: Checkpoint, saved: dict[str, Any]) -> None:
         for group, files in self.files.items():
-            if group in saved:
+            if self.experiment.on_policy and group in saved and not files.fits(saved[group]):
+                self.remarks.append(  # every batch fills it anew
+                    f"minibatches of '{group}' are drawn otherwise: a batch was {saved[group]['capacity']} "
+                    f"items and is {files.capacity} now."
+                )
+            elif group in saved:
                 files.restore(saved[group], checkpoint.tensors)
             elif not self.experiment.on_policy:
                 self.remarks.append(

@@ -358,6 +358,36 @@ def test_other_numbers_of_copies_are_no_reason_to_fail(tmp_path):
     assert "evaluation has other episodes: the saved state is not one of 3 copies" in log
 
 
+def test_on_policy_batches_of_another_length(tmp_path):
+    """Their buffer is filled anew by each of them."""
+    experiment_of(case("mappo"), tmp_path / "run").run()
+    file = tmp_path / "run" / "checkpoints" / "checkpoint_36"
+    resumed = Experiment.reload_from_file(str(file), {"on_policy_collected_frames_per_batch": 9})
+    resumed.run()
+    assert [len(buffer) for buffer in resumed.replay_buffers.values()] == [9, 9]
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [int(row["counters/total_frames"]) for row in rows] == [18, 36, 45, 54, 63, 72, 81, 90]
+    log = (tmp_path / "run" / "run.log").read_text()
+    for group in ("adversary", "agent"):
+        assert f"minibatches of '{group}' are drawn otherwise: a batch was 18 items and is 9" in log
+
+
+def test_batches_of_another_length_make_another_number_of_iterations(tmp_path):
+    short_experiment(tmp_path / "run", "experiment.checkpoint_interval=20").run()
+    file = tmp_path / "run" / "checkpoints" / "checkpoint_20"
+    Experiment.reload_from_file(str(file), {"off_policy_collected_frames_per_batch": 10}).run()
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [int(row["counters/total_frames"]) for row in rows] == [20, 30, 40, 50, 60]
+    assert (tmp_path / "run" / "run.log").read_text() == "20 frames: resumed exactly\n"
+
+
+def test_a_replay_of_another_size_is_refused(tmp_path):
+    short_experiment(tmp_path / "run").run()
+    file = tmp_path / "run" / "checkpoints" / "checkpoint_60"
+    with pytest.raises(ValueError, match=r"holds 100 items, this run's 90; keep the memory size"):
+        Experiment.reload_from_file(str(file), {"off_policy_memory_size": 90})
+
+
 def test_the_clock_saves_too_but_not_all_the_time(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("marl_td.training.resume.time.monotonic", lambda: now[0])
