@@ -158,9 +158,8 @@ class Pursuit(Task[PursuitParams, PursuitState]):
     def step(self, state: PursuitState, action: Groups, noise: Noise) -> Step[PursuitState]:
         p, board = self.params, self.board
         prey, turn = state.prey, turns(noise["prey_turn"])
-        chosen = action[
-            GROUP
-        ]  # of those who have left, too: nowhere there is nothing to enter or catch
+        # Those who have left choose, too: nowhere there is nothing to enter or catch.
+        chosen = action[GROUP]
         target = state.agent + self.step_of[chosen]
         open_ = ~board.wall[target] & (board.holders(prey, target) == p.n_prey)
         agent = move_in_turn(board, state.agent, target, turns(noise["agent_turn"]), open_)

@@ -51,7 +51,7 @@ SMALL = {
     "off_policy_collected_frames_per_batch": 24,
     "off_policy_train_batch_size": 12,
     "off_policy_n_optimizer_steps": 2,
-    "off_policy_memory_size": 200,
+    "off_policy_memory_size": 400,
 }
 """Two iterations of 24 frames with two gradient steps or two epochs each; nothing is evaluated."""
 
