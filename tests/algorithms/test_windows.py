@@ -67,7 +67,7 @@ def test_sizes_count_steps_and_windows_end_with_the_time_limit(small_experiment)
     experiment = small_experiment(config, recall_task(), model=STATEFUL)
     buffer = experiment.replay_buffers["agents"]
     assert (buffer.burn_in, buffer.length, buffer.stride) == (1, 3, 3)
-    assert (buffer.storage.max_size, buffer.batch_size) == (200 // 4, 12 // 4)
+    assert (buffer.storage.max_size, buffer.batch_size) == (400 // 4, 12 // 4)
     assert experiment.losses["agents"].burn_in == 1
 
 
