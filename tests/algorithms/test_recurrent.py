@@ -83,10 +83,10 @@ def test_an_epoch_of_a_run_reads_each_sequence_once(length, minibatch, model, sm
         on_policy_minibatch_size=minibatch,
     )
     n_minibatches, n_sequences = (5, 12) if length else (3, 4)
-    check_epochs(experiment, n_minibatches, n_sequences)
+    assert_epochs(experiment, n_minibatches, n_sequences)
 
 
-def check_epochs(experiment, n_minibatches: int, n_items: int) -> None:
+def assert_epochs(experiment, n_minibatches: int, n_items: int) -> None:
     """Run; each pass over the batch of group red reads each of its items once."""
     seen, buffer = [], experiment.replay_buffers["red"]
     sample = buffer.sampler.sample
@@ -127,7 +127,7 @@ def test_frames_that_environments_do_not_divide(
         on_policy_collected_frames_per_batch=frames,
         on_policy_minibatch_size=minibatch,
     )
-    check_epochs(experiment, n_minibatches, n_items)
+    assert_epochs(experiment, n_minibatches, n_items)
 
 
 @pytest.mark.filterwarnings("ignore:frames_per_batch .* is not exactly divisible:UserWarning")
