@@ -233,8 +233,7 @@ class Experiment(RunLearning):
         if path.is_file():
             raise ValueError(self.checkpoints.nothing_to_resume([]))
         self.resumable.restore(Checkpoint(path))
-        left = max(0, self.config.get_max_n_frames(self.on_policy) - self.total_frames)
-        self.n_iters = self.n_iters_performed + -(-left // self.frames_per_iteration)
+        self._count_iterations(self.n_iters_performed, self.total_frames)
         self.logger.keep_before(self.n_iters_performed, self.total_frames)
         remarks = self.resumable.remarks
         told = ["resumed, not exactly:", *remarks] if remarks else ["resumed exactly"]

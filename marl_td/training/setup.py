@@ -171,7 +171,12 @@ class RunSetup(BenchmarlExperiment):
         n_envs = max(1, self.collector.env.batch_size.numel())
         steps = -(-config.collected_frames_per_batch(self.on_policy) // n_envs)
         self.frames_per_iteration = steps * n_envs  # whole steps of all environments
-        self.n_iters = -(-n_frames // self.frames_per_iteration)
+        self._count_iterations()
+
+    def _count_iterations(self, made: int = 0, frames: int = 0) -> None:
+        """Set how many iterations the run has in all, where those ``made`` so far gave ``frames``."""
+        left = max(0, self.config.get_max_n_frames(self.on_policy) - frames)
+        self.n_iters = made + -(-left // self.frames_per_iteration)
 
     def _disk_buffers(self) -> list[Callable[[], None]]:
         """What removes the files of buffers on the disk."""
